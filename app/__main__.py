@@ -1,0 +1,72 @@
+"""`python -m app`: serve over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from app import settings as options
+from app.main import create_app
+from app.settings import Settings
+
+SHUTDOWN_S = 10  # how long requests that run at the end may take
+
+
+def greeting(settings: Settings, port: int) -> str:
+    """What is said once the server listens: where to look, who can reach it, what is lost at the end."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
+    reach = (
+        "No keys are set up, so it is open to this machine, and to no other."
+        if settings.is_loopback
+        else "No keys are set up: whoever reaches this address can use, read and delete everything (--allow-open)."
+    )
+    return (
+        f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs\n"
+        f"{reach}\n"
+        "Tensors do not survive a restart yet."
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with our words at the start."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self.settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.servers:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(greeting(self.settings, port), file=sys.stderr, flush=True)
+
+
+def serve(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; the exit status."""
+    settings = options.read(arguments)
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_level="debug" if settings.log_level == "debug" else "warning",
+        loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
+        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        ws="none",
+        access_log=settings.log_level == "debug",
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    server = Server(config, settings)
+    server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(serve())

@@ -1,0 +1,297 @@
+"""What the routes share: one request as a `Call` (who asks, in which session, in which form), made by a dependency.
+
+A route names the query parameters it takes beside those of every call: `call: Annotated[Call, takes("index", "as")]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from app.errors import NotYet, unknown
+from app.security import Exchange
+from app.wire import arguments, form, json_read, json_write, media
+from engine.errors import (
+    Hint,
+    Invalid,
+    Malformed,
+    MissingParameter,
+    PreconditionFailed,
+    Unsupported,
+    WrongType,
+)
+from engine.service import Service, TensorAnswer
+
+OWNER = "anyone"  # without keys all callers are one
+OFF_LOOP_BYTES = 1 << 18  # bodies and answers from this size are parsed and written off the event loop
+MAX_PAGE = 1000
+READ = ["GET", "HEAD"]
+
+T = TypeVar("T")
+
+_COMMON = ("session", "values", "int64", "explain")
+_LATER_HEADERS = {b"idempotency-key": "Idempotency-Key"}
+_JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
+
+
+@dataclass(slots=True)
+class House:
+    """What lives as long as the application does."""
+
+    service: Service
+    catalogue: list[dict[str, Any]]
+    kinds: arguments.Kinds
+
+
+class Call:
+    """One request, read once: what was asked for beside the body, the engine's door, and the ways to answer.
+
+    All that the query and the headers may say wrongly is refused when the call is made, before anything is done.
+    """
+
+    def __init__(self, request: Request, known: Sequence[str], offered: tuple[str, ...] = (media.JSON,)) -> None:
+        self.request = request
+        self.house: House = request.app.state.house
+        self.exchange: Exchange = request.scope["curlgrad.exchange"]
+        self.headers = request.headers
+        self._document: json_read.Document | None = None
+        self.query = _query(request.scope["query_string"], known)
+        self.form = media.choose(self.headers.get("accept"), self.query.get("as"), offered)
+        self.values = self.one_of("values", ("auto", "all", "none"))
+        self.integers: json_write.Integers = (
+            "string" if self.one_of("int64", ("number", "string")) == "string" else "number"
+        )
+        for raw, name in _LATER_HEADERS.items():
+            if any(header == raw for header, _ in request.scope["headers"]):
+                raise NotYet(f"the header {name} is not available yet; nothing was done")
+
+    # ------------------------------------------------------------ what was asked
+
+    @property
+    def owner(self) -> str:
+        return OWNER
+
+    @cached_property
+    def session(self) -> str | None:
+        """The session's id or name; None is the caller's default session."""
+        header, query = self.headers.get("curlgrad-session"), self.query.get("session")
+        if header is not None and query is not None and header != query:
+            raise Invalid(
+                "the header Curlgrad-Session and ?session= name different sessions",
+                code="two-sessions",
+                hint=Hint("one-session"),
+            )
+        return header if header is not None else query
+
+    def one_of(self, name: str, choices: Sequence[str]) -> str:
+        """A query parameter that is one of some words, the first being what it is when not given."""
+        value = self.query.get(name, choices[0])
+        if value not in choices:
+            raise Invalid(f"?{name}={value} is none of {', '.join(choices)}", param=name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A query parameter that is true or false (or 1 or 0); false when not given."""
+        return self.one_of(name, ("false", "true", "0", "1")) in ("true", "1")
+
+    def limit(self) -> int:
+        """`?limit=`: how many entries of a list the answer may have."""
+        value = self.query.get("limit", "100")
+        if not (value.isascii() and value.isdigit() and len(value) < 5 and 1 <= int(value) <= MAX_PAGE):
+            raise WrongType(f"?limit= must be a whole number from 1 to {MAX_PAGE}", param="limit")
+        return int(value)
+
+    # ------------------------------------------------------------ conditions
+
+    def expected(self) -> str | None:
+        """The tag in If-Match, its form left out; None where any will do. A weak tag never matches (RFC 9110)."""
+        text = self.headers.get("if-match")
+        if text is None or text.strip() == "*":
+            return None
+        tags = _tags(text)
+        if len(tags) != 1:
+            raise Invalid("If-Match takes one entity tag here", hint=Hint("if-match-how"))
+        return untagged(tags[0])
+
+    def refuse_if_match(self) -> None:
+        if "if-match" in self.headers:
+            raise Invalid("If-Match goes with calls that change one tensor in place", hint=Hint("if-match-how"))
+
+    def only_new_names(self) -> bool:
+        """Whether `If-None-Match: *` asks for 409 where a name that is given is taken."""
+        text = self.headers.get("if-none-match")
+        if text is None:
+            return False
+        if text.strip() != "*":
+            raise Invalid("If-None-Match takes only * on calls that change something", hint=Hint("if-none-match-how"))
+        return True
+
+    def unchanged(self, tag: Mapping[str, str]) -> bool:
+        """Whether If-None-Match says that the caller has what is tagged so."""
+        text = self.headers.get("if-none-match")
+        known = [] if text is None else [part.removeprefix("W/") for part in _tags(text)]
+        return "*" in known or tag.get("ETag") in known
+
+    # ------------------------------------------------------------ bodies
+
+    @property
+    def content_type(self) -> str:
+        return media.essence(self.headers.get("content-type"))
+
+    async def body(self) -> bytes:
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding.strip().lower() != "identity":
+            raise Unsupported(f"the body is sent with the Content-Encoding {encoding!r}; send it as it is")
+        return await self.request.body()
+
+    async def document(self) -> json_read.Document:
+        """The body as an object, of JSON or form fields; without a body the object is empty. Read once."""
+        if self._document is None:
+            self._document = await self._read_document()
+        return self._document
+
+    async def _read_document(self) -> json_read.Document:
+        kind = self.content_type
+        if not is_json(kind):
+            raise unsupported(kind, (json_write.MEDIA_TYPE, form.MEDIA_TYPE))
+        body = await self.body()
+        reader = form.read if kind == form.MEDIA_TYPE else json_read.read
+        if not body:
+            return json_read.Document({})
+        document = await off_loop(len(body), lambda: reader(body))
+        if type(document.value) is not dict:
+            raise Malformed(
+                f"the body is {_a_json(document.value)}, and an object was expected",
+                code="not-an-object",
+                hint=Hint("json-object"),
+            )
+        return document
+
+    async def fields(self, *known: str, required: Sequence[str] = ()) -> dict[str, Any]:
+        """The body's fields, none of them unknown."""
+        value: dict[str, Any] = (await self.document()).value
+        unknown(value, known, "field")
+        for name in required:
+            if name not in value:
+                raise MissingParameter(f"the field {name!r} is missing", param=name)
+        return value
+
+    # ------------------------------------------------------------ the door
+
+    async def run(self, program: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Run a program in the caller's session."""
+        reply, timing = await self.house.service.run(self.owner, self.session, program, self.values, dry_run)
+        self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
+        return reply
+
+    async def ask(self, question: dict[str, Any], values: str | None = None) -> Any:
+        """Read from the caller's session."""
+        reply, timing = await self.house.service.query(self.owner, self.session, question, values or self.values)
+        self.exchange.queue_ms += timing.queue_ms
+        self.exchange.run_ms += timing.run_ms
+        return reply
+
+    # ------------------------------------------------------------ answers
+
+    async def json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+        """The answer as JSON."""
+        return await self.encoded(
+            json_write.weight(value),
+            lambda: ({"Content-Type": json_write.MEDIA_TYPE}, json_write.write(value, self.integers)),
+            status,
+            headers,
+        )
+
+    async def encoded(
+        self,
+        weight: int,
+        encode: Callable[[], tuple[dict[str, str], bytes]],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """An answer that a codec writes; `weight` is about how many bytes it has to write."""
+        start = time.perf_counter()
+        described, body = await off_loop(weight, encode)
+        self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
+        return Response(body, status, {**described, **(headers or {})})
+
+
+async def off_loop(weight: int, work: Callable[[], T]) -> T:
+    """Do the work here where it is little, else in a thread, so that other requests are answered meanwhile."""
+    return await asyncio.to_thread(work) if weight >= OFF_LOOP_BYTES else work()
+
+
+def takes(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
+    """The dependency of a route that takes these query parameters beside those of every call, in these forms."""
+    names = (*known, *_COMMON, *(("as",) if len(offers) > 1 else ()))
+
+    async def call(request: Request) -> Call:
+        return Call(request, names, offers)
+
+    return Depends(call)
+
+
+def is_json(kind: str) -> bool:
+    """Whether a body of this type is read as JSON or as form fields; one without a type is."""
+    return kind in _JSON_TYPES or (kind.startswith("application/") and kind.endswith("+json"))
+
+
+def unsupported(kind: str, types: Sequence[str]) -> Unsupported:
+    """The refusal of a body's content type."""
+    return Unsupported(
+        f"a body of the type {kind!r} is not understood here", hint=Hint("content-types", types=list(types))
+    )
+
+
+def etag_of(tensor: TensorAnswer, form_tag: str = "") -> dict[str, str]:
+    """The ETag header: the tensor's tag, and which of its forms this is; that of the plain JSON object is not named."""
+    if tensor.etag is None:
+        return {}
+    return {"ETag": f'"{tensor.etag}~{form_tag}"' if form_tag else f'"{tensor.etag}"'}
+
+
+def untagged(tag: str) -> str:
+    """The tensor's tag of an ETag header, or of a tensor object's `etag`."""
+    return tag.removeprefix('"').removesuffix('"').partition("~")[0]
+
+
+def check_expected(expected: str | None, etag: str | None) -> None:
+    """Raise PreconditionFailed where a tag was expected and another is there."""
+    if expected is not None and expected != etag:
+        raise PreconditionFailed("the tensor has changed: If-Match does not hold")
+
+
+def _tags(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _query(text: bytes, known: Sequence[str]) -> dict[str, str]:
+    """The query parameters, none of them unknown or given twice."""
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=100)
+    except ValueError:
+        raise Malformed("the query is not a list of name=value in UTF-8") from None
+    query: dict[str, str] = {}
+    for name, value in pairs:
+        if name in query:
+            raise Invalid(f"the query parameter {name!r} is given twice", param=name)
+        query[name] = value
+    unknown(query, known, "query parameter")
+    if "explain" in query:
+        raise NotYet("?explain= is not available yet", param="explain")
+    return query
+
+
+def _a_json(value: Any) -> str:
+    names = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
+    return names.get(type(value), "null")

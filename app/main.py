@@ -1,0 +1,73 @@
+"""The application: routes, errors, guard and pages around one engine service."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import errors, openapi, pages
+from app.deps import House
+from app.routes import ops, programs, sessions, system, tensors
+from app.security import Guard
+from app.settings import Settings
+from app.wire.arguments import kinds_of
+from engine.service import Limits, Service
+
+TITLE = "curlgrad"
+
+
+def service_of(settings: Settings) -> Service:
+    """The engine's door, with the workers and limits of the settings; not started yet."""
+    limits = Limits(
+        session_bytes=settings.session_bytes,
+        max_steps=settings.max_steps,
+        max_rounds=settings.max_rounds,
+        max_run=settings.max_run,
+        max_nesting=settings.max_nesting,
+    )
+    if settings.server_bytes is not None:
+        limits.server_bytes = settings.server_bytes
+    return Service(settings.workers, limits=limits)
+
+
+def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
+    """The application. Without a service one is made by the settings; it starts and closes with the application."""
+    settings = settings or Settings()
+    service = service or service_of(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    application = FastAPI(
+        title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    catalogue = service.catalogue()
+    application.state.house = House(service, catalogue, kinds_of(catalogue))
+    for routes in (
+        ops,
+        programs,
+        tensors,
+        sessions,
+        system,
+    ):  # what is asked most comes first: routes are tried in order
+        application.router.routes.extend(routes.router.routes)
+    openapi.install(application, lambda: catalogue)
+    pages.mount(application)
+    errors.install(application)
+    application.add_middleware(
+        Guard, hosts=hosts_of(settings), origins=settings.cors_origin, max_body=settings.max_body
+    )
+    return application
+
+
+def hosts_of(settings: Settings) -> tuple[str, ...]:
+    """The names that a Host header may say: those given, and the address listened on where it is one address."""
+    everywhere = settings.host in ("0.0.0.0", "::", "")
+    return settings.allowed_host if everywhere else (*settings.allowed_host, settings.host.strip("[]"))

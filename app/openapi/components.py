@@ -1,0 +1,422 @@
+"""The schemas that operations and routes share: what an argument may be, and what an answer is.
+
+The engine's catalogue refers to them as `#/components/schemas/NAME`, so their names are part of the contract with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.dtypes import DTYPES
+
+Json = dict[str, Any]
+
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$"
+_NOT_FINITE = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
+
+
+def ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def nullable(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def closed(properties: Json, required: tuple[str, ...] = (), **rest: Any) -> Json:
+    """An object without other fields: unknown ones are refused, never ignored."""
+    found: Json = {"type": "object", "properties": properties, "additionalProperties": False, **rest}
+    if required:
+        found["required"] = list(required)
+    return found
+
+
+def map_of(schema: Json, **rest: Any) -> Json:
+    return {"type": "object", "additionalProperties": schema, **rest}
+
+
+def list_of(schema: Json, **rest: Any) -> Json:
+    return {"type": "array", "items": schema, **rest}
+
+
+_ARGUMENTS: Json = {
+    "TensorRef": {
+        "type": "string",
+        "pattern": _NAME,
+        "description": "A tensor of the session, by id (`t1`) or name (`weight`); `x.grad` is the gradient of `x`.",
+    },
+    "ScalarArg": {
+        "anyOf": [
+            {"type": "number"},
+            {"type": "boolean"},
+            _NOT_FINITE,
+            closed({"float": {"type": "number"}}, ("float",), title="Float"),
+            closed({"re": {"type": "number"}, "im": {"type": "number"}}, ("re", "im"), title="Complex"),
+        ],
+        "description": "A number. `1` is an int and `1.0` a float, which decides dtypes as in PyTorch; where a language cannot write "
+        '`1.0`, `{"float": 1}` is the float. `{"re": 1.5, "im": 2.5}` is complex; `"NaN"`, `"Infinity"` and `"-Infinity"` '
+        "are what JSON lacks.",
+    },
+    "FloatArg": {
+        "anyOf": [{"type": "number"}, _NOT_FINITE, closed({"float": {"type": "number"}}, ("float",), title="Float")],
+        "description": "A float; an int is taken as one.",
+    },
+    "DataArg": {
+        "anyOf": [{"type": "number"}, {"type": "boolean"}, _NOT_FINITE, ref("NestedList")],
+        "description": "A number, a bool or nested lists; flat when a `shape` is given.",
+    },
+    "NestedList": list_of(
+        {
+            "anyOf": [
+                {"type": "number"},
+                {"type": "boolean"},
+                {"type": "string", "pattern": "^(NaN|-?Infinity|-?[0-9]+)$"},
+                ref("NestedList"),
+            ]
+        },
+        description="Values as nested lists, all of one length at each depth. Integers become int64, floats the session's default "
+        "float dtype, booleans bool. Integers past 53 bits may be strings.",
+        examples=[[[1, 2], [3, 4]]],
+    ),
+    "TensorData": closed(
+        {
+            "data": ref("DataArg"),
+            "shape": ref("ShapeArg"),
+            "dtype": ref("DTypeArg"),
+            "device": ref("DeviceArg"),
+            "requires_grad": {"type": "boolean", "default": False},
+        },
+        ("data",),
+        description="A tensor given in place, with its dtype.",
+        examples=[{"data": [[1, 2], [3, 4]], "dtype": "float32", "requires_grad": True}],
+    ),
+    "TensorArg": {
+        "anyOf": [ref("TensorRef"), ref("ScalarArg"), ref("NestedList"), ref("TensorData")],
+        "description": "A tensor: the id or name of one, a number or bool, nested lists, or an object with `data` and its dtype.",
+        "examples": ["t1", [[1, 2], [3, 4]], {"data": [1, 2], "dtype": "float32"}],
+    },
+    "TensorListArg": list_of(ref("TensorArg"), description="A list of tensors, each given as a tensor argument is."),
+    "StateArg": map_of(
+        list_of(ref("TensorArg")), description="An optimizer's state: lists of tensors by name, made by `optim.adam_state` and the like."
+    ),
+    "DTypeArg": {"type": "string", "enum": list(DTYPES), "description": "The type of a tensor's elements."},
+    "DeviceArg": {
+        "type": "string",
+        "pattern": "^(cpu|cuda(:[0-9]+)?)$",
+        "description": "Where a tensor lives. A device that the server lacks is an error, never a fallback.",
+        "examples": ["cpu"],
+    },
+    "ShapeArg": list_of({"type": "integer", "minimum": 0}, description="The size of each dimension.", examples=[[2, 3]]),
+    "IndexItem": {
+        "anyOf": [
+            {"type": "integer"},
+            {"type": "boolean"},
+            {"type": "null"},
+            {"type": "string", "description": 'A slice (`"1:"`, `"::2"`), `"..."`, or the id or name of an index tensor.'},
+            ref("NestedList"),
+            ref("TensorData"),
+        ]
+    },
+    "IndexArg": {
+        "anyOf": [list_of(ref("IndexItem")), ref("IndexItem")],
+        "description": 'A NumPy-style index: a list of integers, slices as strings (`"1:"`), `"..."`, null, tensor references or nested '
+        "lists; anything but a list is a list of one.",
+        "examples": [["0:10", -1]],
+    },
+    "OutName": {
+        "type": "string",
+        "pattern": _NAME,
+        "description": "A name for the result, usable wherever an id is. A name in use is bound anew, as `x = x.float()` does.",
+    },
+    "OutNames": list_of(nullable(ref("OutName")), description="Names for several results, in their order; null leaves one without."),
+    "Keep": {"type": "boolean", "default": True, "description": "`false` keeps nothing on the server."},
+    "NoGrad": {"type": "boolean", "default": False, "description": "`true` records no tape."},
+}
+
+_TENSOR_FIELDS: Json = {
+    "id": {"type": ["string", "null"], "description": "Null where nothing was kept.", "examples": ["t3"]},
+    "name": {"type": ["string", "null"]},
+    "shape": list_of({"type": "integer", "minimum": 0}),
+    "dtype": ref("DTypeArg"),
+    "device": {"type": "string", "examples": ["cpu"]},
+    "numel": {"type": "integer", "minimum": 0, "description": "How many elements."},
+    "nbytes": {"type": "integer", "minimum": 0, "description": "How many bytes they take."},
+    "requires_grad": {"type": "boolean"},
+    "is_leaf": {"type": "boolean"},
+    "grad_fn": {"type": ["string", "null"], "description": "What made it, where a tape was recorded.", "examples": ["MulBackward0"]},
+    "version": {"type": "integer", "minimum": 0, "description": "How often it was changed in place."},
+    "etag": {"type": ["string", "null"], "description": "Opaque; changes with value, gradient, name and flag."},
+    "values": {
+        "anyOf": [ref("Values"), {"type": "null"}],
+        "description": "Null where not asked for, or, with `values=auto`, past 1000 elements.",
+    },
+}
+_TENSOR_REQUIRED = tuple(_TENSOR_FIELDS)
+_TENSOR_EXAMPLE: Json = {
+    "id": "t3",
+    "name": None,
+    "shape": [2, 2],
+    "dtype": "float32",
+    "device": "cpu",
+    "numel": 4,
+    "nbytes": 16,
+    "requires_grad": False,
+    "is_leaf": True,
+    "grad_fn": None,
+    "version": 0,
+    "etag": "5f1d",
+    "values": [[1.5, 2.5], [3.5, 4.5]],
+    "grad": None,
+}
+
+_CURSOR: Json = {"type": ["string", "null"], "description": "What to ask with for the next ones; null after the last."}
+_PEAK: Json = {"type": "integer", "minimum": 0, "description": "The most memory it would take, with `dry_run=true`."}
+_OP: Json = {"type": "string", "description": "The operation.", "examples": ["add"]}
+_ANSWERS: Json = {
+    "Values": {
+        "anyOf": [
+            {"type": "number"},
+            {"type": "boolean"},
+            {"type": "string", "description": '`"NaN"`, `"Infinity"`, `"-Infinity"`, or an int64 with `int64=string`.'},
+            list_of(ref("Values")),
+        ],
+        "description": "A number for a 0-d tensor, else nested lists; a complex number is the pair `[re, im]`.",
+    },
+    # A gradient has no id and no gradient: it is reached through its tensor.
+    "GradObject": {"type": "object", "properties": _TENSOR_FIELDS, "description": "A gradient: a tensor object without id and gradient."},
+    "TensorObject": {
+        "type": "object",
+        "properties": {**_TENSOR_FIELDS, "grad": nullable(ref("GradObject"))},
+        "required": [*_TENSOR_REQUIRED, "grad"],
+        "description": "A tensor: what it is, and its values where they are asked for.",
+        "examples": [_TENSOR_EXAMPLE],
+    },
+    "Result": {
+        "anyOf": [
+            ref("TensorObject"),
+            list_of(ref("Result")),
+            map_of(ref("Result")),
+            {"type": ["number", "boolean", "string", "null"]},
+        ],
+        "description": "A tensor, a list of results, an object of results by PyTorch's field names, a plain JSON value for operations "
+        "that return a Python value, or null for those that return nothing.",
+    },
+    "OpResult": closed(
+        {"op": _OP, "result": ref("Result"), "peak_bytes": _PEAK}, ("op", "result"), description="What an operation answers."
+    ),
+    "TensorResult": closed(
+        {"op": _OP, "result": ref("TensorObject"), "peak_bytes": _PEAK},
+        ("op", "result"),
+        description="What an operation with one tensor as its result answers.",
+    ),
+    "TensorsResult": closed(
+        {"op": _OP, "result": list_of(ref("TensorObject")), "peak_bytes": _PEAK},
+        ("op", "result"),
+        description="What an operation with a list of tensors as its result answers.",
+    ),
+    "TensorList": closed(
+        {"tensors": list_of(ref("TensorObject")), "cursor": _CURSOR},
+        ("tensors",),
+    ),
+    "Gradients": closed({"grads": map_of(ref("TensorObject"))}, ("grads",), description="The accumulated gradient of each leaf."),
+    "Graph": {
+        "type": "object",
+        "description": "The tape behind a tensor.",
+        "properties": {
+            "nodes": list_of({"type": "object"}),
+            "edges": list_of({"type": "object"}),
+            "root": {"description": "The node that made the tensor."},
+            "saved_bytes": {"type": "integer", "minimum": 0},
+        },
+        "required": ["nodes", "edges"],
+    },
+    "SessionObject": {
+        "type": "object",
+        "description": "A namespace of tensors with its own random generator, default dtype and device.",
+        "properties": {
+            "id": {"type": "string"},
+            "name": {"type": ["string", "null"]},
+            "device": {"type": "string"},
+            "default_dtype": ref("DTypeArg"),
+            "seed": {"type": ["integer", "null"]},
+            "worker": {"type": ["string", "null"]},
+            "tensors": {"type": "integer", "minimum": 0},
+            "bytes": map_of({"type": "integer"}, description="Bytes held by tensors, by tape and by gradients."),
+        },
+        "required": ["id"],
+    },
+    "SessionList": {
+        "type": "object",
+        "properties": {"sessions": list_of(ref("SessionObject")), "cursor": _CURSOR},
+        "required": ["sessions"],
+    },
+    "OpEntry": {
+        "type": "object",
+        "description": "An operation, as it was declared.",
+        "properties": {
+            "name": {"type": "string"},
+            "summary": {"type": "string"},
+            "family": {"type": "string"},
+            "params": list_of({"type": "object"}, description="In PyTorch's positional order."),
+            "returns": {"description": "What it returns."},
+            "differentiable": {"type": "boolean"},
+            "inplace": {"type": "boolean"},
+            "view": {"type": "boolean"},
+            "doc": {"type": "string"},
+            "example": {"type": "object"},
+        },
+        "required": ["name", "summary", "family", "params"],
+    },
+    "OpList": closed({"ops": list_of(ref("OpEntry"))}, ("ops",)),
+    "Facts": {"type": "object", "description": "Facts about the server."},
+    "Problem": {
+        "type": "object",
+        "description": "What went wrong and what to do about it (RFC 9457).",
+        "properties": {
+            "type": {"type": "string", "format": "uri-reference"},
+            "title": {"type": "string"},
+            "status": {"type": "integer", "minimum": 400, "maximum": 599},
+            "detail": {"type": "string", "description": "What PyTorch would say, where PyTorch has the same error."},
+            "instance": {"type": "string"},
+            "code": {"type": "string", "description": "A word that stays the same for the same kind of problem."},
+            "op": {"type": ["string", "null"]},
+            "param": {"type": ["string", "null"]},
+            "step": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "The path to the step that failed."},
+            "round": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "The rounds around that step."},
+            "hint": {"type": ["string", "null"], "description": "What to do, with the call that does it."},
+            "request_id": {"type": "string"},
+        },
+        "required": ["type", "title", "status", "detail", "code"],
+        "examples": [
+            {
+                "type": "about:blank",
+                "title": "Unprocessable Content",
+                "status": 422,
+                "detail": "mat1 and mat2 shapes cannot be multiplied (2x3 and 2x3)",
+                "instance": "/v1/ops/mm",
+                "code": "shape-mismatch",
+                "op": "mm",
+                "request_id": "5f0c2b7e",
+            }
+        ],
+    },
+}
+
+_PROGRAMS: Json = {
+    "OpStep": closed(
+        {
+            "op": {"type": "string", "description": "The operation's name."},
+            "args": {"type": "object", "description": "Its parameters by name; a tensor may be a local name."},
+            "out": {
+                "anyOf": [ref("OutName"), list_of(nullable(ref("OutName")))],
+                "description": "The local name of the result, or names of several.",
+            },
+            "no_grad": ref("NoGrad"),
+        },
+        ("op",),
+    ),
+    "RepeatStep": closed(
+        {
+            "repeat": {"type": "integer", "minimum": 0, "description": "How many rounds."},
+            "steps": list_of(ref("Step")),
+            "collect": map_of(
+                {"type": "integer", "minimum": 1},
+                description="Gathers a one-element tensor as a number after rounds k, 2k, …, by local name.",
+            ),
+            "no_grad": ref("NoGrad"),
+        },
+        ("repeat", "steps"),
+    ),
+    "Step": {"anyOf": [ref("OpStep"), ref("RepeatStep")]},
+    "Program": closed(
+        {
+            "inputs": map_of(ref("TensorArg"), description="Local names for tensors of the session or given in place."),
+            "steps": list_of(ref("Step"), description="What to do, in this order."),
+            "return": list_of({"type": "string"}, description="The names whose values the answer carries."),
+            "keep": map_of(ref("OutName"), description="Local name to the name it gets in the session."),
+            "strict": {"type": "boolean", "default": False, "description": "`true` resolves no name in the session."},
+            "expect": map_of({"type": "string"}, description="Tensor to ETag: 412 when one has changed."),
+            "no_grad": ref("NoGrad"),
+        },
+        ("steps",),
+        description="Many steps in one request. It happens entirely or not at all.",
+    ),
+    "ProgramResult": {
+        "type": "object",
+        "properties": {
+            "results": map_of(ref("Result")),
+            "collected": map_of(list_of({"type": ["number", "string", "boolean"]})),
+            "kept": map_of({"type": ["string", "null"]}),
+            "steps_run": {"type": "integer", "minimum": 0, "description": "Each round's steps are counted."},
+            "peak_bytes": _PEAK,
+        },
+        "required": ["results", "steps_run"],
+    },
+    "SessionSettings": closed(
+        {
+            "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
+            "device": ref("DeviceArg"),
+            "seed": {"type": "integer", "description": "The seed of its random generator."},
+            "default_dtype": ref("DTypeArg"),
+        },
+    ),
+    "TensorUpload": closed(
+        {
+            "data": ref("DataArg"),
+            "shape": ref("ShapeArg"),
+            "dtype": ref("DTypeArg"),
+            "device": ref("DeviceArg"),
+            "requires_grad": {"type": "boolean", "default": False},
+            "name": ref("OutName"),
+        },
+        ("data",),
+    ),
+    "TensorChange": closed(
+        {
+            "requires_grad": {"type": "boolean"},
+            "name": nullable(ref("OutName")),
+            "grad": {"type": "null", "description": "Null clears the gradient."},
+        },
+    ),
+    "BackwardCall": closed(
+        {
+            "gradient": nullable(ref("TensorArg")),
+            "retain_graph": {"type": ["boolean", "null"]},
+            "create_graph": {"type": "boolean", "default": False},
+            "inputs": nullable(ref("TensorListArg")),
+        },
+    ),
+    "Form": {
+        "type": "object",
+        "additionalProperties": True,
+        "description": "The JSON body's fields as form fields, each read as JSON if it is JSON and else as a string; a body that starts "
+        "with `{` is read as JSON.",
+    },
+}
+
+# What a reader of a documentation page sees as the type of a parameter.
+_TITLES = {
+    "TensorArg": "Tensor",
+    "TensorRef": "Tensor id or name",
+    "TensorData": "Tensor data",
+    "TensorListArg": "list of Tensors",
+    "NestedList": "nested list",
+    "ScalarArg": "Number",
+    "FloatArg": "float",
+    "DataArg": "number or nested list",
+    "StateArg": "object of lists of Tensors",
+    "DTypeArg": "dtype",
+    "DeviceArg": "device",
+    "ShapeArg": "shape",
+    "IndexArg": "index",
+    "IndexItem": "index item",
+    "OutName": "name",
+    "OutNames": "list of names",
+    "Keep": "boolean",
+    "NoGrad": "boolean",
+}
+
+SCHEMAS: Json = {
+    name: {**({"title": _TITLES[name]} if name in _TITLES else {}), **schema}
+    for name, schema in {**_ARGUMENTS, **_ANSWERS, **_PROGRAMS}.items()
+}

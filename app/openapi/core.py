@@ -1,0 +1,323 @@
+"""The fixed routes: sessions, tensors, programs, the list of operations, and the system's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.openapi.components import DTYPES, Json, ref
+from app.openapi.replies import ASKS, CHANGES, READS, answer, json_of, parameters, problems
+
+TAGS: dict[str, str] = {
+    "sessions": "Namespaces of tensors, each with its own random generator, default dtype and device.",
+    "tensors": "Upload, read, change and free tensors; gradients and tapes.",
+    "programs": "Many operations in one request, entirely or not at all.",
+    "catalogue": "The operations that there are, as data.",
+    "system": "What this server is and whether it is well.",
+}
+
+_BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_WHERE = ("SessionHeader", "SessionQuery")
+_HOW = ("Values", "Int64")
+_ONE = ("TensorPath", *_WHERE)
+
+
+def _call(tag: str, name: str, summary: str, replies: Json, **rest: Any) -> Json:
+    """One operation of the document; `description`, `parameters` and `body` as they apply."""
+    found: Json = {"tags": [tag], "operationId": name, "summary": summary}
+    if "description" in rest:
+        found["description"] = rest["description"]
+    if rest.get("parameters"):
+        found["parameters"] = rest["parameters"]
+    if "body" in rest:
+        found["requestBody"] = {"content": rest["body"], "required": rest.get("required", True)}
+    found["responses"] = replies
+    return found
+
+
+def _query(name: str, schema: Json, description: str) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _body(schema: Json, example: Json) -> Json:
+    return {
+        "application/json": {"schema": schema, "example": example},
+        "application/x-www-form-urlencoded": {"schema": ref("Form")},
+    }
+
+
+def paths() -> Json:
+    """Path -> path item of every fixed route in scope."""
+    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **_system()}
+
+
+def _sessions() -> Json:
+    one = answer("The session.", json_of(ref("SessionObject")))
+    named = parameters("SessionPath")
+    return {
+        "/v1/sessions": {
+            "get": _call(
+                "sessions",
+                "list_sessions",
+                "List your sessions",
+                {"200": answer("Your sessions.", json_of(ref("SessionList"))), **problems((*ASKS, 503))},
+                parameters=parameters("Limit", "Cursor"),
+            ),
+            "post": _call(
+                "sessions",
+                "create_session",
+                "Make a session",
+                {"201": answer("The new session.", json_of(ref("SessionObject")), Location="Location"), **problems(CHANGES)},
+                body=_body(ref("SessionSettings"), {"name": "lesson-1", "seed": 1234}),
+                required=False,
+            ),
+        },
+        "/v1/sessions/{id}": {
+            "get": _call("sessions", "read_session", "Read a session", {"200": one, **problems(READS)}, parameters=named),
+            "patch": _call(
+                "sessions",
+                "change_session",
+                "Change a session",
+                {"200": one, **problems(CHANGES)},
+                parameters=named,
+                body=_body(ref("SessionSettings"), {"seed": 1234}),
+            ),
+            "delete": _call(
+                "sessions",
+                "delete_session",
+                "Free a session and all it holds",
+                {"204": answer("Freed."), **problems(READS)},
+                parameters=named,
+                description="May be repeated; for `default` it is a reset.",
+            ),
+        },
+    }
+
+
+def _tensors() -> Json:
+    options = [
+        _query("dtype", ref("DTypeArg"), "The dtype: of raw bytes, or to convert to."),
+        _query("shape", {"type": "string"}, "The shape of raw bytes, such as `2,3`."),
+        _query("device", ref("DeviceArg"), "Where the tensor goes."),
+        _query("requires_grad", {"type": "boolean"}, "Whether autograd records what is done with it."),
+        _query("name", ref("OutName"), "A name for it."),
+    ]
+    return {
+        "/v1/tensors": {
+            "get": _call(
+                "tensors",
+                "list_tensors",
+                "List the session's tensors",
+                {
+                    "200": answer(
+                        "The tensors without values, or those of `names` as a state dict.",
+                        {**json_of(ref("TensorList")), "application/x-safetensors": _BINARY},
+                    ),
+                    **problems(READS),
+                },
+                parameters=[
+                    *parameters(*_WHERE, "Limit", "Cursor"),
+                    _query("names", {"type": "string"}, "Names or ids, with commas: those tensors as one safetensors file."),
+                    _query("as", {"type": "string", "enum": ["json", "safetensors"]}, "The form, as `Accept` says it."),
+                ],
+            ),
+            "post": _call(
+                "tensors",
+                "create_tensor",
+                "Upload a tensor",
+                {
+                    "201": answer(
+                        "The tensor, or the tensors of a safetensors file.",
+                        json_of({"anyOf": [ref("TensorObject"), ref("TensorList")]}),
+                        Location="Location",
+                        ETag="ETag",
+                    ),
+                    **problems(CHANGES),
+                },
+                description="Values as JSON, or a binary file as it is: npy, safetensors (each key becomes a name) or raw little-endian "
+                "bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
+                parameters=[*parameters(*_WHERE, *_HOW, "FreeName"), *options],
+                body={
+                    **_body(ref("TensorUpload"), {"data": [[1, 2], [3, 4]], "dtype": "float32", "requires_grad": True, "name": "x"}),
+                    "application/x-npy": _BINARY,
+                    "application/x-safetensors": _BINARY,
+                    "application/octet-stream": _BINARY,
+                },
+            ),
+            "delete": _call(
+                "tensors",
+                "delete_unnamed_tensors",
+                "Free all tensors without a name",
+                {"204": answer("Freed."), **problems(READS)},
+                parameters=[
+                    *parameters(*_WHERE),
+                    {**_query("unnamed", {"type": "boolean", "const": True}, "Must be `true`."), "required": True},
+                ],
+            ),
+        },
+    }
+
+
+def _tensor() -> Json:
+    text = {"text/plain": {"schema": {"type": "string"}}}
+    forms = {
+        **json_of(ref("TensorObject")),
+        **text,
+        "application/x-npy": _BINARY,
+        "application/x-safetensors": _BINARY,
+        "application/octet-stream": _BINARY,
+    }
+    read = [
+        *parameters(*_ONE, *_HOW, "Cached"),
+        _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part."),
+        _query("as", {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw"]}, "The form, as `Accept` says it."),
+    ]
+    found = {"ETag": "ETag", "Curlgrad_Dtype": "Dtype", "Curlgrad_Shape": "Shape"}
+    unchanged = {"304": answer("You have it.", ETag="ETag")}
+    return {
+        "/v1/tensors/{id}": {
+            "get": _call(
+                "tensors",
+                "read_tensor",
+                "Read a tensor",
+                {"200": answer("The tensor, in the form asked for.", forms, **found), **unchanged, **problems(READS)},
+                parameters=read,
+            ),
+            "patch": _call(
+                "tensors",
+                "change_tensor",
+                "Change flag, name or gradient",
+                {"200": answer("The tensor.", json_of(ref("TensorObject")), ETag="ETag"), **problems(CHANGES)},
+                parameters=parameters(*_ONE, *_HOW, "Unchanged", "FreeName"),
+                body=_body(ref("TensorChange"), {"requires_grad": True}),
+            ),
+            "delete": _call(
+                "tensors",
+                "delete_tensor",
+                "Free a tensor",
+                {"204": answer("Freed, now or before."), **problems((*READS, 412))},
+                description="Its memory is returned once no tape and no view needs it.",
+                parameters=parameters(*_ONE, "Unchanged"),
+            ),
+        },
+        "/v1/tensors/{id}/describe": {
+            "get": _call(
+                "tensors",
+                "describe_tensor",
+                "Type, shape and values as PyTorch prints them",
+                {"200": answer("Three lines.", text), **problems(READS)},
+                parameters=parameters(*_ONE),
+            ),
+        },
+        "/v1/tensors/{id}/grad": {
+            "get": _call(
+                "tensors",
+                "read_gradient",
+                "Read the accumulated gradient",
+                {
+                    "200": answer("The gradient, in the form asked for.", {**forms, **json_of(ref("GradObject"))}, **found),
+                    **unchanged,
+                    **problems(READS),
+                },
+                parameters=read,
+            ),
+        },
+        "/v1/tensors/{id}/graph": {
+            "get": _call(
+                "tensors",
+                "read_graph",
+                "Read the tape behind a tensor",
+                {
+                    "200": answer(
+                        "Nodes, edges and saved bytes.", {**json_of(ref("Graph")), "text/vnd.graphviz": {"schema": {"type": "string"}}}
+                    ),
+                    **problems(READS),
+                },
+                parameters=parameters(*_ONE),
+            ),
+        },
+        "/v1/tensors/{id}/backward": {
+            "post": _call(
+                "tensors",
+                "backward_from_tensor",
+                "Compute gradients",
+                {"200": answer("The gradient of each leaf it reached, by name or id.", json_of(ref("Gradients"))), **problems(CHANGES)},
+                description="Adds to the `.grad` of each leaf. A scalar needs no `gradient`.",
+                parameters=parameters(*_ONE, *_HOW, "Unchanged"),
+                body=_body(ref("BackwardCall"), {"retain_graph": True}),
+                required=False,
+            ),
+        },
+    }
+
+
+def _programs() -> Json:
+    example = {
+        "inputs": {
+            "x": {"data": [[1, 2], [3, 4]], "dtype": "float32"},
+            "w": {"data": [[0.5], [0.25]], "requires_grad": True},
+        },
+        "steps": [
+            {"op": "mm", "args": {"input": "x", "mat2": "w"}, "out": "h"},
+            {"op": "mean", "args": {"input": "h"}, "out": "loss"},
+            {"op": "backward", "args": {"input": "loss"}},
+        ],
+        "return": ["loss", "w.grad"],
+        "keep": {"w": "weight"},
+    }
+    return {
+        "/v1/programs": {
+            "post": _call(
+                "programs",
+                "run_program",
+                "Run a program",
+                {"200": answer("What was asked for.", json_of(ref("ProgramResult"))), **problems(CHANGES)},
+                description="If a step fails, the session is as it was before, and the problem's `step` is the path to it.",
+                parameters=parameters(*_WHERE, *_HOW, "DryRun", "FreeName"),
+                body={"application/json": {"schema": ref("Program"), "example": example}},
+            ),
+        },
+    }
+
+
+def _system() -> Json:
+    facts = json_of(ref("Facts"))
+    name = {"name": "op", "in": "path", "required": True, "description": "The operation's name.", "schema": {"type": "string"}}
+    return {
+        "/v1/ops": {
+            "get": _call(
+                "catalogue", "list_operations", "List all operations", {"200": answer("All.", json_of(ref("OpList"))), **problems(ASKS)}
+            ),
+        },
+        "/v1/ops/{op}": {
+            "get": _call(
+                "catalogue",
+                "read_operation",
+                "Read one operation",
+                {"200": answer("The operation.", json_of(ref("OpEntry"))), **problems((*ASKS, 404))},
+                parameters=[{**name, "examples": {"add": {"value": "add"}}}],
+            ),
+        },
+        "/v1/info": {
+            "get": _call(
+                "system",
+                "read_info",
+                "Version, dtypes, devices, workers and limits",
+                {"200": answer(f"Facts, among them the dtypes {', '.join(DTYPES)}.", facts), **problems(ASKS)},
+            ),
+        },
+        "/v1/devices": {
+            "get": _call(
+                "system", "list_devices", "List the devices", {"200": answer("The devices that there are.", facts), **problems(ASKS)}
+            ),
+        },
+        "/healthz": {"get": _call("system", "check_health", "Is the process up?", {"200": answer("It is.", facts)})},
+        "/readyz": {
+            "get": _call(
+                "system",
+                "check_ready",
+                "Are the workers up?",
+                {"200": answer("They are.", facts), **problems((503,))},
+                description="Never waits behind a program.",
+            ),
+        },
+    }

@@ -1,0 +1,103 @@
+"""/v1/ops: the operations, and the one route that runs them all."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from app.deps import READ, Call, takes
+from app.errors import nearest_hint
+from app.wire import json_write
+from app.wire.arguments import with_arrays
+from engine.errors import EngineError, Invalid, NoSuchOp, WrongType
+
+router = APIRouter(include_in_schema=False)
+
+# What a body may say beside the operation's parameters, and the type of each.
+OPTIONS: dict[str, type] = {"out_name": str, "out_names": list, "keep": bool, "no_grad": bool}
+_LISTED = ("name", "summary", "family", "params", "returns", "differentiable", "inplace", "view", "doc", "example")
+_PARAM = ("name", "type", "default", "required", "doc")
+_QUERY = ("session", "values", "int64", "explain", "dry_run")
+
+
+async def run_op(request: Request) -> Response:
+    """Run one operation: a program of one step, whose result is kept. Every POST /v1/ops/{op} comes here."""
+    call, op = Call(request, _QUERY), request.path_params["op"]
+    document = await call.document()
+    program = one_step(op, with_arrays(document.value, call.house.kinds.get(op, {}), document.arrays), call)
+    dry_run = call.flag("dry_run")
+    try:
+        reply = await call.run(program, dry_run=dry_run)
+    except EngineError as error:
+        error.step = None  # to the caller there is no program
+        raise
+    answer = {"op": op, "result": json_write.result(reply["results"]["r"], call.integers)}
+    if dry_run:
+        answer["peak_bytes"] = reply["peak_bytes"]
+    return await call.json(answer)
+
+
+# A plain route: FastAPI's parameter handling would double what the front adds to a small operation.
+router.add_route("/v1/ops/{op}", run_op, methods=["POST"])
+
+
+def one_step(op: str, body: dict[str, Any], call: Call) -> dict[str, Any]:
+    """The program of one operation: its result, a tensor or several, is `r` and kept under the name asked for."""
+    if op.startswith("_"):
+        raise NoSuchOp(f"no operation {op!r}", op=op)
+    args, options = dict(body), {}
+    for name, kind in OPTIONS.items():
+        if name in args:
+            options[name] = value = args.pop(name)
+            if type(value) is not kind:
+                raise WrongType(f"{name} must be a {_A[kind]}", op=op, param=name)
+    if "out_name" in options and "out_names" in options:
+        raise Invalid("give out_name for one result or out_names for several, not both", op=op, param="out_names")
+    keep_as = options.get("out_name", options.get("out_names"))
+    program: dict[str, Any] = {"steps": [{"op": op, "args": args, "out": {"whole": "r"}}], "return": ["r"]}
+    if options.get("keep", True):
+        program["keep_all"] = {"r": keep_as}
+    elif keep_as is not None:
+        raise Invalid("keep is false, so there is nothing to name", op=op, param="keep")
+    if options.get("no_grad"):
+        program["no_grad"] = True
+    if call.only_new_names():
+        program["if_none_match"] = True
+    expected = call.expected()
+    if expected is not None:
+        target = args.get("input")
+        if not (op.endswith("_") and type(target) is str):
+            call.refuse_if_match()
+        program["expect"] = {target: expected}
+    return program
+
+
+_A = {str: "string", list: "list of strings", bool: "boolean"}
+
+
+@router.api_route("/v1/ops", methods=READ)
+async def list_ops(call: Annotated[Call, takes()]) -> Response:
+    """Every operation: name, parameters in torch's order, documentation, example."""
+    return await call.json({"ops": [entry(op) for op in call.house.catalogue]})
+
+
+@router.api_route("/v1/ops/{op}", methods=READ)
+async def read_op(op: str, call: Annotated[Call, takes()]) -> Response:
+    """One operation, as the list has it."""
+    return await call.json(entry(_find(op, call.house.catalogue)))
+
+
+def entry(op: dict[str, Any]) -> dict[str, Any]:
+    """What is said of an operation: the catalogue's entry without what only the OpenAPI document needs."""
+    listed = {key: op[key] for key in _LISTED}
+    listed["params"] = [{key: param[key] for key in _PARAM if key in param} for param in op["params"]]
+    return listed
+
+
+def _find(name: str, catalogue: list[dict[str, Any]]) -> dict[str, Any]:
+    for op in catalogue:
+        if op["name"] == name:
+            return op
+    raise NoSuchOp(f"no operation {name!r}", op=name, hint=nearest_hint(name, (op["name"] for op in catalogue)))

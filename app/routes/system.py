@@ -1,0 +1,45 @@
+"""What the server is and how it is."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from starlette.responses import RedirectResponse, Response
+
+from app.deps import READ, Call, takes
+from engine.errors import Unavailable
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/v1/info", methods=READ)
+async def info(call: Annotated[Call, takes()]) -> Response:
+    """Version, dtypes, devices, workers and limits."""
+    return await call.json(call.house.service.info())
+
+
+@router.api_route("/v1/devices", methods=READ)
+async def devices(call: Annotated[Call, takes()]) -> Response:
+    """The devices that tensors can be on."""
+    return await call.json({"devices": call.house.service.info()["devices"]})
+
+
+@router.api_route("/healthz", methods=READ)
+async def healthz() -> Response:
+    """Whether the process is up."""
+    return Response('{"status":"ok"}', media_type="application/json")
+
+
+@router.api_route("/readyz", methods=READ)
+async def readyz(request: Request) -> Response:
+    """Whether programs can run. Never waits for one."""
+    if not request.app.state.house.service.ready():
+        raise Unavailable("the workers are starting", code="not-applied")
+    return Response('{"status":"ready"}', media_type="application/json")
+
+
+@router.api_route("/", methods=READ)
+async def root() -> Response:
+    """To the documentation."""
+    return RedirectResponse("/docs")

@@ -1,0 +1,300 @@
+"""/v1/tensors: tensors as resources, in every form that they come and go in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from app.deps import READ, Call, check_expected, etag_of, is_json, off_loop, takes, unsupported
+from app.wire import arguments, dot, form, json_write, media, npy, raw, safetensors
+from engine.errors import Hint, Invalid, MissingParameter, WrongType
+from engine.service import TensorAnswer
+
+router = APIRouter(include_in_schema=False)
+
+_FIELDS = ("data", "shape", "dtype", "device", "requires_grad", "name")
+_UPLOAD_TYPES = (json_write.MEDIA_TYPE, form.MEDIA_TYPE, npy.MEDIA_TYPE, safetensors.MEDIA_TYPE, raw.MEDIA_TYPE)
+_WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], bytes]]] = {
+    media.NPY: lambda name, tensor: npy.write(tensor),
+    media.RAW: lambda name, tensor: raw.write(tensor),
+    media.SAFETENSORS: lambda name, tensor: safetensors.write({name: tensor}),
+}
+
+
+# ---------------------------------------------------------------- making tensors
+
+
+@router.post("/v1/tensors")
+async def create_tensor(call: Annotated[Call, takes("name", "dtype", "shape", "device", "requires_grad")]) -> Response:
+    """A tensor of the body's data, or, of a safetensors file, one for each of its keys."""
+    kind = call.content_type
+    if kind == safetensors.MEDIA_TYPE:
+        return await _create_many(call)
+    if kind == npy.MEDIA_TYPE:
+        given = await _of_npy(call)
+    elif kind == raw.MEDIA_TYPE:
+        given = await _of_bytes(call)
+    elif is_json(kind):
+        given = await _of_json(call)
+    else:
+        raise unsupported(kind, _UPLOAD_TYPES)
+    (tensor,) = await _create(call, [given], [given.pop("name", None)])
+    return await call.json(tensor, 201, {"Location": f"/v1/tensors/{tensor.id}", **etag_of(tensor)})
+
+
+async def _create(call: Call, given: list[dict[str, Any]], names: list[str | None]) -> list[TensorAnswer]:
+    """Make the tensors in one program, and keep them under their names."""
+    call.refuse_if_match()
+    local = [f"r{i}" for i in range(len(given))]
+    program: dict[str, Any] = {
+        "inputs": dict(zip(local, given, strict=True)),
+        "steps": [],
+        "return": local,
+        "keep_all": dict(zip(local, names, strict=True)),
+    }
+    if call.only_new_names():
+        program["if_none_match"] = True
+    results = (await call.run(program))["results"]
+    return [results[name] for name in local]
+
+
+async def _create_many(call: Call) -> Response:
+    """A tensor for each key of a safetensors file, the key being its name."""
+    options = _options(call, "device", "requires_grad")
+    body = await call.body()
+    arrays = await off_loop(len(body), lambda: safetensors.read(body))
+    tensors = await _create(call, [{**options, "data": array} for array in arrays.values()], list(arrays))
+    return await call.json({"tensors": tensors}, 201)
+
+
+async def _of_json(call: Call) -> dict[str, Any]:
+    _options(call)
+    document = await call.document()
+    fields = await call.fields(*_FIELDS, required=("data",))
+    name = fields.get("name")
+    if name is not None and type(name) is not str:
+        raise WrongType("name must be a string", param="name")
+    return dict(arguments.data_with_array(fields, document.arrays))
+
+
+async def _of_npy(call: Call) -> dict[str, Any]:
+    options = _options(call, "name", "device", "requires_grad", "dtype")
+    body = await call.body()
+    return {**options, "data": await off_loop(len(body), lambda: npy.read(body))}
+
+
+async def _of_bytes(call: Call) -> dict[str, Any]:
+    """The tensor of raw elements, which the query describes."""
+    options = _options(call, "name", "device", "requires_grad", "dtype", "shape")
+    if "dtype" not in options:
+        raise MissingParameter(
+            "?dtype= is missing: raw bytes do not say what they are", param="dtype", hint=Hint("raw-how")
+        )
+    data = raw.read(await call.body(), options.pop("dtype"), options.pop("shape", None))
+    return {**options, "data": data}
+
+
+def _options(call: Call, *known: str) -> dict[str, Any]:
+    """The query's options for an upload. Raises Invalid for one that does not go with this kind of body."""
+    options: dict[str, Any] = {}
+    for name in ("name", "dtype", "shape", "device", "requires_grad"):
+        if name not in call.query:
+            continue
+        if name not in known:
+            raise Invalid(f"?{name}= does not go with a body of the type {call.content_type or 'JSON'!r}", param=name)
+        options[name] = call.query[name]
+    if "requires_grad" in options:
+        options["requires_grad"] = call.flag("requires_grad")
+    if "shape" in options:
+        options["shape"] = _shape(options["shape"])
+    return options
+
+
+def _shape(text: str) -> list[int]:
+    """`2,3` as sizes; nothing is the shape of a 0-d tensor."""
+    parts = text.strip("[] ").split(",") if text.strip("[] ") else []
+    if not all(part.strip().isascii() and part.strip().isdigit() and len(part) < 20 for part in parts):
+        raise WrongType(f"?shape={text} is not a list of sizes such as 2,3", param="shape", hint=Hint("raw-how"))
+    return [int(part) for part in parts]
+
+
+# ---------------------------------------------------------------- reading them
+
+
+@router.api_route("/v1/tensors", methods=READ)
+async def list_tensors(
+    call: Annotated[Call, takes("limit", "cursor", "names", offers=(media.JSON, media.SAFETENSORS))],
+) -> Response:
+    """The session's tensors, without values; or several by name, as one safetensors file."""
+    if call.form == media.SAFETENSORS:
+        return await _export(call)
+    if "names" in call.query:
+        raise Invalid(
+            "?names= goes with the safetensors form",
+            param="names",
+            hint=Hint("names-need-safetensors", names=call.query["names"]),
+        )
+    question: dict[str, Any] = {"do": "list", "limit": call.limit(), "cursor": call.query.get("cursor")}
+    return await call.json(await call.ask(question, "none"))
+
+
+async def _export(call: Call) -> Response:
+    names = call.query.get("names")
+    question = {"do": "export", "names": None if names is None else [n.strip() for n in names.split(",")]}
+    tensors = await call.ask(question, "all")
+    return await call.encoded(json_write.weight(tensors), lambda: safetensors.write(tensors))
+
+
+@router.api_route("/v1/tensors/{ref}", methods=READ)
+async def read_tensor(ref: str, call: Annotated[Call, takes("index", offers=media.TENSOR_FORMS)]) -> Response:
+    """The tensor, or the part of it that `index` says, in the form that is asked for."""
+    question = {"do": "read", "ref": ref, "index": call.query.get("index"), "want_grad": True}
+    return await _read(ref, question, call)
+
+
+@router.api_route("/v1/tensors/{ref}/grad", methods=READ)
+async def read_grad(ref: str, call: Annotated[Call, takes(offers=media.TENSOR_FORMS)]) -> Response:
+    """The accumulated gradient, in the form that is asked for."""
+    return await _read(f"{ref}.grad", {"do": "grad", "ref": ref}, call)
+
+
+async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
+    values = _values(call)
+    form_tag = _form_tag(call)
+    if "if-none-match" in call.headers or "if-match" in call.headers:
+        tensor = await call.ask(question, "none")
+        check_expected(call.expected(), tensor.etag)
+        tag = etag_of(tensor, form_tag)
+        if call.unchanged(tag):
+            return Response(status_code=304, headers=tag)
+    if call.form == media.TEXT:
+        if "index" in call.query:
+            raise Invalid("?index= does not go with the text form", param="index")
+        text = await call.ask({**question, "do": "text", "ref": ref})
+        return Response(text["text"] + "\n", media_type="text/plain")
+    tensor = await call.ask(question, values)
+    headers = etag_of(tensor, form_tag)
+    if call.form == media.JSON:
+        return await call.json(tensor, headers=headers)
+    write = _WRITERS[call.form]
+    return await call.encoded(json_write.weight(tensor), lambda: write(ref, tensor), 200, headers)
+
+
+def _values(call: Call) -> str:
+    """Which values the form needs: the binary ones are nothing but values."""
+    if call.form == media.JSON:
+        return call.values
+    if "values" in call.query and call.values != "all":
+        raise Invalid(f"?values={call.values} goes with JSON alone", param="values")
+    return "all"
+
+
+def _form_tag(call: Call) -> str:
+    """What tells this representation's ETag from that of the plain JSON object."""
+    told = {name: call.query[name] for name in ("index", "values", "int64") if name in call.query}
+    if call.form == media.JSON and not told:
+        return ""
+    text = repr((call.form, sorted(told.items())))
+    return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+@router.api_route("/v1/tensors/{ref}/describe", methods=READ)
+async def describe_tensor(ref: str, call: Annotated[Call, takes(offers=(media.TEXT,))]) -> Response:
+    """Type, size and values as PyTorch's books print them."""
+    answer = await call.ask({"do": "describe", "ref": ref})
+    return Response(answer["text"] + "\n", media_type="text/plain")
+
+
+@router.api_route("/v1/tensors/{ref}/graph", methods=READ)
+async def read_graph(ref: str, call: Annotated[Call, takes(offers=(media.JSON, media.DOT))]) -> Response:
+    """The tape behind the tensor: its nodes and edges, and what they save."""
+    graph = await call.ask({"do": "graph", "ref": ref})
+    if call.form == media.DOT:
+        return Response(dot.write(graph), media_type=media.MEDIA_TYPES[media.DOT])
+    return await call.json(graph)
+
+
+# ---------------------------------------------------------------- changing them
+
+
+@router.patch("/v1/tensors/{ref}")
+async def change_tensor(ref: str, call: Annotated[Call, takes()]) -> Response:
+    """Set `requires_grad`, give a name, clear the gradient."""
+    given = await call.fields("requires_grad", "name", "grad")
+    steps = _changes(given)
+    tensor = (await _change(ref, call, {"inputs": {"r": ref}, "steps": steps, "return": ["r"]}))["results"]["r"]
+    return await call.json(tensor, headers=etag_of(tensor))
+
+
+def _changes(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """A PATCH as steps on the local name `r`, the new name last."""
+    steps: list[dict[str, Any]] = []
+    if "requires_grad" in given:
+        args = {"input": "r", "requires_grad": given["requires_grad"]}
+        steps.append({"op": "requires_grad_", "args": args})
+    if "grad" in given:
+        if given["grad"] is not None:
+            raise WrongType("grad can only be set to null, which clears it", param="grad")
+        steps.append({"op": "_clear_grad", "args": {"input": "r"}})
+    if "name" in given:
+        if given["name"] is not None and type(given["name"]) is not str:
+            raise WrongType("name must be a string, or null to take the name away", param="name")
+        steps.append({"op": "_rename", "args": {"input": "r", "name": given["name"]}})
+    if not steps:
+        raise MissingParameter("give at least one of requires_grad, name, grad")
+    return steps
+
+
+async def _change(ref: str, call: Call, program: dict[str, Any]) -> dict[str, Any]:
+    """Run a program that changes one tensor, if If-Match allows it."""
+    expected = call.expected()
+    if expected is not None:
+        program["expect"] = {ref: expected}
+    if call.only_new_names():
+        program["if_none_match"] = True
+    return await call.run(program)
+
+
+@router.delete("/v1/tensors/{ref}")
+async def delete_tensor(ref: str, call: Annotated[Call, takes()]) -> Response:
+    """Release the tensor; its memory goes when no tape and no view needs it."""
+    await _change(ref, call, {"steps": [{"op": "_release", "args": {"input": ref}}], "return": []})
+    return Response(status_code=204)
+
+
+@router.delete("/v1/tensors")
+async def delete_unnamed(call: Annotated[Call, takes("unnamed")]) -> Response:
+    """Release every tensor that has no name."""
+    if not call.flag("unnamed"):
+        raise MissingParameter("?unnamed=true is missing", param="unnamed", hint=Hint("delete-unnamed"))
+    await call.run({"steps": [{"op": "_release_unnamed", "args": {}}], "return": []})
+    return Response(status_code=204)
+
+
+@router.post("/v1/tensors/{ref}/backward")
+async def backward(ref: str, call: Annotated[Call, takes()]) -> Response:
+    """Differentiate the tensor; the answer has the gradient of every leaf that was reached."""
+    document = await call.document()
+    given = await call.fields("gradient", "retain_graph", "create_graph", "inputs")
+    args = arguments.with_arrays({"input": ref, **given}, call.house.kinds.get("backward", {}), document.arrays)
+    leaves = await _leaves(ref, given.get("inputs"), call)
+    program = {"steps": [{"op": "backward", "args": args}], "return": [f"{leaf}.grad" for leaf in leaves]}
+    results = (await _change(ref, call, program))["results"]
+    grads = {leaf: results[f"{leaf}.grad"] for leaf in leaves}
+    return await call.json({"grads": {leaf: grad for leaf, grad in grads.items() if grad is not None}})
+
+
+async def _leaves(ref: str, inputs: Any, call: Call) -> list[str]:
+    """The names, or ids, of the leaves that a backward pass from `ref` reaches, or of the inputs it is confined to.
+
+    What lies behind a tensor is fixed when it is computed, so that another call in between cannot make this list wrong;
+    where one has released a leaf meanwhile, the program is refused.
+    """
+    if type(inputs) is list:
+        return [name for name in inputs if type(name) is str]
+    graph = await call.ask({"do": "graph", "ref": ref}, "none")
+    return [node["tensor"] for node in graph["nodes"] if node.get("tensor")]

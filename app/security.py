@@ -1,0 +1,223 @@
+"""What every request passes on its way in and out, as plain ASGI.
+
+In: the Host must be this server's (a page of another name that resolves here, "DNS rebinding", is turned away), the
+request must not come from a foreign web page, the body must keep within its limit. Out: a request id, the phases'
+times, caching rules; for an origin that is allowed, what lets its pages read the answer. Whatever fails answers with
+a problem.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import errors
+from app.errors import Forbidden, Misdirected
+from engine.errors import EngineError, Hint, Malformed, TooLarge
+
+PROBES = frozenset(("/healthz", "/readyz"))
+LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+CACHE_CONTROL = b"private, no-cache"
+VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding"
+EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape"
+ALLOWED_HEADERS = (
+    "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer"
+)
+ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+PREFLIGHT_AGE_S = 600
+
+
+class Exchange:
+    """One request and its answer: its id, and how long the phases took, in ms. In the scope as `curlgrad.exchange`."""
+
+    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms")
+
+    def __init__(self) -> None:
+        self.request_id = secrets.token_hex(8)
+        self.queue_ms = self.run_ms = self.encode_ms = 0.0
+
+    def server_timing(self) -> str:
+        return f"queue;dur={self.queue_ms:.3f}, run;dur={self.run_ms:.3f}, encode;dur={self.encode_ms:.3f}"
+
+
+class Guard:
+    """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
+
+    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], max_body: int) -> None:
+        self.app = app
+        self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
+        self.origins = frozenset(origins)
+        self.max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = scope["curlgrad.exchange"] = Exchange()
+        headers = _headers(scope)
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        shared_with = origin if origin in self.origins else None
+        started = False
+
+        async def answer(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                _finish(message, exchange, shared_with)
+            await send(message)
+
+        try:
+            self._admit(scope, headers, origin)
+            if shared_with is not None and b"access-control-request-method" in headers and scope["method"] == "OPTIONS":
+                await _preflight(headers)(scope, receive, answer)
+                return
+            await self.app(scope, self._limited(receive, headers), answer)
+        except EngineError as error:
+            if started:
+                raise
+            await errors.respond(error, scope)(scope, receive, answer)
+        except Exception as error:  # the last door: whatever comes this far is answered and logged
+            if started:
+                raise  # half an answer cannot be taken back: the server closes the connection
+            await errors.unexpected(error, scope)(scope, receive, answer)
+
+    # ------------------------------------------------------------ in
+
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> None:
+        """Raise Misdirected, Forbidden, Malformed or TooLarge for a request that may not come in."""
+        path = scope["path"]
+        host = headers.get(b"host", b"").decode("latin-1")
+        if path not in PROBES:
+            self._check_host(host, scope)
+            self._check_origin(scope, headers, origin, host)
+        length = headers.get(b"content-length")
+        if length is not None:
+            if not length.isdigit():
+                raise Malformed("the Content-Length is not a number")
+            if int(length) > self.max_body:
+                raise self._too_large()
+
+    def _check_host(self, host: str, scope: Scope) -> None:
+        name = _without_port(host)
+        if name in self.hosts or _is_loopback(name):
+            return
+        server = scope.get("server")
+        if server and name == server[0].lower() and _is_address(name):
+            return  # the very address that the connection came in on; no name can be made to point there by others
+        raise Misdirected(
+            f"this server is not {host!r}" if host else "the request names no Host",
+            hint=Hint("allowed-host", host=name),
+        )
+
+    def _check_origin(self, scope: Scope, headers: dict[bytes, bytes], origin: str, host: str) -> None:
+        """Browsers say where a request comes from; what comes from another site's page is refused, read or write.
+
+        Sec-Fetch-Site cannot be forged by a page. Following a link to one of our pages is no request of the foreign
+        page.
+        """
+        if origin:
+            if origin in self.origins or _authority(origin) == host.lower():
+                return
+            raise _foreign(f"the page at {origin} may not use this server", origin)
+        site = headers.get(b"sec-fetch-site", b"none")
+        if site in (b"none", b"same-origin"):
+            return
+        follows_link = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+        if follows_link and scope["method"] in ("GET", "HEAD") and not scope["path"].startswith("/v1/"):
+            return
+        raise _foreign("a page of another site may not use this server", None)
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body is over the limit of {self.max_body} bytes", hint=Hint("max-body", limit=self.max_body)
+        )
+
+    def _limited(self, receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+        """`receive`, counting what comes without a Content-Length that was checked before."""
+        if b"content-length" in headers and b"transfer-encoding" not in headers:
+            return receive
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.max_body:
+                raise self._too_large()
+            return message
+
+        return counted
+
+
+def _headers(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by name; one that may come once but comes twice is refused later as the value it then has."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
+def _without_port(host: str) -> str:
+    """The name in a Host header, in lower case, without port, brackets and the root's dot."""
+    host = host.lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0].removesuffix(".")
+
+
+def _authority(origin: str) -> str:
+    """`host:port` of an origin, as a Host header would say it."""
+    return origin.partition("://")[2].lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(name: str) -> bool:
+    return _is_address(name) and ipaddress.ip_address(name).is_loopback
+
+
+def is_loopback(host: str) -> bool:
+    """Whether listening on `host` reaches no further than this machine."""
+    return host.lower() == "localhost" or _is_loopback(host.strip("[]"))
+
+
+def _foreign(detail: str, origin: str | None) -> Forbidden:
+    return Forbidden(detail, hint=Hint("cors-origin", origin=origin or "https://that.site"))
+
+
+# ---------------------------------------------------------------- out
+
+
+def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> None:
+    kept = [header for header in message.get("headers", ()) if header[0] not in (b"vary", b"x-content-type-options")]
+    headers = message["headers"] = kept
+    headers.append((b"x-request-id", exchange.request_id.encode()))
+    headers.append((b"server-timing", exchange.server_timing().encode()))
+    headers.append((b"x-content-type-options", b"nosniff"))
+    if not any(name == b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", CACHE_CONTROL))
+    headers.append((b"vary", VARY if shared_with is None else VARY + b", Origin"))
+    if shared_with is not None:
+        headers.append((b"access-control-allow-origin", shared_with.encode("latin-1")))
+        headers.append((b"access-control-expose-headers", EXPOSED.encode()))
+
+
+def _preflight(headers: dict[bytes, bytes]) -> Response:
+    """The answer to a browser that asks whether an allowed origin's page may send this."""
+    response = Response(status_code=204)
+    response.headers["Access-Control-Allow-Methods"] = ALLOWED_METHODS
+    response.headers["Access-Control-Allow-Headers"] = ALLOWED_HEADERS
+    response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_AGE_S)
+    if headers.get(b"access-control-request-private-network") == b"true":
+        response.headers["Access-Control-Allow-Private-Network"] = "true"
+    return response

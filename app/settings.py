@@ -1,0 +1,216 @@
+"""How the server is started: every option on the command line, and the same as an environment variable.
+
+`--max-body 64MiB` is `CURLGRAD_MAX_BODY=64MiB`; an option that may be repeated takes a list with commas there. The
+command line wins over the environment, the environment over the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from app.security import is_loopback
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "K": KIB,
+    "KB": 1000,
+    "KIB": KIB,
+    "M": MIB,
+    "MB": 1000**2,
+    "MIB": MIB,
+    "G": GIB,
+    "GB": 1000**3,
+    "GIB": GIB,
+}
+_PREFIX = "CURLGRAD_"
+
+
+def _bytes(text: str) -> int:
+    """`64MiB`, `2G`, `1000` as a number of bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 64MiB or 2GiB")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _count(text: str) -> int:
+    """A whole number from 1."""
+    if not text.strip().isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.strip().isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port")
+    return int(text)
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: scheme, host and port, nothing after."""
+    origin = text.strip().removesuffix("/").lower()
+    if not re.fullmatch(r"https?://[^/\s]+", origin):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an origin such as https://example.org")
+    return origin
+
+
+def _host_name(text: str) -> str:
+    name = text.strip().lower().strip("[]")
+    if not name or "/" in name or "*" in name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a host")
+    return name
+
+
+def _flag(text: str) -> bool:
+    if text.strip().lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.strip().lower() in ("0", "false", "no", "off", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _option(parse: Callable[[str], Any], metavar: str, doc: str) -> Mapping[str, Any]:
+    """What makes a setting an option; one whose default is the empty tuple may be repeated."""
+    return {"parse": parse, "metavar": metavar, "doc": doc}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator decides. The defaults serve one person on one machine."""
+
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_option(str, "HOST", "address to listen on; any but loopback needs --allow-open"),
+    )
+    port: int = field(default=8000, metadata=_option(_port, "PORT", "port to listen on; 0 takes a free one"))
+    workers: str = field(
+        default="auto",
+        metadata=_option(
+            str,
+            "SPEC",
+            "auto (one worker per GPU, else one for the CPU), inline (in this process), or a list such as cpu:2",
+        ),
+    )
+    data_dir: Path = field(
+        default=Path("data"),
+        metadata=_option(Path, "DIR", "where data that outlives the process goes; nothing is written there yet"),
+    )
+    allow_open: bool = field(
+        default=False,
+        metadata=_option(
+            _flag, "", "serve without keys to whoever reaches the address: they can use, read and delete everything"
+        ),
+    )
+    allowed_host: tuple[str, ...] = field(
+        default=(),
+        metadata=_option(
+            _host_name, "NAME", "a name of this server that a Host header may say, beside loopback; may be repeated"
+        ),
+    )
+    cors_origin: tuple[str, ...] = field(
+        default=(),
+        metadata=_option(
+            _origin,
+            "ORIGIN",
+            "a web origin whose pages may use this server, such as https://example.org; may be repeated",
+        ),
+    )
+    max_body: int = field(default=256 * MIB, metadata=_option(_bytes, "SIZE", "the largest body of a request"))
+    session_bytes: int = field(default=2 * GIB, metadata=_option(_bytes, "SIZE", "memory that one session may hold"))
+    server_bytes: int | None = field(
+        default=None,
+        metadata=_option(
+            _bytes, "SIZE", "memory that all sessions may hold; three quarters of the machine's when not given"
+        ),
+    )
+    max_steps: int = field(
+        default=10_000, metadata=_option(_count, "N", "the steps that a program may be written with")
+    )
+    max_rounds: int = field(
+        default=1_000_000, metadata=_option(_count, "N", "the rounds that one repeat of a program may have")
+    )
+    max_run: int = field(
+        default=10_000_000,
+        metadata=_option(_count, "N", "the steps that a program may run, each round of its repeats counted"),
+    )
+    max_nesting: int = field(default=8, metadata=_option(_count, "N", "how deep repeats may stand within each other"))
+    log_level: str = field(default="info", metadata=_option(str, "LEVEL", "debug, info, warning or error"))
+
+    @property
+    def is_loopback(self) -> bool:
+        return is_loopback(self.host)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, every option documented with its default and its variable."""
+    made = argparse.ArgumentParser(
+        prog="python -m app",
+        description="Serve curlgrad: PyTorch-style tensors and autograd over HTTP.",
+        epilog="Each option is also an environment variable, named in brackets; the command line wins. "
+        "Without keys the server listens on this machine alone. Tensors do not survive a restart yet.",
+    )
+    for option in fields(Settings):
+        variable = _PREFIX + option.name.upper()
+        doc = f"{option.metadata['doc']}{_default_text(option.default)} [{variable}]".replace("%", "%%")
+        flag = "--" + option.name.replace("_", "-")
+        parse, metavar = option.metadata["parse"], option.metadata["metavar"]
+        if parse is _flag:
+            made.add_argument(flag, action="store_const", const=True, default=None, help=doc)
+        elif option.default == ():
+            made.add_argument(flag, action="append", type=parse, metavar=metavar, default=None, help=doc)
+        else:
+            made.add_argument(flag, type=parse, metavar=metavar, default=None, help=doc)
+    return made
+
+
+def _default_text(default: Any) -> str:
+    if default in (None, ()) or default is False:
+        return ""
+    if isinstance(default, int) and default >= MIB:
+        unit, name = (GIB, "GiB") if default % GIB == 0 else (MIB, "MiB") if default % MIB == 0 else (1, "")
+        return f" (default {default // unit}{name})"
+    return f" (default {default})"
+
+
+def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a command line and an environment. Ends the process with a message where they make no sense."""
+    environment = os.environ if environment is None else environment
+    made = parser()
+    given = vars(made.parse_args(arguments))
+    chosen: dict[str, Any] = {}
+    for option in fields(Settings):
+        value = given[option.name]
+        if value is None:
+            value = _from_environment(made, option.name, option.default, option.metadata["parse"], environment)
+        if value is not None:
+            chosen[option.name] = tuple(value) if isinstance(value, list) else value
+    settings = Settings(**chosen)
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        made.error(f"--log-level: {settings.log_level!r} is none of debug, info, warning, error")
+    if not settings.is_loopback and not settings.allow_open:
+        made.error(
+            f"--host {settings.host}: no keys are set up, so whoever reaches that address could use, read and delete "
+            "everything. Listen on 127.0.0.1, or say --allow-open if that is what you want"
+        )
+    return settings
+
+
+def _from_environment(
+    made: argparse.ArgumentParser, name: str, default: Any, parse: Callable[[str], Any], environment: Mapping[str, str]
+) -> Any:
+    variable = _PREFIX + name.upper()
+    text = environment.get(variable)
+    if text is None:
+        return None
+    try:
+        return [parse(part) for part in text.split(",") if part.strip()] if default == () else parse(text)
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        made.error(f"{variable}: {error}")

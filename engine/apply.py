@@ -1,0 +1,434 @@
+"""The one place where primitives run on tensors. Each operation gets its runner once, when it is declared.
+
+A runner sorts out the arguments, infers shapes and dtypes, guards, asks for memory, runs the kernel, wraps the results
+and writes the tape. The runners of elementwise operations skip what equal dtypes make needless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from engine.backend import Array, Backend, find
+from engine.carriers import finish, infer, prepare
+from engine.context import HERE, SMALL, Context
+from engine.dtypes import FLOAT, DType, float32, float64
+from engine.errors import Call, DeviceMismatch, Hint, Param
+from engine.op import LIST, Op, Spec
+from engine.shapes import broadcast_two, has_internal_overlap
+from engine.tape import Node, check_inplace, edge_of, overlap_within, refresh, require_grad
+from engine.tensor import Storage, Tensor, fresh
+
+# ---------------------------------------------------------------- apply
+
+
+class Inputs:
+    """The arguments of one call, sorted out: specs for metas, arrays for kernels, tensors for the tape."""
+
+    __slots__ = ("backend", "mask", "sizes", "specs", "tensors", "values")
+
+    def __init__(self, op: Op, args: tuple[Any, ...]) -> None:
+        self.values: list[Any] = list(args)
+        self.specs: list[Any] = list(args)
+        self.tensors: list[Tensor | None] = []
+        self.sizes: tuple[int, ...] = ()
+        self.mask = 0
+        backend: Backend | None = None
+        scalar_backend: Backend | None = None
+        for at, form in op.slots:
+            v = args[at]
+            if form == LIST:
+                items = v if v is not None else []
+                self.sizes += (len(items),)
+                if v is not None:
+                    self.specs[at] = [x.spec for x in items]
+                    self.values[at] = [x.array for x in items]
+            elif type(v) is Tensor:
+                items = (v,)
+                self.specs[at] = v.spec
+                self.values[at] = v.array
+            else:
+                self.tensors.append(None)
+                continue
+            for t in items:
+                if t.view is not None:
+                    refresh(t)
+                if t.requires_grad:
+                    self.mask |= 1 << len(self.tensors)
+                self.tensors.append(t)
+                if t.backend is backend:
+                    continue
+                if not t.spec.shape and t.backend.kind == "cpu" and op.promote is not None:
+                    scalar_backend = t.backend  # a 0-d CPU tensor may join tensors of any device
+                elif backend is None:
+                    backend = t.backend
+                elif t.backend is not backend:
+                    raise device_mismatch(op, backend, t, self.tensors)
+        if backend is None:
+            backend = scalar_backend
+        elif scalar_backend is not None and scalar_backend is not backend:
+            self._move_scalars(op, backend)
+        self.backend = backend
+
+    def _move_scalars(self, op: Op, backend: Backend) -> None:
+        for at, form in op.slots:
+            s, v = self.specs[at], self.values[at]
+            if form != LIST and type(s) is Spec and not s.shape and not isinstance(v, backend.ndarray):
+                self.values[at] = backend.from_host(v)
+
+
+def device_mismatch(op: Op, backend: Backend, other: Tensor, tensors: Sequence[Tensor | None]) -> DeviceMismatch:
+    names = [backend.name, other.backend.name]
+    return DeviceMismatch(
+        f"Expected all tensors to be on the same device, but found at least two devices, {names[0]} and {names[1]}!",
+        hint=Hint("move-device", Call("to", {"input": Param("input"), "device": names[1]}), devices=names),
+        op=op.name,
+    )
+
+
+def primitive_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
+    """The general way to run a primitive on tensors."""
+    device_at = op.positions.get("device", -1) if not op.internal else -1
+    grad_at = op.positions.get("requires_grad", -1)
+    has_rule = op.vjp is not None
+
+    def run(args: tuple[Any, ...]) -> Any:
+        ctx = HERE.ctx
+        given = Inputs(op, args)
+        backend = given.backend
+        if device_at >= 0 and args[device_at] is not None:
+            backend = find(args[device_at], ctx.devices)
+        elif backend is None:
+            backend = ctx.default_backend
+        k = ctx.k(backend)
+        values, specs = given.values, given.specs
+        out, compute = infer(op, k, specs)
+        prepare(op, k, values, specs, compute)
+        if op.guard is not None:
+            op.guard(k, *values)
+        if type(out) is Spec:
+            ctx.admit(out.nbytes)
+        else:
+            ctx.admit(sum(s.nbytes for s in out if s is not None))
+        if op.mutates:
+            _before_mutation(op, args, ctx)
+        k.spec = out
+        made = op.kernel(k, *values)  # type: ignore[misc]
+        if op.mutates:
+            for t in _mutated(op, args):
+                t.storage.version += 1
+        if out is None:
+            return None
+        if op.dynamic:  # the meta gave an upper bound
+            out = Spec(made.shape, out.dtype) if type(out) is Spec else [
+                s and Spec(m.shape, s.dtype) for m, s in zip(made, out, strict=True)
+            ]
+        single = type(out) is Spec
+        if single:
+            result = fresh(finish(op, k, made, out, values), out, backend, ctx.ledger)
+            results = (result,)
+        else:
+            results = tuple(
+                fresh(finish(op, k, m, s, values), s, backend, ctx.ledger) if s is not None else None
+                for m, s in zip(made, out, strict=True)
+            )
+        if given.mask and has_rule and ctx.grad_enabled:
+            record(op, ctx, args, given, results, compute, backend)
+        if grad_at >= 0 and args[grad_at]:
+            require_grad(results[0])
+        return result if single else list(results)
+
+    return run
+
+
+def _mutated(op: Op, args: tuple[Any, ...]) -> Iterator[Tensor]:
+    for at in op.mutates:
+        v = args[at]
+        if type(v) is Tensor:
+            yield v
+        elif type(v) is dict:
+            for group in v.values():
+                yield from group
+        elif v is not None:
+            yield from v
+
+
+def _before_mutation(op: Op, args: tuple[Any, ...], ctx: Context) -> None:
+    """Checks and logs the tensors that a kernel is going to write into by itself."""
+    for t in _mutated(op, args):
+        if t.requires_grad and ctx.grad_enabled:
+            check_inplace(t, True)
+        if has_internal_overlap(t.shape, t.strides):
+            raise overlap_within()
+        low, high = t.touched()
+        ctx.undo.write(t.storage, low, high)
+
+
+def record(
+    op: Op,
+    ctx: Context,
+    args: tuple[Any, ...],
+    given: Inputs,
+    results: Sequence[Tensor | None],
+    compute: DType | None,
+    backend: Backend,
+    original: Array = None,
+) -> Node | None:
+    """Writes a node and gives the results their edges. `original` is a copy of an input that was overwritten."""
+    outs = tuple(r.spec if r is not None else None for r in results)
+    live = [
+        i
+        for i, (r, name) in enumerate(zip(results, _output_names(op, len(results)), strict=True))
+        if r is not None and name not in op.nondiff and (r.dtype.is_floating or r.dtype.is_complex)
+    ]
+    if not live:
+        return None
+    mask = 0
+    edges = []
+    for i, t in enumerate(given.tensors):
+        edge = None if t is None else edge_of(t)
+        if edge is not None and t is not None and (t.dtype.is_floating or t.dtype.is_complex):
+            mask |= 1 << i
+        edges.append(edge)
+    _, saves = op.plan(mask, given.sizes)
+    saved: list[tuple[int, int, Array, Storage | None, int]] = []
+    n = len(args)
+    for at in saves:
+        if at >= n:
+            t = results[at - n]
+            if t is not None:
+                saved.append((at, -1, t.array, t.storage, t.storage.version))
+        else:
+            v = args[at]
+            if type(v) is Tensor:
+                if at == 0 and original is not None:
+                    saved.append((at, -1, original, None, 0))
+                else:
+                    version = v.storage.version
+                    if original is not None and v.storage is args[0].storage:
+                        version -= 1  # what was saved is gone: using it must fail, as in PyTorch
+                    saved.append((at, -1, v.array, v.storage, version))
+            elif type(v) is list or type(v) is tuple:
+                saved.extend(
+                    (at, j, t.array, t.storage, t.storage.version) for j, t in enumerate(v) if type(t) is Tensor
+                )
+    node = Node(
+        op,
+        tuple(given.specs),
+        tuple(edges),
+        tuple(saved),
+        outs,
+        mask,
+        given.sizes,
+        compute,
+        backend,
+        ctx.next_seq(),
+    )
+    for i in live:
+        t = results[i]
+        t.edge = (node, i)  # type: ignore[union-attr]
+        t.requires_grad = True  # type: ignore[union-attr]
+    return node
+
+
+def _output_names(op: Op, n: int) -> Sequence[str]:
+    return op.outputs if len(op.outputs) == n else ("result",) * n
+
+
+# The dtypes on which elementwise operations skip promotion and meta: they stay what they are.
+_FAST = frozenset((float32, float64))
+
+
+def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
+    """A primitive with one tensor and one result: the general way, with nothing to sort out."""
+    general = primitive_runner(op)
+    kernel: Any = op.kernel
+    guard = op.guard
+    has_rule = op.vjp is not None
+    after = len(op.params)
+
+    def run(args: tuple[Any, ...]) -> Any:
+        t = args[0]
+        if type(t) is not Tensor:
+            return general(args)
+        if t.view is not None:
+            refresh(t)
+        ctx = HERE.ctx
+        backend = t.backend
+        k = ctx.ks[backend]
+        spec = t.spec
+        specs = [spec, *args[1:]]
+        out, compute = infer(op, k, specs)
+        values = [t.array, *args[1:]]
+        if spec.dtype.reduced or (compute is not None and compute is not spec.dtype):
+            prepare(op, k, values, specs, compute)
+        if guard is not None:
+            guard(k, *values)
+        d = out.dtype
+        shape = out.shape
+        if out.nbytes > SMALL:
+            ctx.admit(out.nbytes)
+        k.spec = out
+        made = kernel(k, *values)
+        if (
+            type(made) is not backend.ndarray
+            or made.dtype is not d.np
+            or made.base is not None
+            or d.reduced
+            or made.shape != shape
+            or not made.flags.c_contiguous
+        ):
+            made = finish(op, k, made, out, values)
+        storage = Storage(made, backend, ctx.ledger)
+        result = Tensor(made, out, storage, backend)
+        if t.requires_grad and has_rule and ctx.grad_enabled and d.category >= FLOAT:
+            saved: tuple[Any, ...] = ()
+            for at in (op.plans.get(1) or op.plan(1, ()))[1]:
+                if at == 0:
+                    saved += ((0, -1, t.array, t.storage, t.storage.version),)
+                elif at == after:
+                    saved += ((after, -1, made, storage, 0),)
+            ctx.seq = seq = ctx.seq + 1
+            edge = t.edge if t.edge is not None else t
+            node = Node(op, tuple(specs), (edge,), saved, (out,), 1, (), compute, backend, seq)
+            result.edge = (node, 0)
+            result.requires_grad = True
+        return result
+
+    return run
+
+
+def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
+    """Elementwise, one tensor: no promotion and no meta where the dtype stays."""
+    general = primitive_runner(op)
+    kernel: Any = op.kernel
+    has_rule = op.vjp is not None
+    if not op.keeps:
+        return general
+    _, saves = op.plan(1, ())
+    saves_input, saves_result = 0 in saves, any(at >= len(op.params) for at in saves)
+    after = len(op.params)
+
+    def run(args: tuple[Any, ...]) -> Any:
+        a = args[0]
+        if type(a) is not Tensor:
+            return general(args)
+        spec = a.spec
+        if spec.dtype not in _FAST:
+            return general(args)
+        ctx = HERE.ctx
+        array = a.array
+        backend = a.backend
+        if array.nbytes > SMALL:
+            ctx.admit(array.nbytes)
+        made = kernel(ctx.ks[backend], array, *args[1:])
+        if type(made) is not backend.ndarray:
+            made = backend.xp.asarray(made)
+        if made.dtype is not spec.dtype.np or made.base is not None:
+            return general(args)
+        storage = Storage(made, backend, ctx.ledger)
+        out = Tensor(made, spec, storage, backend)
+        if has_rule and ctx.grad_enabled:
+            if a.view is not None:
+                refresh(a)
+            if a.requires_grad:
+                saved: tuple[Any, ...] = ()
+                if saves_input:
+                    saved = ((0, -1, array, a.storage, a.storage.version),)
+                if saves_result:
+                    saved += ((after, -1, made, storage, 0),)
+                ctx.seq = seq = ctx.seq + 1
+                edge = a.edge if a.edge is not None else a
+                node = Node(op, (spec, *args[1:]), (edge,), saved, (spec,), 1, (), None, backend, seq)
+                out.edge = (node, 0)
+                out.requires_grad = True
+        return out
+
+    return run
+
+
+def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
+    """Elementwise, two operands: no promotion and no meta where both have one dtype, or one is a plain number."""
+    general = primitive_runner(op)
+    kernel: Any = op.kernel
+    has_rule = op.vjp is not None
+    if not op.keeps:
+        return general
+    plans = tuple(op.plan(m, ())[1] if m else () for m in range(4))
+    after = len(op.params)
+
+    def run(args: tuple[Any, ...]) -> Any:
+        a, b = args[0], args[1]
+        ctx = HERE.ctx
+        if type(a) is Tensor:
+            spec = a.spec
+            d = spec.dtype
+            if d not in _FAST:
+                return general(args)
+            x = a.array
+            backend = a.backend
+            if type(b) is Tensor:
+                other = b.spec
+                if other.dtype is not d or b.backend is not backend:
+                    return general(args)
+                y = b.array
+                if spec.shape != other.shape:
+                    spec = Spec(broadcast_two(spec.shape, other.shape), d)
+                    if spec.nbytes > SMALL:
+                        ctx.admit(spec.nbytes)
+            elif type(b) is float or type(b) is int:
+                y = float(b)
+                other = b
+            else:
+                return general(args)
+        else:
+            return general(args)
+        if x.nbytes > SMALL:
+            ctx.admit(x.nbytes)
+        made = kernel(ctx.ks[backend], x, y, *args[2:])
+        if type(made) is not backend.ndarray:
+            made = backend.xp.asarray(made)
+        if made.dtype is not d.np or made.base is not None:
+            return general(args)
+        storage = Storage(made, backend, ctx.ledger)
+        out = Tensor(made, spec, storage, backend)
+        if has_rule and ctx.grad_enabled:
+            if a.view is not None:
+                refresh(a)
+            mask = 1 if a.requires_grad else 0
+            edge_b = None
+            if type(b) is Tensor:
+                if b.view is not None:
+                    refresh(b)
+                if b.requires_grad:
+                    mask += 2
+                    edge_b = b.edge if b.edge is not None else b
+            if mask:
+                saved = []
+                for at in plans[mask]:
+                    if at == 0:
+                        saved.append((0, -1, x, a.storage, a.storage.version))
+                    elif at == 1:
+                        if type(b) is Tensor:
+                            saved.append((1, -1, y, b.storage, b.storage.version))
+                    else:
+                        saved.append((after, -1, made, storage, 0))
+                edge_a = (a.edge if a.edge is not None else a) if mask & 1 else None
+                ctx.seq = seq = ctx.seq + 1
+                node = Node(
+                    op,
+                    (a.spec, other, *args[2:]),
+                    (edge_a, edge_b),
+                    tuple(saved),
+                    (spec,),
+                    mask,
+                    (),
+                    None if type(b) is Tensor else d,
+                    backend,
+                    seq,
+                )
+                out.edge = (node, 0)
+                out.requires_grad = True
+        return out
+
+    return run

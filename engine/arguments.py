@@ -1,0 +1,256 @@
+"""Arguments: what a client wrote for a parameter, read by the parameter's form.
+
+What is known when a program is compiled becomes a value; what must be looked up when a step runs becomes a getter, a
+function of the running program's scope.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from engine.answer import ArrayData
+from engine.backend import canonical
+from engine.dtypes import dtype
+from engine.errors import Bug, Hint, WrongType
+from engine.literal import WORDS, is_literal
+from engine.op import Op, ParamSpec
+
+Getter = Callable[[Any], Any]  # of the scope
+
+def read_argument(op: Op, p: ParamSpec, value: Any) -> tuple[bool, Any]:
+    """(True, value) where an argument is known now, (False, getter) where it must be looked up."""
+    form = p.form
+    if value is None:
+        if form.endswith("?") or (form in ("any", "index")) or (not p.required and p.default is None):
+            return form != "index", None if form != "index" else (lambda scope: [None])
+        raise _wrong(op, p, value)
+    base = form.removesuffix("?")
+    for part in base.split("|"):
+        reader = _READERS.get(part)
+        if reader is None:
+            raise Bug(f"no reader for {part}", op=op.name)
+        found = reader(op, p, value)
+        if found is not None:
+            return found
+    raise _wrong(op, p, value)
+
+
+def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
+    shown = f"; it is one of {', '.join(map(repr, p.choices))}" if p.choices else ""
+    got = repr(value) if isinstance(value, str) and len(value) < 40 else kind_of(value)
+    near = get_close_matches(value, p.choices, 1, 0.5) if p.choices and isinstance(value, str) else []
+    return WrongType(
+        f"{op.name}(): argument '{p.name}' must be {p.type}, not {got}{shown}",
+        op=op.name,
+        param=p.name,
+        hint=Hint("choice", near=near[0]) if near else Hint("argument-type", param=p.name, type=p.type),
+    )
+
+
+def kind_of(value: Any) -> str:
+    if isinstance(value, ArrayData):
+        return "a list"
+    names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "bool"}
+    return names.get(type(value), type(value).__name__)
+
+
+Read = tuple[bool, Any] | None
+
+
+def number(value: Any) -> Any:
+    """A JSON number argument, with its special forms; None where it is none."""
+    kind = type(value)
+    if kind in (bool, int, float, complex):
+        return value
+    if kind is dict:
+        if set(value) == {"re", "im"}:
+            re_, im = number(value["re"]), number(value["im"])
+            if type(re_) in (int, float) and type(im) in (int, float):
+                return complex(re_, im)
+        if set(value) == {"float"} and type(value["float"]) in (int, float):
+            return float(value["float"])
+    if kind is str:
+        return WORDS.get(value)
+    return None
+
+
+def _read_tensor(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is str:
+        return False, lambda scope: scope.tensor(value, p.name)
+    if is_literal(value):
+        return False, lambda scope: scope.literal(value, p.name)
+    return None
+
+
+def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
+    found = number(value)
+    return None if found is None else (True, found)
+
+
+def _read_tensor_or_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
+    found = number(value)
+    return (True, found) if found is not None else _read_tensor(op, p, value)
+
+
+def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is str:
+        return False, lambda scope: scope.tensors(value, p.name)
+    if type(value) is ArrayData:
+        return False, lambda scope: [scope.literal(ArrayData(row, value.dtype, value.inferred), p.name) for row in value.array]
+    if type(value) is not list:
+        return None
+    getters: list[Getter | None] = []
+    for item in value:
+        if item is None:
+            getters.append(None)
+            continue
+        found = _read_tensor(op, p, item)
+        if found is None:
+            return None
+        getters.append(found[1])
+    return False, lambda scope: [g and g(scope) for g in getters]
+
+
+def _read_int(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, value) if type(value) is int else None
+
+
+def _read_float(op: Op, p: ParamSpec, value: Any) -> Read:
+    found = number(value)
+    return (True, float(found)) if type(found) in (int, float) else None
+
+
+def _read_bool(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, value) if type(value) is bool else None
+
+
+def _read_str(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, value) if type(value) is str else None
+
+
+def _read_choice(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, value) if value in p.choices and type(value) is not bool else None
+
+
+def _read_ints(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is int:
+        return True, value
+    return _read_shape(op, p, value)
+
+
+def _read_shape(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is int:
+        return True, [value]
+    if type(value) is ArrayData and value.dtype == "int64" and value.array.ndim == 1:
+        value = value.array.tolist()
+    if type(value) is list and all(type(v) is int for v in value):
+        return True, value
+    return None
+
+
+def _read_numbers(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is not list:
+        return None
+    found = [number(v) for v in value]
+    return None if any(v is None for v in found) else (True, found)
+
+
+def _read_dtype(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, dtype(value)) if type(value) is str else None
+
+
+def _read_device(op: Op, p: ParamSpec, value: Any) -> Read:
+    return (True, canonical(value)) if type(value) is str else None
+
+
+def _read_state(op: Op, p: ParamSpec, value: Any) -> Read:
+    if type(value) is str:
+        return False, lambda scope: scope.state(value, p.name)
+    if type(value) is not dict:
+        return None
+    groups = {}
+    for name, items in value.items():
+        found = _read_tensors(op, p, items)
+        if found is None:
+            return None
+        groups[name] = found[1]
+    return False, lambda scope: {name: get(scope) for name, get in groups.items()}
+
+
+def _read_any(op: Op, p: ParamSpec, value: Any) -> Read:
+    return True, value
+
+
+_SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(-?\d+)?\s*)?\Z")
+
+
+def parse_slice(text: str) -> slice | None:
+    """ "1:", "::2", ":" as a slice; None where the string is none."""
+    found = _SLICE.match(text)
+    if found is None:
+        return None
+    return slice(*(int(part) if part else None for part in found.groups()))
+
+
+def _read_index(op: Op, p: ParamSpec, value: Any) -> Read:
+    items = value if type(value) is list else [value]
+    readers: list[Getter] = []
+    for item in items:
+        found = _index_item(item, p)
+        if found is None:
+            return None
+        readers.append(found)
+    return False, lambda scope: [g(scope) for g in readers]
+
+
+def _index_item(item: Any, p: ParamSpec) -> Getter | None:
+    if item is None or type(item) in (bool, int):
+        return lambda scope: item
+    if type(item) is str:
+        if item == "...":
+            return lambda scope: Ellipsis
+        if ":" in item:
+            part = parse_slice(item)
+            if part is None:
+                raise WrongType(
+                    f"{item!r} is not a slice: write start:stop:step, each of them a whole number or nothing",
+                    param=p.name,
+                    hint=Hint("slice"),
+                )
+            return lambda scope: part
+        return lambda scope: scope.tensor(item, p.name)
+    if type(item) is ArrayData or (type(item) is dict and "data" in item) or type(item) is list:
+        return lambda scope: scope.literal(item, p.name, empty=int)
+    return None
+
+
+_READERS: dict[str, Callable[[Op, ParamSpec, Any], Read]] = {
+    "tensor": _read_tensor,
+    "tensors": _read_tensors,
+    "scalar": _read_scalar,
+    "scalars": _read_numbers,
+    "floats": _read_numbers,
+    "int": _read_int,
+    "dim": _read_int,
+    "float": _read_float,
+    "bool": _read_bool,
+    "str": _read_str,
+    "choice": _read_choice,
+    "ints": _read_ints,
+    "dims": _read_ints,
+    "shape": _read_shape,
+    "dtype": _read_dtype,
+    "device": _read_device,
+    "state": _read_state,
+    "index": _read_index,
+    "data": _read_any,
+    "any": _read_any,
+}
+
+
+def references(args: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller gave for each parameter, as hints may repeat it: references and small values."""
+    return {k: v for k, v in args.items() if isinstance(v, str | int | float) or (isinstance(v, list) and len(v) <= 8)}

@@ -1,0 +1,600 @@
+"""Backward: gradients by walking the tape.
+
+The sequence number of a node is the topological order, so ready nodes are taken from a heap, highest number first:
+no recursion, whatever the depth. On arrays (`Raw`) where the gradients themselves need no tape, on tensors (`Rec`)
+with create_graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+import numpy as np
+
+from engine.backend import CPU, Array, Backend
+from engine.carriers import NUMBERS, K, to_compute
+from engine.context import HERE, Context, grad_mode
+from engine.dtypes import TENSOR_TYPES, DType, cast_scalar, float32, from_numpy
+from engine.errors import (
+    Call,
+    DtypeMismatch,
+    Hint,
+    NoGradient,
+    NotScalar,
+    Param,
+    SavedChanged,
+    ShapeMismatch,
+    TapeFreed,
+)
+from engine.op import LIST, REGISTRY, Spec
+from engine.record import REC
+from engine.shapes import is_dense, text
+from engine.tape import FREED, Edge, Node, edge_of, refresh
+from engine.tensor import Storage, Tensor, fresh
+
+# ---------------------------------------------------------------- backward
+
+
+def _changed(node: Node, at: int, array: Array, storage: Storage, version: int) -> SavedChanged:
+    spec = node.args[at] if at < len(node.args) else node.outs[at - len(node.args)]
+    if type(spec) is list:
+        spec = spec[0]
+    index, maker = 0, node.grad_fn
+    if at < len(node.args):
+        for slot, edge in zip(node.op.slots, node.edges, strict=False):
+            if slot[0] == at and type(edge) is tuple:
+                maker, index = edge[0].grad_fn, edge[1]
+    where = "torch.cuda." if node.backend.kind == "cuda" else "torch."
+    produced = f", which is output {index} of {maker.removesuffix('0').removesuffix('Backward')}," if maker else ""
+    return SavedChanged(
+        "one of the variables needed for gradient computation has been modified by an inplace operation: "
+        f"[{where}{TENSOR_TYPES[spec.dtype.name]} {text(spec.shape)}]{produced} is at version {storage.version}; "
+        f"expected version {version} instead. Hint: enable anomaly detection to find the operation that failed to "
+        "compute its gradient, with torch.autograd.set_detect_anomaly(True, check_nan=False).",
+        hint=Hint("saved-changed", op=node.op.name),
+    )
+
+
+def freed() -> TapeFreed:
+    return TapeFreed(
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
+        "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
+        "Specify retain_graph=True if you need to backward through the graph a second time or if you need to access "
+        "saved tensors after calling backward.",
+        hint=Hint("retain-graph", Call("backward", {"input": Param("input"), "retain_graph": True})),
+    )
+
+
+def _saved_arrays(node: Node, k: K) -> tuple[Any, list[Any]]:
+    """The rule's `saved` on arrays: operands as they were after promotion; what was not saved is a Spec."""
+    op = node.op
+    if node.saved is FREED:
+        raise freed()
+    values = list(node.args)
+    n = len(values)
+    values += node.outs
+    compute = node.compute
+    backend = node.backend
+    for at, sub, array, storage, version in node.saved:
+        if storage is not None and storage.version != version:
+            raise _changed(node, at, array, storage, version)
+        spec = values[at] if sub < 0 else node.args[at][sub]
+        if compute is not None and at < n and at in op.promote_at:
+            if type(array) is not backend.ndarray:  # a 0-d CPU tensor beside tensors of another device
+                array = backend.from_host(array)
+            array = to_compute(backend, array, spec.dtype, compute, compute.compute)
+        elif spec.dtype.reduced and not op.moves:
+            array = backend.widen(array, spec.dtype)
+        if sub < 0:
+            values[at] = array
+        else:
+            if values[at] is node.args[at]:
+                values[at] = list(values[at])
+            values[at][sub] = array
+    if compute is not None and not op.numbers:
+        for at in op.promote_at:
+            if type(values[at]) in NUMBERS:
+                wide = compute.compute
+                values[at] = k.xp.asarray(cast_scalar(values[at], wide), dtype=wide.np)
+    return op.saved_type._make(values), values
+
+
+def _saved_tensors(node: Node) -> Any:
+    """The rule's `saved` on tensors with their history, for create_graph."""
+    op = node.op
+    if node.saved is FREED:
+        raise freed()
+    values = list(node.args)
+    n = len(values)
+    values += node.outs
+    edges = _edges_by_position(node)
+    compute = node.compute
+    for at, sub, array, storage, version in node.saved:
+        if storage is not None and storage.version != version:
+            raise _changed(node, at, array, storage, version)
+        spec = values[at] if sub < 0 else node.args[at][sub]
+        edge = (node, at - n) if at >= n else edges.get((at, sub))
+        if at >= n and op.outputs[at - n] in op.nondiff:
+            edge = None
+        if type(edge) is Tensor:
+            t = edge
+        else:
+            if storage is None:
+                t = fresh(array, spec, node.backend, HERE.ctx.ledger)
+            else:
+                t = Tensor(array, spec, storage, storage.backend)
+                t.offset = offset_in(array, storage)
+            if edge is not None and (spec.dtype.is_floating or spec.dtype.is_complex):
+                t.edge, t.requires_grad = edge, True
+        if compute is not None and at < n and at in op.promote_at:
+            if t.backend is not node.backend:
+                t = REC._to_device(t, node.backend.name)
+            t = _as(t, compute.compute)
+        elif spec.dtype.reduced and not op.moves:
+            t = _as(t, float32)
+        if sub < 0:
+            values[at] = t
+        else:
+            if values[at] is node.args[at]:
+                values[at] = list(values[at])
+            values[at][sub] = t
+    if compute is not None and not op.numbers:
+        for at in op.promote_at:
+            if type(values[at]) in NUMBERS:
+                wide = compute.compute
+                array = node.backend.asarray(cast_scalar(values[at], wide), wide.np)
+                values[at] = fresh(array, Spec((), wide), node.backend, HERE.ctx.ledger)
+    return op.saved_type._make(values)
+
+
+def offset_in(array: Array, storage: Storage) -> int:
+    """Elements from the start of the storage to the array's first; only views need it, and it is exact for them."""
+    try:
+        start = array.__array_interface__["data"][0] - storage.flat.__array_interface__["data"][0]
+    except AttributeError:
+        start = array.data.ptr - storage.flat.data.ptr
+    return int(start // array.itemsize) if array.size else 0
+
+
+def _edges_by_position(node: Node) -> dict[tuple[int, int], Edge]:
+    out: dict[tuple[int, int], Edge] = {}
+    i = 0
+    lists = iter(node.sizes)
+    for at, form in node.op.slots:
+        if form == LIST:
+            for j in range(next(lists)):
+                out[at, j] = node.edges[i]
+                i += 1
+        else:
+            out[at, -1] = node.edges[i]
+            i += 1
+    return out
+
+
+def _as(t: Tensor, d: DType) -> Tensor:
+    if t.spec.dtype is d:
+        return t
+    return REGISTRY["_to_dtype"].run((t, d))  # type: ignore[misc, no-any-return]
+
+
+def _flatten(node: Node, grads: Any) -> Sequence[Any]:
+    """A rule's answer as one gradient per flattened input."""
+    if type(grads) is not tuple:
+        grads = (grads,)
+    if not node.sizes:
+        return grads  # type: ignore[no-any-return]
+    flat: list[Any] = []
+    lists = iter(node.sizes)
+    for (_, form), g in zip(node.op.slots, grads, strict=True):
+        if form == LIST:
+            n = next(lists)
+            flat.extend(g if g is not None and g is not False else [None] * n)
+        else:
+            flat.append(g)
+    return flat
+
+
+def _fit_array(g: Array, spec: Spec, backend: Backend) -> Array:
+    """A gradient as its input is: summed over what was broadcast, real where it is real, in its storage dtype."""
+    shape = spec.shape
+    if g.shape != shape:
+        g = sum_to(g, shape)
+    d = spec.dtype
+    if d.reduced:
+        return backend.cast(g, from_numpy(g.dtype) or float32, d)
+    if g.dtype != d.np:
+        if g.dtype.kind == "c" and not d.is_complex:
+            g = g.real
+        g = g.astype(d.np)
+    return g
+
+
+def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
+    """The sum of `g` over the dimensions along which `shape` was broadcast to it."""
+    extra = g.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
+    )
+    if axes:
+        g = g.sum(axis=axes, keepdims=True)
+    return g.reshape(shape)
+
+
+def _fit_tensor(g: Tensor, spec: Spec) -> Tensor:
+    if g.shape != spec.shape:
+        extra = g.ndim - len(spec.shape)
+        axes = list(range(extra)) + [
+            i + extra for i, n in enumerate(spec.shape) if n == 1 and g.shape[i + extra] != 1
+        ]
+        if axes:
+            g = REC.sum(g, axes, True)
+        g = REC.reshape(g, spec.shape)
+    if g.dtype.is_complex and not spec.dtype.is_complex:
+        g = REC.real(g)
+    return _as(g, spec.dtype)
+
+
+class _Backward:
+    """One backward pass."""
+
+    def __init__(self, ctx: Context, create_graph: bool, retain_graph: bool) -> None:
+        self.ctx = ctx
+        self.recorded = create_graph
+        self.retain = retain_graph
+        self.heap: list[tuple[int, Node]] = []
+        self.buffers: dict[Node, Any] = {}
+        self.leaves: dict[Tensor, tuple[Any, bool]] = {}
+        self.needed: set[Node] | None = None
+        self.captures: dict[tuple[Node, int], Any] = {}
+        self.wanted_leaves: set[Tensor] | None = None
+
+    def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
+        """Adds a gradient, which fits, to what an edge has received."""
+        if type(edge) is tuple:
+            node, i = edge
+            buffer = self.buffers.get(node)
+            if buffer is None:
+                heappush(self.heap, (-node.seq, node))
+                if len(node.outs) == 1:
+                    self.buffers[node] = g
+                else:
+                    buffer = self.buffers[node] = [None] * len(node.outs)
+                    buffer[i] = g
+            elif len(node.outs) == 1:
+                self.buffers[node] = self.add(buffer, g, node.outs[0])
+            else:
+                buffer[i] = g if buffer[i] is None else self.add(buffer[i], g, node.outs[i])
+        else:
+            if self.wanted_leaves is not None and edge not in self.wanted_leaves:
+                return
+            old = self.leaves.get(edge)
+            if old is None:
+                self.leaves[edge] = (g, owned)
+            else:
+                self.leaves[edge] = (self.add(old[0], g, edge.spec), True)
+
+    def add(self, a: Any, b: Any, spec: Spec) -> Any:
+        if self.recorded:
+            return a + b
+        if spec.dtype.reduced:
+            backend = CPU if type(a) is np.ndarray else self.ctx.default_backend
+            for k in self.ctx.ks:
+                if type(a) is k.ndarray:
+                    backend = k
+            d = spec.dtype
+            return backend.cast(backend.widen(a, d) + backend.widen(b, d), float32, d)
+        made = a + b
+        return made if type(made) is type(a) else np.asarray(made)
+
+    def run(self) -> None:
+        heap, buffers, needed = self.heap, self.buffers, self.needed
+        captures = self.captures
+        ctx = self.ctx
+        undo = ctx.undo
+        while heap:
+            node = heappop(heap)[1]
+            g = buffers.pop(node)
+            single = len(node.outs) == 1
+            if captures:
+                for i in range(len(node.outs)):
+                    if (node, i) in captures:
+                        captures[node, i] = g if single else g[i]
+            if needed is not None and node not in needed:
+                continue
+            if self.recorded:
+                self.step_recorded(node, g, single)
+            else:
+                self.step(node, g, single)
+            if not self.retain and node.saved:
+                if node.saved is not FREED:
+                    if node.seq < undo.start_seq:
+                        undo.node(node, "saved")
+                    node.saved = FREED
+
+    def step(self, node: Node, g: Any, single: bool) -> None:
+        op = node.op
+        backend = node.backend
+        ctx = self.ctx
+        k = ctx.ks[backend]
+        if single and node.compute is None and not node.sizes and not node.outs[0].dtype.reduced:
+            # The common case, written out: nothing was promoted, widened or gathered from a list.
+            if node.saved is FREED:
+                raise freed()
+            values = [*node.args, node.outs[0]]
+            for at, _, array, storage, version in node.saved:
+                if storage is not None and storage.version != version:
+                    raise _changed(node, at, array, storage, version)
+                d = values[at].dtype
+                values[at] = backend.widen(array, d) if d.reduced and not op.moves else array
+            saved = tuple.__new__(op.saved_type, values)
+        else:
+            saved, values = _saved_arrays(node, k)
+            if single:
+                spec = node.outs[0]
+                if spec.dtype.reduced and not op.moves:
+                    g = backend.widen(g, spec.dtype)
+            elif not op.moves:
+                g = [
+                    x if x is None or not s.dtype.reduced else backend.widen(x, s.dtype)
+                    for x, s in zip(g, node.outs, strict=True)
+                ]
+        need = (op.plans[node.mask] if not node.sizes else op.plan(node.mask, node.sizes))[0]
+        grads = op.vjp(k.raw, saved, g, need)  # type: ignore[misc]
+        if type(grads) is not tuple or node.sizes:
+            grads = _flatten(node, grads)
+        previous = None
+        ndarray = backend.ndarray
+        for edge, gi in zip(node.edges, grads, strict=True):
+            if edge is None or gi is None or gi is False:
+                continue
+            if type(edge) is tuple:
+                target = edge[0].outs[edge[1]]
+                where = edge[0].backend
+            else:
+                target = edge.spec
+                where = edge.backend
+            if type(gi) is not ndarray and where is backend:
+                gi = k.xp.asarray(gi)
+            if gi.shape != target.shape or gi.dtype is not target.dtype.np or target.dtype.reduced:
+                if not (op.moves and target.dtype.reduced and gi.dtype == target.dtype.np and gi.shape == target.shape):
+                    gi = _fit_array(gi, target, where)
+                if type(gi) is not where.ndarray:
+                    gi = where.xp.asarray(gi)
+            if type(edge) is tuple:
+                self.send(edge, gi)
+            else:
+                # A gradient that anything else can see, or that is not plain memory, is copied when it becomes .grad.
+                own = gi is not g and gi is not previous and gi.base is None and not any(gi is v for v in values)
+                self.send(edge, gi, own)
+            previous = gi
+
+    def step_recorded(self, node: Node, g: Any, single: bool) -> None:
+        op = node.op
+        saved = _saved_tensors(node)
+        if single:
+            if node.outs[0].dtype.reduced and not op.moves:
+                g = _as(g, float32)
+        elif not op.moves:
+            g = [x if x is None or not x.dtype.reduced else _as(x, float32) for x in g]
+        need = op.plan(node.mask, node.sizes)[0]
+        grads = _flatten(node, op.vjp(REC, saved, g, need))  # type: ignore[misc]
+        for edge, gi in zip(node.edges, grads, strict=True):
+            if edge is None or gi is None or gi is False:
+                continue
+            target = edge[0].outs[edge[1]] if type(edge) is tuple else edge.spec
+            self.send(edge, _fit_tensor(gi, target))
+
+    def restrict(self, roots: Sequence[Edge], inputs: Sequence[Edge]) -> None:
+        """Only what lies between the roots and these inputs is to run."""
+        wanted = {e for e in inputs if type(e) is tuple}
+        self.wanted_leaves = {e for e in inputs if type(e) is Tensor}
+        seen: dict[int, Node] = {}
+        stack = [e[0] for e in roots if type(e) is tuple]
+        while stack:
+            node = stack.pop()
+            if node.seq in seen:
+                continue
+            seen[node.seq] = node
+            stack.extend(e[0] for e in node.edges if type(e) is tuple and e[0].seq not in seen)
+        needed: set[Node] = set()
+        for seq in sorted(seen):
+            node = seen[seq]
+            for e in node.edges:
+                if e is None:
+                    continue
+                if (type(e) is tuple and (e[0] in needed or e in wanted)) or (
+                    type(e) is Tensor and e in self.wanted_leaves
+                ):
+                    needed.add(node)
+                    break
+        self.needed = needed
+        self.captures = dict.fromkeys(wanted)
+
+
+def _check_scalar(output: Tensor) -> None:
+    """Only a real scalar has a gradient to start from that goes without saying."""
+    if output.numel != 1:
+        raise NotScalar(
+            "grad can be implicitly created only for scalar outputs",
+            hint=Hint("backward-scalar", Call("sum", {"input": Param("input")}), shape=list(output.shape)),
+            param="gradient",
+        )
+    if not output.dtype.is_floating:
+        raise NotScalar(
+            f"grad can be implicitly created only for real scalar outputs but got torch.{output.dtype.name}",
+            hint=Hint("backward-real"),
+            param="gradient",
+        )
+
+
+def _seed_of_ones(output: Tensor) -> Array:
+    _check_scalar(output)
+    d = output.spec.dtype
+    ones = output.backend.xp.ones(output.spec.shape, d.compute.np)
+    return ones if d.compute is d else output.backend.cast(ones, d.compute, d)
+
+
+def seed_gradient(output: Tensor, gradient: Tensor | None, index: int) -> Tensor:
+    """The gradient to start from; 1 for a real scalar. Raises in PyTorch's words."""
+    if gradient is None:
+        _check_scalar(output)
+        return REC.ones_like(output)  # type: ignore[no-any-return]
+    if gradient.shape != output.shape:
+        raise ShapeMismatch(
+            f"Mismatch in shape: grad_output[{index}] has a shape of torch.Size({text(gradient.shape)}) and "
+            f"output[{index}] has a shape of torch.Size({text(output.shape)}).",
+            hint=Hint("gradient-shape", shape=list(output.shape)),
+            param="gradient",
+        )
+    if gradient.dtype.is_complex != output.dtype.is_complex:
+        raise DtypeMismatch(
+            "For complex Tensors, both grad_output and output are required to have the same dtype. Mismatch in dtype: "
+            f"grad_output[{index}] has a dtype of torch.{gradient.dtype.name} and output[{index}] has a dtype of "
+            f"torch.{output.dtype.name}.",
+            param="gradient",
+        )
+    if gradient.dtype is not output.dtype:
+        gradient = _as(gradient, output.dtype)
+    return gradient
+
+
+def run_backward(
+    outputs: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: Sequence[Tensor] | None = None,
+    accumulate: bool = True,
+) -> list[Tensor | None]:
+    """torch.autograd.backward and the core of torch.autograd.grad.
+
+    With `accumulate`, adds to `.grad` of the leaves (or of `inputs`) and returns the leaves it reached; without,
+    returns the gradients of `inputs`, None where unused.
+    """
+    ctx = HERE.ctx
+    retain = create_graph if retain_graph is None else retain_graph
+    work = _Backward(ctx, create_graph, retain)
+    roots = []
+    for i, (t, gradient) in enumerate(zip(outputs, gradients, strict=True)):
+        if t.view is not None:
+            refresh(t)
+        if not t.requires_grad:
+            raise NoGradient(
+                f"element {i} of tensors does not require grad and does not have a grad_fn",
+                hint=Hint("requires-grad", Call("requires_grad_", {"input": Param("input")})),
+            )
+        if gradient is None and not create_graph:
+            roots.append((edge_of(t), _seed_of_ones(t)))
+            continue
+        with grad_mode(create_graph):
+            seed = seed_gradient(t, gradient, i)
+            roots.append((edge_of(t), seed if create_graph else seed.array))
+    edges: list[Edge] = []
+    if inputs is not None:
+        for i, t in enumerate(inputs):
+            if t.view is not None:
+                refresh(t)
+            if not t.requires_grad:
+                words = "One of the differentiated Tensors does not require grad"
+                raise NoGradient(words, hint=Hint("requires-grad"), param="inputs")
+            edges.append(edge_of(t))
+        work.restrict([e for e, _ in roots], edges)
+    mode, ctx.grad_enabled = ctx.grad_enabled, create_graph
+    try:
+        for edge, seed in roots:
+            work.send(edge, seed)
+        work.run()
+        if not accumulate:
+            return [_captured(work, e, t) for e, t in zip(edges, inputs or (), strict=True)]
+        if inputs is not None:
+            for e, t in zip(edges, inputs, strict=True):
+                if type(e) is tuple and work.captures.get(e) is not None:
+                    work.leaves[t] = (work.captures[e], False)
+        for leaf, (g, own) in work.leaves.items():
+            _accumulate(ctx, leaf, g, own, create_graph)
+    finally:
+        ctx.grad_enabled = mode
+    return list(work.leaves)
+
+
+def _captured(work: _Backward, edge: Edge, t: Tensor) -> Tensor | None:
+    if type(edge) is tuple:
+        g = work.captures.get(edge)
+    else:
+        found = work.leaves.get(edge)
+        g = None if found is None else found[0]
+    if g is None or type(g) is Tensor:
+        return g
+    array = g if g.base is None and g.flags.c_contiguous and not work.recorded else g.copy()
+    if any(array is x.array for x in (t,)):
+        array = array.copy()
+    return fresh(array.copy() if array is g else array, t.spec, t.backend, work.ctx.ledger)
+
+
+def _accumulate(ctx: Context, leaf: Tensor, g: Any, own: bool, recorded: bool) -> None:
+    """AccumulateGrad: a new `.grad`, or an addition to the one there is."""
+    undo = ctx.undo
+    old = leaf.grad
+    if recorded:
+        undo.slot(leaf, "grad")
+        leaf.grad = g if old is None else old + g
+        return
+    if old is None:
+        undo.slot(leaf, "grad")
+        if not own or g.base is not None or not g.flags.c_contiguous:
+            g = g.copy()
+        leaf.grad = fresh(g, leaf.spec, leaf.backend, ctx.ledger)
+        return
+    d = leaf.spec.dtype
+    if old.requires_grad or not is_dense(old.shape, old.strides):
+        undo.slot(leaf, "grad")
+        made = REC.add(old, fresh(g.copy(), leaf.spec, leaf.backend, ctx.ledger))
+        leaf.grad = made
+        return
+    low, high = old.touched()
+    undo.write(old.storage, low, high)
+    if d.reduced:
+        b = leaf.backend
+        old.array[...] = b.cast(b.widen(old.array, d) + b.widen(g, d), float32, d)
+    else:
+        leaf.backend.xp.add(old.array, g, out=old.array)
+    undo.slot(old.storage, "version")
+    old.storage.version += 1
+
+
+def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """A rule for a fast kernel: the gradient of a reference composite at the saved inputs, which must all be saved."""
+
+    def rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
+        ctx = HERE.ctx
+        names = [n for n, wanted in vars(need).items() if wanted is True]
+        values = list(saved)
+        fields = saved._fields
+        leaves = []
+        for name in names:
+            at = fields.index(name)
+            v = values[at]
+            if not F.recording:
+                spec = Spec(v.shape, from_numpy(v.dtype) or float32)
+                v = fresh(v, spec, F.k.backend, ctx.ledger)
+                v.requires_grad = True
+            elif not v.requires_grad:
+                v.requires_grad = True
+            values[at] = v
+            leaves.append(v)
+        n = reference.__code__.co_argcount - 1
+        for at in range(n):
+            v = values[at]
+            if hasattr(v, "dtype") and type(v) not in (Tensor, Spec):
+                values[at] = fresh(v, Spec(v.shape, from_numpy(v.dtype) or float32), F.k.backend, ctx.ledger)
+        with grad_mode(True):
+            out = reference(REC, *values[:n])
+            seed = g if F.recording else fresh(g.copy(), out.spec, out.backend, ctx.ledger)
+            found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
+        by_name = dict(zip(names, found if F.recording else [x and x.array for x in found], strict=True))
+        return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))
+
+    return rule

@@ -1,0 +1,350 @@
+"""Commits: what a program changed, as data from which a session can be rebuilt, equal bit for bit.
+
+A commit holds effects, not the program: replaying float programs does not give equal bits (BLAS results change with
+the thread count and the processor). It is made from the undo log, which knows what old objects changed, and a walk over
+the new objects that are still reachable. Objects get their number (`uid`) here; what has none was never committed.
+
+    {"storages": [{uid, device, dtype, version, data}],          new ones, whole
+     "writes":   [{uid, version, ranges: [[low, high, data]]}],   old ones that were written to; element ranges
+     "tensors":  [{uid, storage, offset, shape, strides, dtype, requires_grad, grad, edge, view, id, name}],
+     "nodes":    [{seq, op, args, edges, saved, outs, mask, sizes, compute, device, name}],  "freed": [seq],
+     "ids": {id: uid or None}, "names": {name: uid or None},
+     "seq", "counter", "uids", "default_dtype", "generator": bytes or None}
+
+Every value is a number, a string, bytes, a list or an object, so any plain encoding can carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import offset_in
+from engine.backend import find
+from engine.context import Context
+from engine.dtypes import DTYPES, DType
+from engine.errors import Bug
+from engine.op import REGISTRY, Op, Spec
+from engine.tape import FREED, Node
+from engine.tensor import Storage, Tensor, View, view_of
+from engine.undo import Undo
+
+Commit = dict[str, Any]
+
+
+class Reached:
+    """The new objects that are reachable from what a program registered or changed; each has its uid now."""
+
+    def __init__(self, undo: Undo, roots: Iterable[Any], next_uid: Callable[[], int]) -> None:
+        self.tensors: list[Tensor] = []
+        self.storages: list[Storage] = []
+        self.nodes: dict[int, Node] = {}
+        self.changed: dict[int, Tensor] = {}
+        self.freed: list[int] = []
+        self._next_uid = next_uid
+        stack: list[Any] = list(roots)
+        for thing, name, _ in undo.slots.values():
+            if type(thing) is Tensor:
+                self.changed[thing.uid] = thing
+                stack.append(getattr(thing, name))
+            elif type(thing) is Node and thing.saved is FREED:
+                self.freed.append(thing.seq)
+        start = undo.start_seq
+        while stack:
+            thing = stack.pop()
+            kind = type(thing)
+            if kind is Tensor:
+                if thing.uid == 0:
+                    self._tensor(thing, stack)
+            elif kind is tuple and thing:
+                stack.append(thing[0])
+            elif kind is Node and thing.seq >= start and thing.seq not in self.nodes:
+                self.nodes[thing.seq] = thing
+                stack.extend(e for e in thing.edges if e is not None)
+                for row in thing.saved if thing.saved is not FREED else ():
+                    self._storage(row[3])
+
+    def _tensor(self, t: Tensor, stack: list[Any]) -> None:
+        t.uid = self._next_uid()
+        self.tensors.append(t)
+        self._storage(t.storage)
+        if t.grad is not None:
+            stack.append(t.grad)
+        if t.edge is not None:
+            stack.append(t.edge)
+        if t.view is not None:
+            stack.append(t.view.base)
+
+    def _storage(self, storage: Storage | None) -> None:
+        if storage is not None and storage.uid == 0:
+            storage.uid = self._next_uid()
+            self.storages.append(storage)
+
+
+# ---------------------------------------------------------------- to data
+
+
+def encode(value: Any) -> Any:
+    """A node's argument as data."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is Spec:
+        return {"spec": [list(value.shape), value.dtype.name]}
+    if kind is DType:
+        return {"dtype": value.name}
+    if kind is complex:
+        return {"complex": [value.real, value.imag]}
+    if kind is slice:
+        return {"slice": [value.start, value.stop, value.step]}
+    if value is Ellipsis:
+        return {"ellipsis": True}
+    if kind is tuple:
+        return {"tuple": [encode(v) for v in value]}
+    if kind is list:
+        return [encode(v) for v in value]
+    if kind is dict:
+        return {"dict": {k: encode(v) for k, v in value.items()}}
+    if kind is Op:
+        return {"op": value.name}
+    raise Bug(f"a node holds a {kind.__name__}, which a commit cannot hold")
+
+
+def decode(value: Any) -> Any:
+    """What `encode` encoded."""
+    if type(value) is list:
+        return [decode(v) for v in value]
+    if type(value) is not dict:
+        return value
+    ((key, inner),) = value.items()
+    if key == "spec":
+        return Spec(tuple(inner[0]), DTYPES[inner[1]])
+    if key == "dtype":
+        return DTYPES[inner]
+    if key == "complex":
+        return complex(*inner)
+    if key == "slice":
+        return slice(*inner)
+    if key == "ellipsis":
+        return Ellipsis
+    if key == "tuple":
+        return tuple(decode(v) for v in inner)
+    if key == "dict":
+        return {k: decode(v) for k, v in inner.items()}
+    return REGISTRY[inner]
+
+
+def _bytes(array: Any, storage: Storage) -> bytes:
+    return np.ascontiguousarray(storage.backend.to_host(array)).tobytes()
+
+
+def _edge(edge: Any) -> Any:
+    if edge is None:
+        return None
+    return edge.uid if type(edge) is Tensor else [edge[0].seq, edge[1]]
+
+
+def _tensor_row(t: Tensor) -> dict[str, Any]:
+    view = t.view
+    return {
+        "uid": t.uid,
+        "storage": t.storage.uid,
+        "offset": t.offset,
+        "shape": list(t.shape),
+        "strides": list(t.strides),
+        "dtype": t.dtype.name,
+        "requires_grad": t.requires_grad,
+        "grad": t.grad.uid if t.grad is not None else None,
+        "edge": _edge(t.edge),
+        "view": None
+        if view is None
+        else {
+            "base": view.base.uid,
+            "steps": encode(view.steps),
+            "creation": view.creation,
+            "version": view.version,
+        },
+        "id": t.id,
+        "name": t.name,
+    }
+
+
+def _saved_row(row: tuple[Any, ...], backend: Any) -> dict[str, Any]:
+    at, sub, array, storage, version = row
+    out = {"at": at, "sub": sub, "version": version, "dtype": array.dtype.str, "shape": list(array.shape)}
+    if storage is None:
+        out["data"] = np.ascontiguousarray(backend.to_host(array)).tobytes()
+    else:
+        out["storage"] = storage.uid
+        out["offset"] = offset_in(array, storage)
+        out["strides"] = [s // array.itemsize for s in array.strides]
+    return out
+
+
+def _node_row(node: Node) -> dict[str, Any]:
+    return {
+        "seq": node.seq,
+        "op": node.op.name,
+        "args": encode(node.args),
+        "edges": [_edge(e) for e in node.edges],
+        "saved": None if node.saved is FREED else [_saved_row(row, node.backend) for row in node.saved],
+        "outs": encode(node.outs),
+        "mask": node.mask,
+        "sizes": list(node.sizes),
+        "compute": node.compute.name if node.compute else None,
+        "device": node.backend.name,
+        "name": node.name,
+    }
+
+
+def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
+    """The effects of the program that just ended, from its undo log and what it reached."""
+    ctx: Context = session.ctx
+    writes = []
+    written: dict[int, tuple[Storage, list[tuple[int, int, Any]]]] = dict(undo.storages)
+    for thing, name, _ in undo.slots.values():
+        if type(thing) is Storage and name == "version":
+            written.setdefault(id(thing), (thing, []))
+    for storage, ranges in written.values():
+        parts = [[low, high, _bytes(storage.flat[low:high], storage)] for low, high, _ in ranges]
+        writes.append({"uid": storage.uid, "version": storage.version, "ranges": parts})
+    tensors = {t.uid: t for t in [*reached.tensors, *reached.changed.values()]}
+    keyed: dict[str, dict[Any, Any]] = {"ids": {}, "names": {}}
+    for mapping, key, _ in undo.items.values():
+        for label, whole in (("ids", session.tensors), ("names", session.names)):
+            if mapping is whole:
+                found = whole.get(key)
+                keyed[label][key] = None if found is None else found.uid
+    return {
+        "storages": [
+            {
+                "uid": s.uid,
+                "device": s.backend.name,
+                "dtype": s.flat.dtype.str,
+                "version": s.version,
+                "data": _bytes(s.flat, s),
+            }
+            for s in reached.storages
+        ],
+        "writes": writes,
+        "tensors": [_tensor_row(t) for t in tensors.values()],
+        "nodes": [_node_row(reached.nodes[seq]) for seq in sorted(reached.nodes)],
+        "freed": reached.freed,
+        **keyed,
+        "seq": ctx.seq,
+        "counter": session.counter,
+        "uids": session.uids,
+        "default_dtype": ctx.default_dtype.name,
+        "generator": ctx.rng.get_state() if undo.generators else None,
+    }
+
+
+# ---------------------------------------------------------------- from data
+
+
+class Rebuild:
+    """A session's objects, rebuilt from its commits in order."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.storages: dict[int, Storage] = {}
+        self.tensors: dict[int, Tensor] = {}
+        self.nodes: dict[int, Node] = {}
+
+    def apply(self, commit: Mapping[str, Any]) -> None:
+        session = self.session
+        ctx: Context = session.ctx
+        for row in commit["storages"]:
+            backend = find(row["device"], ctx.devices)
+            host = np.frombuffer(row["data"], np.dtype(row["dtype"])).copy()
+            storage = Storage(backend.from_host(host), backend, ctx.ledger)
+            storage.uid, storage.version = row["uid"], row["version"]
+            self.storages[row["uid"]] = storage
+        for row in commit["writes"]:
+            storage = self.storages[row["uid"]]
+            storage.version = row["version"]
+            for low, high, data in row["ranges"]:
+                host = np.frombuffer(data, storage.flat.dtype)
+                storage.flat[low:high] = storage.backend.from_host(host.copy())
+        for row in commit["tensors"]:
+            self._tensor(row)
+        for row in commit["nodes"]:
+            self._node(row)
+        for row in commit["tensors"]:
+            self._link(row)
+        for seq in commit["freed"]:
+            self.nodes[seq].saved = FREED
+        for label, mapping in (("ids", session.tensors), ("names", session.names)):
+            for key, uid in commit[label].items():
+                if uid is None:
+                    mapping.pop(key, None)
+                else:
+                    mapping[key] = self.tensors[uid]
+        ctx.seq = commit["seq"]
+        session.counter, session.uids = commit["counter"], commit["uids"]
+        ctx.default_dtype = DTYPES[commit["default_dtype"]]
+        if commit["generator"] is not None:
+            ctx.rng.set_state(commit["generator"])
+
+    def _tensor(self, row: Mapping[str, Any]) -> None:
+        storage = self.storages[row["storage"]]
+        shape, strides = tuple(row["shape"]), tuple(row["strides"])
+        d = DTYPES[row["dtype"]]
+        origin = Tensor(storage.flat, Spec(storage.flat.shape, d), storage, storage.backend)
+        made = view_of(origin, shape, strides, row["offset"], d)
+        t = self.tensors.get(row["uid"])
+        if t is None:
+            self.tensors[row["uid"]] = t = made
+            t.uid = row["uid"]
+        else:  # its geometry may have changed: squeeze_, transpose_
+            t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
+        t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
+
+    def _edge(self, edge: Any) -> Any:
+        if edge is None:
+            return None
+        return (self.nodes[edge[0]], edge[1]) if isinstance(edge, list | tuple) else self.tensors[edge]
+
+    def _link(self, row: Mapping[str, Any]) -> None:
+        t = self.tensors[row["uid"]]
+        t.grad = self.tensors[row["grad"]] if row["grad"] is not None else None
+        t.edge = self._edge(row["edge"])
+        view = row["view"]
+        t.view = None
+        if view is not None:
+            steps = decode(view["steps"])
+            t.view = View(self.tensors[view["base"]], steps, view["creation"], view["version"])
+
+    def _node(self, row: Mapping[str, Any]) -> None:
+        backend = find(row["device"], self.session.ctx.devices)
+        saved: Any = FREED
+        if row["saved"] is not None:
+            saved = tuple(self._saved(s, backend) for s in row["saved"])
+        self.nodes[row["seq"]] = node = Node(
+            REGISTRY[row["op"]],
+            decode(row["args"]),
+            tuple(self._edge(e) for e in row["edges"]),
+            saved,
+            decode(row["outs"]),
+            row["mask"],
+            tuple(row["sizes"]),
+            DTYPES[row["compute"]] if row["compute"] else None,
+            backend,
+            row["seq"],
+        )
+        node.name = row["name"]
+
+    def _saved(self, row: Mapping[str, Any], backend: Any) -> tuple[Any, ...]:
+        d, shape = np.dtype(row["dtype"]), tuple(row["shape"])
+        if "data" in row:
+            array = backend.from_host(np.frombuffer(row["data"], d).reshape(shape).copy())
+            return row["at"], row["sub"], array, None, row["version"]
+        storage = self.storages[row["storage"]]
+        if 0 in shape:
+            array = storage.backend.xp.empty(shape, dtype=d)
+        else:
+            strides = [s * d.itemsize for s in row["strides"]]
+            array = storage.backend.view(storage.flat, d, shape, row["offset"] * d.itemsize, strides)
+        return row["at"], row["sub"], array, storage, row["version"]

@@ -1,0 +1,132 @@
+"""What operations need to know of the session that runs them: generator, defaults, limits, undo log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from engine.backend import Backend, find
+from engine.carriers import K
+from engine.dtypes import DType, float32
+from engine.errors import Hint, OutOfMemory
+from engine.tensor import Ledger
+from engine.undo import Undo
+
+# ---------------------------------------------------------------- context
+
+
+class _Kernels(dict[Backend, K]):
+    """The kernel contexts of a session, one per device, made when first asked for."""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__()
+        self.ctx = ctx
+
+    def __missing__(self, backend: Backend) -> K:
+        made = self[backend] = K(backend, self.ctx)
+        return made
+
+
+class Context:
+    """What operations need to know of the session that runs them."""
+
+    uid = 1  # for the undo log: it was always there
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        rng: Any = None,
+        default_dtype: DType = float32,
+        device: str = "cpu",
+        devices: Sequence[str] = ("cpu",),
+    ) -> None:
+        self.ledger = ledger
+        self.rng = rng
+        self.default_dtype = default_dtype
+        self.devices = tuple(devices)
+        self.default_backend = find(device, self.devices)
+        self.grad_enabled = True
+        self.seq = 0
+        self.undo = Undo(0)
+        self.session: Any = None  # the session whose context this is, for operations on its names
+        self.ks = _Kernels(self)
+
+    def k(self, backend: Backend) -> K:
+        return self.ks[backend]
+
+    def touch_rng(self) -> Any:
+        self.undo.generator(self.rng)
+        return self.rng
+
+    def next_seq(self) -> int:
+        self.seq += 1
+        return self.seq
+
+    def admit(self, nbytes: int) -> None:
+        """Refuses what would not fit, before it is allocated."""
+        ledger = self.ledger
+        held = ledger.held + self.undo.bytes_held
+        if held + nbytes > ledger.limit:
+            raise over_memory("session", nbytes, ledger.limit, held)
+        parent = ledger.parent
+        if nbytes > SMALL and parent is not None and parent.held + nbytes > parent.limit:
+            raise over_memory("server", nbytes, parent.limit, parent.held)
+
+
+def over_memory(whose: str, asked: int, limit: int, held: int) -> OutOfMemory:
+    return OutOfMemory(
+        f"this needs {asked} bytes, but of the {whose}'s {limit} bytes {held} are held and {max(limit - held, 0)} free",
+        hint=Hint("free-memory", whose=whose),
+        asked=asked,
+        limit=limit,
+        held=held,
+        free=max(limit - held, 0),
+    )
+
+
+# Results of fewer bytes are not asked about one by one on the fast paths; the ledger counts them all the same.
+SMALL = 1 << 20
+
+
+class _Here:
+    """The context of the operations that run now."""
+
+    __slots__ = ("ctx",)
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+
+
+HERE = _Here(Context(ledger=Ledger(1 << 62)))
+
+
+def current() -> Context:
+    return HERE.ctx
+
+
+@contextmanager
+def active(ctx: Context) -> Iterator[Context]:
+    """Operations inside run for this context. One thread at a time runs engine code in a process."""
+    before = HERE.ctx
+    HERE.ctx = ctx
+    try:
+        with np.errstate(all="ignore"):
+            yield ctx
+    finally:
+        HERE.ctx = before
+
+
+@contextmanager
+def grad_mode(enabled: bool) -> Iterator[None]:
+    """torch.no_grad and torch.enable_grad."""
+    ctx = HERE.ctx
+    before = ctx.grad_enabled
+    ctx.grad_enabled = enabled
+    try:
+        yield
+    finally:
+        ctx.grad_enabled = before

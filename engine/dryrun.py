@@ -1,0 +1,223 @@
+"""Dry runs: a program's shapes, dtypes and memory from metas alone. Nothing is computed and nothing changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.answer import TensorAnswer
+from engine.arguments import references
+from engine.carriers import infer
+from engine.dtypes import can_cast, scalar_type
+from engine.errors import DtypeMismatch, EngineError, NoGradient, NotScalar, ShapeMismatch
+from engine.op import INPLACE, LIST, SPECIAL, VIEW, Op, Spec
+from engine.program import Program, Repeat, Scope, Step, named
+from engine.shapes import text
+from engine.tape import shown_grad_fn
+from engine.tensor import Tensor
+
+Reply = dict[str, Any]
+
+
+class Planned:
+    """A tensor that a program would make."""
+
+    __slots__ = ("device", "grad_fn", "owns", "requires_grad", "spec")
+
+    def __init__(self, spec: Spec, device: str, requires_grad: bool, grad_fn: str | None, owns: bool) -> None:
+        self.spec = spec
+        self.device = device
+        self.requires_grad = requires_grad
+        self.grad_fn = grad_fn
+        self.owns = owns
+
+    def answer(self) -> TensorAnswer:
+        s = self.spec
+        return TensorAnswer(
+            id=None,
+            name=None,
+            shape=s.shape,
+            dtype=s.dtype.name,
+            device=self.device,
+            numel=s.numel,
+            nbytes=s.nbytes,
+            requires_grad=self.requires_grad,
+            is_leaf=self.grad_fn is None,
+            grad_fn=self.grad_fn,
+            version=0,
+            etag=None,
+        )
+
+
+class _DryScope(Scope):
+    """Names that stand for planned tensors; the session's own are planned from what they are."""
+
+    __slots__ = ("bytes", "graded")
+
+    def __init__(self, session: Any, strict: bool) -> None:
+        super().__init__(session, strict)
+        self.bytes = 0
+        self.graded: dict[int, Planned] = {}
+
+    def resolve(self, name: str, param: str | None = None) -> Any:
+        if name.endswith(".grad") and name not in self.names:
+            base = self.resolve(name[:-5], param)
+            return self.graded.get(id(base)) if type(base) is Planned else None
+        found = super().resolve(name, param)
+        if type(found) is Tensor:
+            shown = shown_grad_fn(found)
+            self.names[name] = made = Planned(
+                found.spec, found.device, found.requires_grad or shown is not None, shown, False
+            )
+            if found.grad is not None:
+                self.graded[id(made)] = Planned(found.grad.spec, found.device, False, None, False)
+            return made
+        return found
+
+    def tensor(self, name: str, param: str) -> Any:
+        found = self.resolve(name, param)
+        return found if type(found) is Planned else super().tensor(name, param)
+
+    def tensors(self, name: str, param: str) -> Any:
+        found = self.resolve(name, param)
+        if type(found) is list and all(type(t) is Planned for t in found):
+            return found
+        return super().tensors(name, param)
+
+    def state(self, name: str, param: str) -> Any:
+        found = self.names.get(name)
+        if type(found) is dict:
+            return found
+        groups = super().state(name, param)
+        return {k: [Planned(t.spec, t.device, t.requires_grad, None, False) for t in v] for k, v in groups.items()}
+
+    def literal(self, value: Any, param: str, empty: type = float) -> Any:
+        t = super().literal(value, param, empty)
+        self.bytes += t.nbytes
+        return Planned(t.spec, t.device, t.requires_grad, None, True)
+
+
+def dry_run(program: Program, session: Any) -> Reply:
+    """The reply that the program would give: tensors without id and values, and the bytes it would need at most."""
+    scope = _DryScope(session, program.strict)
+    for name, value in program.inputs.items():
+        scope.names[name] = scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name)
+    steps_run = _steps(program.steps, scope, [], not program.no_grad)
+    collected: dict[str, list[Any]] = {}
+    results = {name: _shown(scope.resolve(name, "return")) for name in program.returns}
+    return {
+        "results": results,
+        "collected": collected,
+        "kept": dict.fromkeys(program.keep),
+        "steps_run": steps_run,
+        "peak_bytes": scope.bytes,
+    }
+
+
+def _shown(found: Any) -> Any:
+    if type(found) is Planned:
+        return found.answer()
+    if type(found) is list:
+        return [_shown(x) for x in found]
+    if type(found) is dict:
+        return {k: _shown(x) for k, x in found.items()}
+    return found
+
+
+def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], grad: bool) -> int:
+    count = 0
+    for i, step in enumerate(steps):
+        if type(step) is Repeat:
+            # What a round makes, the next one makes again: one round shows every shape and the memory of all.
+            count += step.times * _steps(step.steps, scope, [*path, i], grad) if step.times else 0
+            continue
+        try:
+            args = step.values.copy()
+            for at, get in step.getters:
+                args[at] = get(scope)
+            made = _call(step.op, args, scope, grad and not step.no_grad)
+        except EngineError as e:
+            if e.step is None:
+                e.step, e.op = [*path, i], e.op or step.op.name
+                e.hint = e.hint.fill(references(step.given)) if e.hint else None
+            raise
+        count += 1
+        if type(step.out) is str:
+            scope.names[step.out] = named(step.op, made)
+        elif step.out is not None:
+            parts = made if type(made) is list else [made]
+            scope.names.update({n: p for n, p in zip(step.out, parts, strict=False) if n})
+    return count
+
+
+def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:
+    ctx = scope.ctx
+    tensors = [t for at, form in op.slots for t in (args[at] or [] if form == LIST else [args[at]])]
+    planned = [t for t in tensors if type(t) is Planned]
+    needs = grad and any(t.requires_grad for t in planned) and op.differentiable
+    specs = [_spec(a) for a in args]
+    device = next((t.device for t in planned), ctx.default_backend.name)
+    if op.kind == SPECIAL:
+        return _special(op, args, specs, scope, planned)
+    f = op.functional if op.kind == INPLACE and op.functional else op
+    backend = next((b for b in ctx.ks if b.name == device), ctx.default_backend)
+    out, _ = infer(f, ctx.k(backend), specs)
+    if op.kind == INPLACE:
+        t = planned[0]
+        if out.shape != t.spec.shape:
+            raise ShapeMismatch(
+                f"output with shape {text(t.spec.shape)} doesn't match the broadcast shape {text(out.shape)}"
+            )
+        if not can_cast(out.dtype, t.spec.dtype):
+            raise DtypeMismatch(
+                f"result type {scalar_type(out.dtype)} can't be cast to the desired output type "
+                f"{scalar_type(t.spec.dtype)}"
+            )
+        t.requires_grad = t.requires_grad or needs
+        return t
+    return _planned(out, op, device, needs, scope)
+
+
+def _spec(value: Any) -> Any:
+    if type(value) is Planned:
+        return value.spec
+    if type(value) is list:
+        return [_spec(v) for v in value]
+    return {k: _spec(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _planned(out: Any, op: Op, device: str, needs: bool, scope: _DryScope) -> Any:
+    if type(out) is Spec:
+        flag = needs and (out.dtype.is_floating or out.dtype.is_complex)
+        if op.kind != VIEW:
+            scope.bytes += out.nbytes
+        return Planned(out, device, flag, (op.composite_node or op.node) if flag else None, op.kind != VIEW)
+    if type(out) in (list, tuple):
+        return [_planned(s, op, device, needs, scope) for s in out]
+    if type(out) is dict:
+        return {k: _planned(s, op, device, needs, scope) for k, s in out.items()}
+    return out
+
+
+def _special(op: Op, args: list[Any], specs: list[Any], scope: _DryScope, planned: list[Planned]) -> Any:
+    """Operations on tensors themselves: what they give, by their meta, or their first tensor."""
+    if op.meta is not None:
+        k = scope.ctx.k(scope.ctx.default_backend)
+        device = planned[0].device if planned else scope.ctx.default_backend.name
+        return _planned(op.meta(k, *specs), op, device, any(p.requires_grad for p in planned), scope)
+    if op.name == "autograd.grad":
+        return [Planned(t.spec, t.device, False, None, True) for t in args[1]]
+    if op.name in ("backward", "autograd.backward"):
+        for t in args[0] if op.name == "autograd.backward" else [args[0]]:
+            if not t.requires_grad:
+                raise NoGradient("element 0 of tensors does not require grad and does not have a grad_fn")
+            if t.spec.numel != 1 and args[1] is None:
+                raise NotScalar("grad can be implicitly created only for scalar outputs")
+        for found in list(scope.names.values()):
+            if type(found) is Planned and found.requires_grad and found.grad_fn is None:
+                scope.bytes += found.spec.nbytes
+                scope.graded[id(found)] = Planned(found.spec, found.device, False, None, True)
+        return None
+    if op.name == "requires_grad_" and planned:
+        planned[0].requires_grad = bool(args[1])
+    return planned[0] if op.tensor_result and planned else None

@@ -1,0 +1,40 @@
+"""What a server allows: each limit is a setting, and breaking one is a clear error."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+def machine_bytes() -> int:
+    """Three quarters of the machine's memory, or of the container's if that is less."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        total = 8 << 30
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as f:
+                total = min(total, int(f.read()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return total * 3 // 4
+
+
+@dataclass(slots=True)
+class Limits:
+    """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat."""
+
+    session_bytes: int = 2 << 30
+    server_bytes: int = field(default_factory=machine_bytes)
+    max_steps: int = 10_000
+    max_rounds: int = 1_000_000
+    max_run: int = 10_000_000
+    max_nesting: int = 8
+    max_sessions: int = 1_000
+    max_queue: int = 1_000
+    max_names: int = 1_000_000
+
+    def to_data(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,184 @@
+"""Values that a client wrote down: nested lists and numbers, read as torch.tensor reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from engine.answer import ArrayData
+from engine.backend import CPU
+from engine.dtypes import BOOL, COMPLEX, DTYPES, INT, DType, bool_, float64, from_numpy, int64, scalar_dtype
+from engine.errors import Hint, Invalid, ShapeMismatch, WrongType
+from engine.shapes import check_size, text
+
+WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+MAX_DEPTH = 64  # NumPy's limit on dimensions
+
+HostArray = np.ndarray[Any, Any]
+
+
+def read(
+    data: Any, d: DType | None, shape: Sequence[int] | None, default: DType, *, param: str = "data"
+) -> tuple[HostArray, DType]:
+    """A host array in storage dtype, of its own memory, and its dtype.
+
+    Without `d` the dtype is torch.tensor's inference: bool, int64, or `default` where there is a float. A complex
+    dtype takes pairs [re, im]. Raises ShapeMismatch for ragged lists, with the path of the first offender.
+    """
+    if isinstance(data, ArrayData):
+        array, source, inferred = data.array, DTYPES[data.dtype], data.inferred
+    else:
+        array, source = _from_python(data, d, param)
+        inferred = True
+    if d is None:
+        d = default if inferred and source is float64 else source
+    if d.category == COMPLEX and inferred:
+        array, source = _pairs(array, source, param)
+    _check_range(array, source, d, param)
+    made = CPU.cast(array, source, d)
+    if shape is not None:
+        made = _reshaped(made, shape, param)
+    if made is array or made.base is not None or not made.flags.c_contiguous or not made.flags.writeable:
+        made = np.array(made, order="C", copy=True)
+    return made, d
+
+
+def _reshaped(array: HostArray, shape: Sequence[int], param: str) -> HostArray:
+    check_size(shape)
+    if array.ndim > 1 and array.shape != tuple(shape):
+        raise ShapeMismatch(
+            f"the data have shape {text(array.shape)}, but shape says {text(shape)}", param=param, code="data-shape"
+        )
+    if array.size != prod(shape):
+        raise ShapeMismatch(
+            f"shape '{text(shape)}' is invalid for input of size {array.size}", param=param, code="data-shape"
+        )
+    return array.reshape(tuple(shape))
+
+
+def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DType]:
+    if isinstance(data, int | float | complex) and not isinstance(data, list):
+        return _number(data, param)
+    if isinstance(data, str):
+        return np.array(_word(data, d, param)), (int64 if d is not None and d.category == INT else float64)
+    if not isinstance(data, list | tuple):
+        raise WrongType(f"data must be numbers, bools or nested lists of them, got {_kind(data)}", param=param)
+    shape = _shape_of(data, param)
+    if 0 in shape:
+        return np.empty(shape, np.float64), float64
+    flat = data
+    for _ in range(len(shape) - 1):
+        flat = [x for row in flat for x in row]
+    if any(type(x) is str for x in flat):
+        flat = [_word(x, d, param) if type(x) is str else x for x in flat]
+    kinds = {type(x) for x in flat}
+    if not kinds <= {bool, int, float, complex}:
+        bad = next(x for x in flat if type(x) not in (bool, int, float, complex))
+        raise WrongType(f"too many dimensions or not a number: {_kind(bad)} among the data", param=param)
+    joint = bool_
+    for kind in kinds:
+        joint = max(joint, scalar_dtype(kind(0), float64), key=lambda t: t.category)
+    try:
+        return np.array(flat, joint.np).reshape(shape), joint
+    except OverflowError as e:
+        raise Invalid(
+            "Overflow when unpacking long: an integer among the data does not fit in int64",
+            code="integer-overflow",
+            param=param,
+        ) from e
+
+
+def _number(value: complex, param: str) -> tuple[HostArray, DType]:
+    d = scalar_dtype(value, float64)
+    try:
+        return np.array(value, d.np), d
+    except OverflowError as e:
+        raise Invalid("Overflow when unpacking long", code="integer-overflow", param=param) from e
+
+
+def _word(word: str, d: DType | None, param: str) -> Any:
+    if d is not None and d.category == INT:
+        try:
+            return int(word)
+        except ValueError:
+            pass
+    elif word in WORDS:
+        return WORDS[word]
+    raise WrongType(
+        f"{word!r} is not a number: the only strings among values are NaN, Infinity and -Infinity",
+        param=param,
+        hint=Hint("data-words"),
+    )
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", str: "a string", type(None): "null", list: "a list"}
+    return names.get(type(value), type(value).__name__)
+
+
+def _shape_of(data: Any, param: str) -> tuple[int, ...]:
+    """The shape of nested lists; refuses ragged ones in PyTorch's words, with the path of the first offender."""
+    shape: list[int] = []
+    level = [data]
+    while level and isinstance(level[0], list | tuple):
+        n = len(level[0])
+        depth = len(shape)
+        if depth >= MAX_DEPTH:
+            raise ShapeMismatch(f"more than {MAX_DEPTH} dimensions", param=param)
+        for i, row in enumerate(level):
+            if not isinstance(row, list | tuple):
+                raise _ragged("not a sequence", shape, i, param)
+            if len(row) != n:
+                words = f"expected sequence of length {n} at dim {depth} (got {len(row)})"
+                raise _ragged(words, shape, i, param)
+        shape.append(n)
+        level = [x for row in level for x in row]
+    for i, x in enumerate(level):
+        if isinstance(x, list | tuple):
+            words = f"expected a number at dim {len(shape)} (got a list)"
+            raise _ragged(words, shape, i, param)
+    return tuple(shape)
+
+
+def _ragged(words: str, shape: Sequence[int], index: int, param: str) -> ShapeMismatch:
+    path: list[int] = []
+    for n in reversed(shape):
+        path.insert(0, index % n)
+        index //= n
+    return ShapeMismatch(words, code="ragged-list", param=param, hint=Hint("ragged", path=path, param=param), path=path)
+
+
+def _pairs(array: HostArray, source: DType, param: str) -> tuple[HostArray, DType]:
+    """Values nested one level deeper, [re, im], as complex numbers; plain complex numbers as they are."""
+    if source.category == COMPLEX:
+        return array, source
+    if not array.ndim or array.shape[-1] != 2:
+        if array.size == 0:
+            return array.astype(np.complex128), DTYPES["complex128"]
+        raise ShapeMismatch(
+            "complex data are pairs [re, im] in the last dimension", param=param, hint=Hint("complex-pairs")
+        )
+    wide = np.ascontiguousarray(array, np.float64)
+    return wide.view(np.complex128).reshape(array.shape[:-1]), DTYPES["complex128"]
+
+
+def _check_range(array: HostArray, source: DType, d: DType, param: str) -> None:
+    """Integers must fit an integer dtype, as torch.tensor demands."""
+    if d.category != INT or source.category not in (INT, BOOL) or source is d or not array.size:
+        return
+    info = np.iinfo(d.np)
+    if source.category == INT and (array.min() < info.min or array.max() > info.max):
+        raise Invalid(
+            f"value cannot be converted to type {d.name} without overflow", code="integer-overflow", param=param
+        )
+
+
+def is_literal(value: Any) -> bool:
+    """Whether an argument is data rather than a reference: numbers, lists, arrays, or an object with `data`."""
+    return type(value) in (bool, int, float, complex, list, dict, ArrayData)
+
+
+__all__ = ["HostArray", "from_numpy", "is_literal", "read"]

@@ -1,0 +1,318 @@
+"""What an operation is: one record, and the registry of all of them. Data only; `declare` makes the records.
+
+A *primitive* has a meta (shapes, dtypes, every structural error), a guard (checks that need values) and a kernel.
+A *view* has a geometry rule instead of a kernel that computes. A *composite* is written in other operations.
+An *in-place* operation `x_` refers to its functional form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from engine.dtypes import DType
+from engine.errors import MissingParameter, NoSuchOp, UnknownParameter
+from engine.shapes import Shape, contiguous_strides
+
+
+class Spec:
+    """Shape and dtype of an array: what metas compute with, and what a rule sees of an operand that was not saved."""
+
+    __slots__ = ("dtype", "shape")
+    __array_ufunc__ = None  # NumPy must not take a Spec for an object array
+    offset = 0
+
+    def __init__(self, shape: Shape, dtype: DType) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    def __repr__(self) -> str:
+        return f"Spec({list(self.shape)}, {self.dtype.name})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spec) and self.shape == other.shape and self.dtype is other.dtype
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def strides(self) -> Shape:
+        return contiguous_strides(self.shape)
+
+
+class ParamSpec:
+    """One parameter of an operation: name, type (see `declare`), default, and what the docs say of it."""
+
+    __slots__ = ("choices", "default", "doc", "form", "name", "required", "schema", "type")
+
+    def __init__(
+        self,
+        name: str,
+        type_: str,
+        form: str,
+        *,
+        required: bool,
+        default: Any,
+        schema: dict[str, Any],
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.type = type_
+        self.form = form
+        self.required = required
+        self.default = default
+        self.schema = schema
+        self.choices = choices
+        self.doc = ""
+
+
+class Need:
+    """Which gradients are wanted, by parameter name: a bool, or a tuple of bools for a list of tensors."""
+
+    def __init__(self, wanted: dict[str, Any]) -> None:
+        self.__dict__.update(wanted)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name} is not a differentiable input")
+
+
+ONE, LIST = "one", "list"
+PRIMITIVE, VIEW, COMPOSITE, INPLACE, SPECIAL = "primitive", "view", "composite", "inplace", "special"
+
+
+class Op:
+    """The record of one operation. Built by `declare.op`; read by everyone."""
+
+    def __init__(self, name: str, kind: str, params: Sequence[ParamSpec]) -> None:
+        self.name = name
+        self.kind = kind
+        self.params = tuple(params)
+        self.names = tuple(p.name for p in params)
+        self.positions = {n: i for i, n in enumerate(self.names)}
+        self.defaults = tuple(p.default for p in params)
+        self.required = sum(1 for p in params if p.required)
+        self.slots: tuple[tuple[int, str], ...] = ()  # (position, ONE or LIST) of tensor parameters
+        self.has_lists = False
+        self.family = ""
+        self.doc = ""
+        self.outputs: tuple[str, ...] = ("result",)  # names of the outputs, for `save` and for fields
+        self.fields: tuple[str, ...] | None = None  # torch's field names, where the result is an object of them
+        self.returns = "Tensor"
+        # how it runs
+        self.kernel: Callable[..., Any] | None = None
+        self.meta: Callable[..., Any] | None = None
+        self.guard: Callable[..., None] | None = None
+        self.geometry: Callable[..., Any] | None = None
+        self.body: Callable[..., Any] | None = None
+        self.functional: Op | None = None
+        self.run: Callable[[tuple[Any, ...]], Any] | None = None  # set by the tape: the one way to call it
+        # promotion
+        self.promote: str | Callable[..., Any] | None = None
+        self.promote_at: tuple[int, ...] = ()
+        # gradient
+        self.vjp: Callable[..., Any] | None = None
+        self.vjp_stated = False  # a rule, or a word that there is none
+        self.save: dict[str, tuple[str, ...]] = {}
+        self.nondiff: frozenset[str] = frozenset()
+        self.node = ""  # torch's grad_fn
+        self.node_rule: Callable[..., str] | None = None  # of the node's arguments, where it depends on them
+        self.numbers = False  # the rule takes Python numbers as they were given, not as 0-d arrays
+        self.saved_type: Any = None
+        self.plans: dict[Any, tuple[Need, tuple[int, ...]]] = {}
+        # traits
+        self.elementwise = False  # out may alias an input of the same geometry
+        self.keeps = False  # float32 stays float32, float64 stays float64, unguarded: the fast path
+        self.updates = False  # a kernel given out= finds the input's values in it
+        self.moves = False  # only moves elements: runs on bfloat16 bits and float16 as they are
+        self.multi_view = False  # a view with several outputs: refuses in-place changes
+        self.inplace = False  # has a variant `x_`
+        self.mutates: tuple[int, ...] = ()  # positions of tensors that the kernel itself writes into
+        self.random = False
+        self.dynamic = False  # the shape depends on values
+        self.internal = False
+        self.composite_node = ""
+        self.tensor_result = True
+        # for people and laws
+        self.aliases: tuple[str, ...] = ()
+        self.samples: Callable[..., Any] | None = None
+        self.error_samples: Callable[..., Any] | None = None
+        self.example: dict[str, Any] | None = None
+        self.domain: Any = None
+        self.overloads: list[Op] = []
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    @property
+    def differentiable(self) -> bool:
+        if self.kind == INPLACE:
+            return self.functional is not None and self.functional.differentiable
+        return self.kind in (COMPOSITE, VIEW) or self.vjp is not None
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments in positional order, defaults filled in. Raises UnknownParameter, MissingParameter."""
+        n = len(args)
+        if not kwargs and n == len(self.params):
+            return args
+        values = list(self.defaults)
+        values[:n] = args
+        given = n
+        for name, value in kwargs.items():
+            at = self.positions.get(name)
+            if at is None:
+                raise unknown_parameter(self.name, name, self.names)
+            values[at] = value
+            if at < self.required:
+                given += 1
+        if given < self.required:
+            for i, p in enumerate(self.params):
+                if p.required and i >= n and p.name not in kwargs:
+                    raise MissingParameter(
+                        f"{self.name}() missing required argument: '{p.name}'", op=self.name, param=p.name
+                    )
+        return tuple(values)
+
+    def plan(self, mask: int, sizes: tuple[int, ...]) -> tuple[Need, tuple[int, ...]]:
+        """For the inputs (flattened) that require grad, bit by bit: `need`, and which values the rule wants saved."""
+        key = (mask, sizes) if sizes else mask
+        found = self.plans.get(key)
+        if found is None:
+            found = self.plans[key] = self._plan(mask, sizes)
+        return found
+
+    def _plan(self, mask: int, sizes: tuple[int, ...]) -> tuple[Need, tuple[int, ...]]:
+        wanted: dict[str, Any] = {}
+        bit = 0
+        lists = iter(sizes)
+        saves: set[int] = set()
+        for at, form in self.slots:
+            name = self.names[at]
+            if form == LIST:
+                n = next(lists)
+                flags = tuple(bool(mask >> (bit + j) & 1) for j in range(n))
+                wanted[name] = flags
+                hit = any(flags)
+                bit += n
+            else:
+                hit = wanted[name] = bool(mask >> bit & 1)
+                bit += 1
+            if hit:
+                for saved in self.save.get(name, ()):
+                    at_saved = self.positions.get(saved)
+                    saves.add(at_saved if at_saved is not None else len(self.names) + self.outputs.index(saved))
+        return Need(wanted), tuple(sorted(saves))
+
+
+REGISTRY: dict[str, Op] = {}
+
+
+def find_op(name: str) -> Op:
+    """The operation called `name`. Raises NoSuchOp with the nearest names."""
+    op = REGISTRY.get(name)
+    if op is None or (op.internal and name.startswith("_")):
+        raise no_such_op(name)
+    return op
+
+
+def no_such_op(name: str) -> NoSuchOp:
+    """The error for a name that is no operation, with the nearest names."""
+    from difflib import get_close_matches
+
+    from engine.errors import Hint
+
+    public = [n for n, op in REGISTRY.items() if not op.internal]
+    tail = name.removeprefix("torch.").removeprefix("Tensor.").removeprefix("F.")
+    near = [n for n in (tail, f"nn.functional.{tail}", f"linalg.{tail}", f"{tail}_") if n in public and n != name]
+    near += [n for n in get_close_matches(tail, public, 3, 0.6) if n not in near]
+    near += [n for n in get_close_matches(f"nn.functional.{tail}", public, 2, 0.85) if n not in near]
+    return NoSuchOp(
+        f"there is no operation {name!r}",
+        hint=Hint("near-names", near=near[:4]) if near else Hint("list-ops"),
+        op=name,
+    )
+
+
+# ---------------------------------------------------------------- overloads
+
+
+def accepts(form: str, value: Any) -> bool:
+    """Whether a value, as JSON or already converted, can be what a parameter of this form takes."""
+    if value is None:
+        return form.endswith("?")
+    return any(_accepts(part, value) for part in form.rstrip("?").split("|"))
+
+
+def _accepts(form: str, value: Any) -> bool:
+    kind = type(value)
+    number = kind in (bool, int, float, complex)
+    if form in ("tensor", "data", "any"):
+        return True
+    if form == "scalar":
+        return number or (kind is dict and bool({"re", "im", "float"} & value.keys()))
+    if form in ("int", "dim"):
+        return kind is int
+    if form == "float":
+        return kind in (int, float) or kind is dict
+    if form == "bool":
+        return kind is bool
+    if form in ("dims", "ints"):
+        return kind is int or (kind in (list, tuple) and all(type(v) is int for v in value))
+    if form == "shape":
+        return kind in (list, tuple) and all(type(v) is int for v in value)
+    if form == "tensors":
+        return kind in (list, tuple)
+    if form in ("str", "choice", "device"):
+        return kind is str
+    if form == "dtype":
+        return kind in (str, DType)
+    if form == "state":
+        return kind is dict
+    return True
+
+
+def choose(head: Op, given: dict[str, Any]) -> Op:
+    """The overload that takes these parameters: by their names, then by their types. Raises where none does."""
+    named = [o for o in head.overloads if all(n in o.positions for n in given)]
+    complete = [o for o in named if all(p.name in given for p in o.params if p.required)]
+    fitting = [o for o in complete if all(accepts(o.params[o.positions[n]].form, v) for n, v in given.items())]
+    if fitting:
+        return fitting[0]
+    if complete:
+        return complete[0]  # its own checks say which type is wrong
+    if named:
+        missing = [p.name for p in named[0].params if p.required and p.name not in given]
+        raise MissingParameter(
+            f"{head.name}() missing required argument: '{missing[0]}'", op=head.name, param=missing[0]
+        )
+    known = list(dict.fromkeys(n for o in head.overloads for n in o.names))
+    unknown = [n for n in given if n not in known]
+    if unknown:
+        raise unknown_parameter(head.name, unknown[0], known)
+    shown = ", ".join(f"({', '.join(o.names)})" for o in head.overloads)
+    raise UnknownParameter(
+        f"{head.name}() received an invalid combination of arguments: ({', '.join(given)}); it takes one of {shown}",
+        op=head.name,
+    )
+
+
+def unknown_parameter(op: str, name: str, known: Sequence[str]) -> UnknownParameter:
+    """The error for a parameter that there is not, with the nearest one there is."""
+    from difflib import get_close_matches
+
+    from engine.errors import Hint
+
+    near = get_close_matches(name, known, 1, 0.5)
+    hint = Hint("near-parameter", near=near[0]) if near else Hint("parameters", params=list(known))
+    return UnknownParameter(f"{op}() got an unexpected keyword argument '{name}'", op=op, param=name, hint=hint)

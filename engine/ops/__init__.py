@@ -1,0 +1,8 @@
+"""The operations, one file per family of PyTorch; each file is its family's reference page."""
+
+from engine.declare import finalize
+from engine.ops import autograd, casts, factories, linalg, pointwise, reductions, views
+
+finalize()
+
+__all__ = ["autograd", "casts", "factories", "linalg", "pointwise", "reductions", "views"]

@@ -1,0 +1,173 @@
+"""Autograd as operations: backward, gradients, flags; and the session's own operations on names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.autograd import run_backward
+from engine.context import Context
+from engine.declare import Array, special
+from engine.dtypes import dtype
+from engine.errors import Call, Hint, Invalid, NoGradient, NoSuchTensor, Param
+
+from engine.samples import S, T
+from engine.tape import require_grad
+
+_LEAF = {"data": [1.5, 2.5, 3.5], "requires_grad": True}
+_SCALAR = {"data": 3.5, "requires_grad": True}
+
+
+@special(family="autograd", returns="value", example={"input": _SCALAR})
+def backward(
+    ctx: Context,
+    input: Array,
+    gradient: Array | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: list[Array] | None = None,
+) -> None:
+    """Adds the gradient of `input` to `.grad` of the leaves it depends on, or of `inputs` alone."""
+    run_backward([input], [gradient], retain_graph=retain_graph, create_graph=create_graph, inputs=inputs)
+
+
+@special(family="autograd", name="autograd.backward", returns="value", example={"tensors": [_SCALAR]})
+def autograd_backward(
+    ctx: Context,
+    tensors: list[Array],
+    grad_tensors: list[Array] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: list[Array] | None = None,
+) -> None:
+    """Backward from several tensors at once; `grad_tensors` has a gradient, or null for a scalar, for each."""
+    seeds = _seeds(tensors, grad_tensors, "grad_tensors")
+    run_backward(tensors, seeds, retain_graph=retain_graph, create_graph=create_graph, inputs=inputs)
+
+
+def _seeds(outputs: list[Any], given: list[Any] | None, param: str) -> list[Any]:
+    if given is None:
+        return [None] * len(outputs)
+    if len(given) != len(outputs):
+        raise Invalid(
+            f"got {len(outputs)} tensors and {len(given)} gradients", code="gradient-count", param=param
+        )
+    return given
+
+
+@special(
+    family="autograd", name="autograd.grad", returns="list of Tensors", example={"outputs": [_SCALAR], "inputs": [_SCALAR]}
+)
+def autograd_grad(
+    ctx: Context,
+    outputs: list[Array],
+    inputs: list[Array],
+    grad_outputs: list[Array] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool | None = None,
+) -> list[Any]:
+    """The gradients of `outputs` with respect to `inputs`, without touching `.grad`; null where unused is allowed."""
+    found = run_backward(
+        outputs,
+        _seeds(outputs, grad_outputs, "grad_outputs"),
+        retain_graph=retain_graph,
+        create_graph=create_graph,
+        inputs=inputs,
+        accumulate=False,
+    )
+    if not allow_unused:
+        for i, g in enumerate(found):
+            if g is None:
+                raise NoGradient(
+                    f"The differentiated Tensor at index {i} appears to not have been used in the graph. Set "
+                    "allow_unused=True if this is the desired behavior.",
+                    code="unused-input",
+                    hint=Hint("allow-unused"),
+                    param="inputs",
+                )
+    return found
+
+
+@special(family="autograd", samples=[S(T(2, 3))])
+def requires_grad_(ctx: Context, input: Array, requires_grad: bool = True) -> Array:
+    """Sets whether the tape records what is done with a leaf."""
+    require_grad(input, requires_grad)
+    return input
+
+
+@special(family="autograd", samples=[S(T(2, 3))])
+def detach_(ctx: Context, input: Array) -> Array:
+    """Takes a tensor out of the tape: it becomes a leaf that does not require grad."""
+    if input.view is not None:
+        raise Invalid(
+            "Can't detach views in-place. Use detach() instead. If you are using DistributedDataParallel (DDP) for "
+            "training, and gradient_as_bucket_view is set as True, gradients are views of DDP buckets, and hence detach_() "
+            "cannot be called on these gradients. To fix this error, please refer to the Optimizer.zero_grad() function in "
+            "torch/optim/optimizer.py as a solution.",
+            code="view-detached-in-place",
+            hint=Hint("detach", Call("detach", {"input": Param("input")})),
+        )
+    ctx.undo.slot(input, "edge")
+    ctx.undo.slot(input, "requires_grad")
+    input.edge, input.requires_grad = None, False
+    return input
+
+
+@special(family="autograd", returns="value", example={"d": "float32"})
+def set_default_dtype(ctx: Context, d: str) -> None:
+    """The dtype that JSON floats and factories have in this session."""
+    wanted = dtype(d)
+    if not wanted.is_floating:
+        raise Invalid(
+            "only floating-point types are supported as the default type", code="bad-default-dtype", param="d"
+        )
+    ctx.undo.force_slot(ctx, "default_dtype")
+    ctx.default_dtype = wanted
+
+
+# ---------------------------------------------------------------- names
+
+
+@special(family="session", returns="value")
+def _release(ctx: Context, input: str) -> None:
+    """Forgets a tensor's id and name; an id that was forgotten before is no error."""
+    session = ctx.session
+    t = session.find(input)
+    if t is not None:
+        session.release(t)
+    elif not session.existed(input):
+        raise NoSuchTensor(f"there is no tensor {input!r}", hint=Hint("list-tensors"))
+
+
+@special(family="session", returns="value")
+def _release_unnamed(ctx: Context) -> int:
+    """Forgets all tensors that have no name; how many they were."""
+    session = ctx.session
+    unnamed = [t for t in session.tensors.values() if t.name is None]
+    for t in unnamed:
+        session.release(t)
+    return len(unnamed)
+
+
+@special(family="session")
+def _clear_grad(ctx: Context, input: Array) -> Array:
+    """Sets `.grad` to none."""
+    ctx.undo.slot(input, "grad")
+    input.grad = None
+    return input
+
+
+@special(family="session")
+def _rename(ctx: Context, input: Array, name: str | None = None) -> Array:
+    """Gives a tensor another name, or none."""
+    session = ctx.session
+    if name is None and input.name is not None:
+        ctx.undo.item(session.names, input.name)
+        ctx.undo.slot(input, "name")
+        del session.names[input.name]
+        input.name = None
+    elif name is not None:
+        session.register(input, name)
+    return input
+
+

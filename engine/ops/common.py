@@ -1,0 +1,182 @@
+"""What several families share: refusals in PyTorch's words, checked numbers, and memory order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from engine.carriers import NUMBERS, K, categories
+from engine.declare import Declared
+from engine.dtypes import BOOL, COMPLEX, DTYPES, FLOAT, INT, DType, cast_scalar, result_type, scalar_dtype, scalar_type
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
+from engine.metas import broadcast
+from engine.op import REGISTRY, Spec
+from engine.shapes import Shape
+
+# ---------------------------------------------------------------- dtypes
+
+
+def joint(k: K, category: str, *operands: Any) -> tuple[DType, DType]:
+    """(compute, result) of these operands in a category: for operations whose category depends on a parameter."""
+    default = k.default_dtype
+    typed = [
+        (x.dtype, 2 if x.shape else 1) if type(x) is Spec else (scalar_dtype(x, default), 0)
+        for x in operands
+        if x is not None
+    ]
+    return categories[category](result_type(typed, default), default)
+
+
+def not_implemented(kernel: str, d: DType) -> DtypeMismatch:
+    """PyTorch's refusal where a kernel lacks a dtype; `kernel` is the name that PyTorch gives it on the CPU."""
+    hint = None
+    if d.category < FLOAT:
+        hint = Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=d.name)
+    return DtypeMismatch(
+        f"\"{kernel}\" not implemented for '{scalar_type(d)}'", code="dtype-not-implemented", hint=hint
+    )
+
+
+def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None) -> Callable[..., Spec]:
+    """The meta of an elementwise operation that some categories of dtype are refused to.
+
+    `instead` has PyTorch's words for a category where they are other than that the kernel lacks the dtype.
+    """
+    words = instead or {}
+
+    def meta(k: K, *args: Any) -> Spec:
+        d = k.dtype
+        if d.category in words:
+            raise DtypeMismatch(words[d.category], code="dtype-not-implemented")
+        if d.category in refused:
+            raise not_implemented(kernel, d)
+        return broadcast(k, *args)
+
+    return meta
+
+
+# ---------------------------------------------------------------- numbers
+
+# What PyTorch calls the C++ types in its messages about numbers that do not fit.
+_CPP = {
+    "bool": "bool",
+    "uint8": "uint8_t",
+    "int8": "int8_t",
+    "int16": "int16_t",
+    "int32": "int",
+    "int64": "int64_t",
+    "float16": "at::Half",
+    "bfloat16": "at::BFloat16",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "c10::complex<float>",
+    "complex128": "c10::complex<double>",
+}
+_LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38, "float32": 3.4028234663852886e38}
+
+
+def fitting(value: complex, d: DType, param: str = "value") -> Any:
+    """A Python number as C++ converts it to `d`. Raises Invalid where PyTorch finds that it does not fit.
+
+    Negative integers may wrap around in uint8; an infinity fits every floating dtype.
+    """
+    if not _fits(value, d):
+        raise Invalid(
+            f"value cannot be converted to type {_CPP[d.name]} without overflow", code="number-overflow", param=param
+        )
+    return cast_scalar(value, d)
+
+
+def _fits(value: complex, d: DType) -> bool:
+    if d.category == BOOL:
+        return type(value) is not complex or value.imag == 0
+    if d.category == COMPLEX:
+        part = DTYPES["float32" if d.name == "complex64" else "float64"]
+        return _fits(value.real, part) and _fits(value.imag, part)
+    if type(value) is complex:
+        if value.imag != 0:
+            return False
+        value = value.real
+    if d.category == FLOAT:
+        limit = _LARGEST.get(d.name)
+        return limit is None or not isfinite(value) or abs(value) <= limit  # type: ignore[arg-type]
+    bits = 8 * d.itemsize
+    if d.name == "uint8":
+        low = -255 if type(value) is not float else 0
+        return low <= value <= 255  # type: ignore[operator]
+    return -(1 << (bits - 1)) <= value <= (1 << (bits - 1)) - 1  # type: ignore[operator]
+
+
+def number(value: complex) -> str:
+    """A Python number as PyTorch's C++ messages show it."""
+    return f"{value:g}" if type(value) is float else str(value)
+
+
+def times(factor: complex, x: Any) -> Any:
+    """`x`, an array or a number, times a parameter, in the dtype of `x`; nothing is done where the factor is 1."""
+    if factor == 1:
+        return x
+    if type(x) in NUMBERS:
+        return x * factor
+    kind = x.dtype.kind
+    if kind == "b":
+        return x & bool(factor)
+    if kind in "iu":
+        factor = cast_scalar(factor, DTYPES[x.dtype.name])
+    return x * factor
+
+
+def conjugate(F: Any, x: Any) -> Any:
+    """The conjugate of an operand that may be a Python number, in a rule."""
+    return x.conjugate() if type(x) in NUMBERS else F.conj(x)
+
+
+# ---------------------------------------------------------------- memory order
+
+
+def memory_order(array: Any) -> Sequence[int]:
+    """The dimensions from the largest stride to the smallest: the order in which PyTorch walks over memory."""
+    return sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))
+
+
+def laid_out(k: K, values: Any, like: Any) -> Any:
+    """Host values, one-dimensional and in memory order, as a device array with the shape and layout of `like`."""
+    flat = k.from_host(values)
+    if like.flags.c_contiguous:
+        return flat.reshape(like.shape)
+    made = k.xp.empty_like(like, dtype=flat.dtype)
+    order = memory_order(made)
+    made.transpose(order)[...] = flat.reshape([made.shape[i] for i in order])
+    return made
+
+
+# ---------------------------------------------------------------- declaring
+
+
+def publish_inplace(declared: Declared, name: str) -> None:
+    """Makes the in-place form of an internal operation public as `name`: PyTorch has `zero_`, and no `zero`."""
+    made = declared.op
+    twin = REGISTRY.pop(made.name + "_")
+    twin.name, twin.internal, twin.doc = name, False, made.doc
+    REGISTRY[name] = twin
+
+
+def second_shape(k: K, input: Spec, other: Spec) -> Shape:
+    """The common shape of two operands."""
+    return broadcast(k, input, other).shape
+
+
+__all__ = [
+    "INT",
+    "conjugate",
+    "fitting",
+    "joint",
+    "lacking",
+    "laid_out",
+    "memory_order",
+    "not_implemented",
+    "number",
+    "publish_inplace",
+    "times",
+]

@@ -1,0 +1,526 @@
+"""A session: a namespace of tensors with its own generator and defaults, where programs run.
+
+Everything that changes a session is a program, and every program ends in a commit or leaves no trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import engine.ops  # noqa: F401  the operations register themselves
+from engine.answer import TensorAnswer
+from engine.arguments import parse_slice
+from engine.backend import CPU
+from engine.commit import Commit, Reached, Rebuild, make_commit
+from engine.context import Context, active, grad_mode
+from engine.dryrun import dry_run as run_dry
+from engine.dtypes import dtype
+from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
+from engine.limits import Limits
+from engine.printing import describe_text, tensor_text
+from engine.program import Outcome, Program, Scope, compile_program, run_program
+from engine.random import Generator as RandomGenerator
+from engine.record import REC
+from engine.tape import FREED, Node, shown_grad_fn
+from engine.tensor import Ledger, ServerLedger, Storage, Tensor
+from engine.undo import Undo
+
+VALUES_LIMIT = 1000  # `values=auto` shows tensors up to this many elements
+SLICE_S = 0.001  # how long a program runs before others get a turn, at the next step boundary
+GRAPH_LIMIT = 10_000
+
+Reply = dict[str, Any]
+
+
+class Session:
+    """Tensors by id and name, on one worker. `owner` is the principal that may touch it."""
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        owner: str = "",
+        name: str | None = None,
+        device: str = "cpu",
+        seed: int | None = None,
+        default_dtype: str = "float32",
+        limits: Limits | None = None,
+        devices: Sequence[str] = ("cpu",),
+        server: ServerLedger | None = None,
+        on_commit: Callable[[Commit], None] | None = None,
+    ) -> None:
+        self.id = id
+        self.owner = owner
+        self.name = name
+        self.limits = limits or Limits()
+        self.created = self.last_used = time.time()
+        rng = RandomGenerator()
+        self.seed = rng.seed() if seed is None else seed
+        rng.manual_seed(self.seed)
+        self.ctx = Context(
+            ledger=Ledger(self.limits.session_bytes, server),
+            rng=rng,
+            default_dtype=check_default_dtype(default_dtype),
+            device=device,
+            devices=devices,
+        )
+        self.ctx.session = self
+        self.tensors: dict[str, Tensor] = {}
+        self.names: dict[str, Tensor] = {}
+        self.counter = 0
+        self.uids = 0
+        self.incarnation = secrets.token_hex(4)
+        self.on_commit = on_commit
+        self._fresh: list[Tensor] = []
+
+    # ------------------------------------------------ names
+
+    def find(self, reference: str) -> Tensor | None:
+        return self.tensors.get(reference) or self.names.get(reference)
+
+    def references(self) -> list[str]:
+        return [*self.names, *(t.id or "" for t in self.tensors.values() if t.name is None)]
+
+    def find_state(self, reference: str) -> dict[str, list[Tensor]] | None:
+        """An optimizer state that was kept under a name: tensors called `name.field.0`, `name.field.1`, …"""
+        groups: dict[str, dict[int, Tensor]] = {}
+        for name, t in self.names.items():
+            head, _, number = name.rpartition(".")
+            if number.isdigit() and head.startswith(reference + "."):
+                groups.setdefault(head[len(reference) + 1 :], {})[int(number)] = t
+        return {field: [found[i] for i in sorted(found)] for field, found in groups.items()} or None
+
+    def register(self, t: Tensor, name: str | None, *, fresh_name: bool = False) -> None:
+        """Gives a tensor its id and perhaps a name; a name in use moves to it, as a Python variable would."""
+        undo = self.ctx.undo
+        if t.id is None:
+            undo.force_slot(self, "counter")
+            self.counter += 1
+            undo.slot(t, "id")
+            t.id = f"t{self.counter}"
+            undo.item(self.tensors, t.id)
+            self.tensors[t.id] = t
+            self._fresh.append(t)
+        if name is None or t.name == name:
+            return
+        old = self.names.get(name)
+        if old is not None:
+            if fresh_name:
+                raise NameTaken(f"the name {name!r} is taken", hint=Hint("name-taken", name=name), param="name")
+            self.release(old)
+        if t.name is not None:
+            undo.item(self.names, t.name)
+            del self.names[t.name]
+        undo.slot(t, "name")
+        t.name = name
+        undo.item(self.names, name)
+        self.names[name] = t
+
+    def release(self, t: Tensor) -> None:
+        """Forgets a tensor's id and name. Its memory is returned when no tape and no view needs it."""
+        undo = self.ctx.undo
+        undo.slot(t, "id")
+        undo.slot(t, "name")
+        if t.id is not None:
+            undo.item(self.tensors, t.id)
+            self.tensors.pop(t.id, None)
+        if t.name is not None:
+            undo.item(self.names, t.name)
+            self.names.pop(t.name, None)
+        t.id = t.name = None
+
+    def existed(self, reference: str) -> bool:
+        """Whether an id was given once, though it may be gone."""
+        return reference[:1] == "t" and reference[1:].isdigit() and 1 <= int(reference[1:]) <= self.counter
+
+    def get(self, reference: str) -> Tensor | None:
+        """What a reference stands for; None for `x.grad` where there is none. Raises NoSuchTensor."""
+        found = Scope(self, False).resolve(reference, None)
+        return found if type(found) is Tensor else None
+
+    # ------------------------------------------------ programs
+
+    def run(self, program: Any, *, values: str = "auto", dry_run: bool = False) -> Generator[None, None, Reply]:
+        """Runs a program, yielding at step boundaries; returns the reply. Raises EngineError, nothing changed then."""
+        ctx = self.ctx
+        compiled = compile_program(program, self.limits)
+        self.last_used = time.time()
+        if dry_run:
+            with active(ctx):
+                return run_dry(compiled, self)
+        undo = ctx.undo = Undo(ctx.seq + 1)
+        self._fresh = []
+        running = run_program(compiled, self)
+        try:
+            with active(ctx):
+                self._check_expected(compiled)
+            outcome = None
+            while outcome is None:
+                with active(ctx):
+                    outcome = _slice(running)
+                if outcome is None:
+                    yield
+            with active(ctx):
+                return self._finish(compiled, outcome, values)
+        except BaseException:
+            running.close()
+            undo.rollback()
+            ctx.seq = undo.start_seq - 1
+            ctx.grad_enabled = True
+            raise
+        finally:
+            ctx.undo = Undo(ctx.seq + 1)
+            self._fresh = []
+
+    def _check_expected(self, program: Program) -> None:
+        for reference, tag in program.expect.items():
+            t = self.get(reference)
+            if t is None or self.etag(t) != tag:
+                raise PreconditionFailed(
+                    f"{reference!r} has changed since: its etag is {self.etag(t) if t else None!r}",
+                    hint=Hint("read-again", name=reference),
+                    param=reference,
+                )
+
+    def _finish(self, program: Program, outcome: Outcome, values: str) -> Reply:
+        scope = outcome.scope
+        results = {name: scope.resolve(name, "return") for name in program.returns}
+        kept: dict[str, Any] = {}
+        for local, name in program.keep.items():
+            kept[local] = self._keep(scope.resolve(local, "keep"), name, program.if_none_match)
+        for local, names in program.keep_all.items():
+            self._keep_all(scope.resolve(local, "keep"), names, program.if_none_match)
+        self._commit()
+        reply: Reply = {
+            "results": {name: self.result(found, values) for name, found in results.items()},
+            "collected": outcome.collected,
+            "kept": {local: _ids(found) for local, found in kept.items()},
+            "steps_run": outcome.steps_run,
+        }
+        return reply
+
+    def _keep(self, found: Any, name: str, fresh_name: bool) -> Any:
+        if type(found) is Tensor:
+            self.register(found, name, fresh_name=fresh_name)
+        elif type(found) is list:
+            for i, part in enumerate(found):
+                if part is not None:
+                    self._keep(part, f"{name}.{i}", fresh_name)
+        elif type(found) is dict:
+            for field, part in found.items():
+                self._keep(part, f"{name}.{field}", fresh_name)
+        else:
+            raise WrongType("only tensors can be kept, and this is none", param="keep")
+        return found
+
+    def _keep_all(self, found: Any, names: str | None | list[str | None], fresh_name: bool) -> None:
+        tensors = [t for t in _flat(found) if type(t) is Tensor]
+        if isinstance(names, list):
+            if len(names) != len(tensors):
+                raise Invalid(
+                    f"this gives {len(tensors)} tensors, but out_names has {len(names)}",
+                    code="out-count",
+                    param="out_names",
+                    hint=Hint("out-count", count=len(tensors)),
+                )
+            for t, name in zip(tensors, names, strict=True):
+                self.register(t, name, fresh_name=fresh_name)
+        elif names is not None and type(found) is not Tensor and tensors:
+            self._keep(found, names, fresh_name)
+        else:
+            for t in tensors:
+                self.register(t, names, fresh_name=fresh_name)
+
+    def _next_uid(self) -> int:
+        self.uids += 1
+        return self.uids
+
+    def _commit(self) -> None:
+        undo = self.ctx.undo
+        reached = Reached(undo, self._fresh, self._next_uid)
+        if self.on_commit is not None:
+            self.on_commit(make_commit(undo, reached, self))
+
+    @classmethod
+    def rebuild(cls, commits: Iterable[Mapping[str, Any]], id: str, **given: Any) -> Session:
+        """A session equal to the one that made these commits."""
+        session = cls(id, **given)
+        work = Rebuild(session)
+        with active(session.ctx):
+            for commit in commits:
+                work.apply(commit)
+        session.ctx.undo = Undo(session.ctx.seq + 1)
+        return session
+
+    def close(self) -> None:
+        """Frees everything."""
+        self.tensors.clear()
+        self.names.clear()
+        self.ctx.session = None
+
+    # ------------------------------------------------ answers
+
+    def etag(self, t: Tensor) -> str:
+        """Changes with value, gradient, name and flag, and with the session's incarnation."""
+        grad = t.grad
+        parts = (
+            t.uid,
+            t.storage.uid,
+            t.storage.version,
+            t.name,
+            t.requires_grad,
+            None if grad is None else (grad.storage.uid, grad.storage.version),
+            self.incarnation,
+        )
+        return hashlib.blake2b(repr(parts).encode(), digest_size=9).hexdigest()
+
+    def result(self, found: Any, values: str) -> Any:
+        """A program's result as an answer: tensors described, everything else as it is."""
+        if type(found) is Tensor:
+            return self.answer(found, values)
+        if type(found) in (list, tuple):
+            return [self.result(x, values) for x in found]
+        if type(found) is dict:
+            return {k: self.result(x, values) for k, x in found.items()}
+        return found
+
+    def answer(self, t: Tensor, values: str, *, grad: bool = True) -> TensorAnswer:
+        numel = t.numel
+        shown = host_values(t) if values == "all" or (values == "auto" and numel <= VALUES_LIMIT) else None
+        return TensorAnswer(
+            id=t.id,
+            name=t.name,
+            shape=t.shape,
+            dtype=t.dtype.name,
+            device=t.device,
+            numel=numel,
+            nbytes=t.nbytes,
+            requires_grad=shown_requires_grad(t),
+            is_leaf=t.edge is None and shown_grad_fn(t) is None,
+            grad_fn=shown_grad_fn(t),
+            version=t.version,
+            etag=self.etag(t) if t.id is not None else None,
+            values=shown,
+            grad=self.answer(t.grad, values, grad=False) if grad and t.grad is not None else None,
+            strides=t.strides,
+        )
+
+    # ------------------------------------------------ reads
+
+    def query(self, q: Mapping[str, Any], values: str = "auto") -> Any:
+        """Answers a read; nothing changes."""
+        self.last_used = time.time()
+        handler = _QUERIES.get(q["do"])
+        if handler is None:
+            raise Invalid(f"there is no query {q['do']!r}", code="unknown-query")
+        self.ctx.undo = Undo(self.ctx.seq + 1)
+        with active(self.ctx), grad_mode(False):
+            return handler(self, q, values)
+
+    def _found(self, q: Mapping[str, Any]) -> Tensor:
+        reference = q["ref"]
+        t = self.get(reference)
+        if t is None:
+            raise NoGrad(
+                f"{reference.removesuffix('.grad')!r} has no gradient yet",
+                hint=Hint("no-grad-yet", name=reference.removesuffix(".grad")),
+            )
+        return t
+
+    def _read(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
+        t = self._found(q)
+        index = q.get("index")
+        if index is None:
+            return self.answer(t, values)
+        part = REC.getitem(t, [_index_part(p) for p in index.split(",")])
+        answer = self.answer(part, values, grad=False)
+        answer.id, answer.name, answer.etag = t.id, t.name, self.etag(t)
+        answer.requires_grad, answer.grad_fn = shown_requires_grad(t), shown_grad_fn(t)
+        return answer
+
+    def _grad(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
+        return self.answer(self._found({"ref": f"{q['ref']}.grad"}), values, grad=False)
+
+    def _list(self, q: Mapping[str, Any], values: str) -> Reply:
+        limit = q.get("limit") or 100
+        after = int(q["cursor"][1:]) if q.get("cursor") else 0
+        ids = sorted((int(i[1:]) for i in self.tensors if int(i[1:]) > after))
+        page = ids[:limit]
+        more = len(ids) > limit
+        tensors = [self.answer(self.tensors[f"t{i}"], "none") for i in page]
+        return {"tensors": tensors, "cursor": f"t{page[-1]}" if more else None}
+
+    def _export(self, q: Mapping[str, Any], values: str) -> dict[str, TensorAnswer]:
+        wanted = q.get("names") or list(self.names)
+        return {name: self.answer(self._found({"ref": name}), "all", grad=False) for name in wanted}
+
+    def _text(self, q: Mapping[str, Any], values: str) -> Reply:
+        t = self._found(q)
+        grad_fn = shown_grad_fn(t)
+        return {
+            "text": tensor_text(
+                host_values(t),
+                t.dtype.name,
+                requires_grad=shown_requires_grad(t) and grad_fn is None,
+                grad_fn=grad_fn,
+                device=t.device,
+            )
+        }
+
+    def _describe(self, q: Mapping[str, Any], values: str) -> Reply:
+        t = self._found(q)
+        return {
+            "text": describe_text(
+                host_values(t),
+                t.dtype.name,
+                requires_grad=shown_requires_grad(t) and shown_grad_fn(t) is None,
+                grad_fn=shown_grad_fn(t),
+                device=t.device,
+            )
+        }
+
+    def _graph(self, q: Mapping[str, Any], values: str) -> Reply:
+        t = self._found(q)
+        nodes: list[Reply] = []
+        edges: list[Reply] = []
+        seen: set[str] = set()
+        root = _node_id(t.edge[0] if t.edge is not None else t)
+        stack: list[Any] = [t.edge[0] if t.edge is not None else t]
+        total = 0
+        while stack and len(nodes) < GRAPH_LIMIT:
+            thing = stack.pop()
+            label = _node_id(thing)
+            if label in seen:
+                continue
+            seen.add(label)
+            if type(thing) is Tensor:
+                nodes.append({"id": label, "name": "AccumulateGrad", "tensor": thing.name or thing.id,
+                              "shapes": [list(thing.shape)], "saved_bytes": 0})
+                continue
+            total += thing.saved_bytes
+            nodes.append({
+                "id": label, "name": thing.grad_fn, "op": thing.op.name, "seq": thing.seq,
+                "saved_bytes": thing.saved_bytes, "freed": thing.saved is FREED,
+                "shapes": [list(s.shape) for s in thing.outs if s is not None],
+            })
+            for e in thing.edges:
+                if e is None:
+                    continue
+                target, output = e if type(e) is tuple else (e, 0)
+                edges.append({"from": label, "to": _node_id(target), "output": output})
+                stack.append(target)
+        return {"root": root, "nodes": nodes, "edges": edges, "saved_bytes": total, "truncated": bool(stack)}
+
+    def _info(self, q: Mapping[str, Any], values: str) -> Reply:
+        return {
+            "tensors": len(self.tensors),
+            "bytes": self.bytes_held(),
+            "seed": self.ctx.rng.initial_seed,
+            "device": self.ctx.default_backend.name,
+            "default_dtype": self.ctx.default_dtype.name,
+        }
+
+    def bytes_held(self) -> dict[str, int]:
+        """Bytes by what holds them: tensors with an id, gradients, and what only the tape keeps."""
+        held: dict[str, int] = {"tensors": 0, "grads": 0}
+        seen: set[int] = set()
+
+        def count(storage: Storage, what: str) -> None:
+            if id(storage) not in seen:
+                seen.add(id(storage))
+                held[what] += storage.nbytes
+
+        for t in self.tensors.values():
+            count(t.storage, "tensors")
+        for t in self.tensors.values():
+            if t.grad is not None:
+                count(t.grad.storage, "grads")
+        total = self.ctx.ledger.held
+        held["tape"] = total - sum(held.values())
+        held["total"] = total
+        return held
+
+
+def _slice(running: Generator[None, None, Outcome]) -> Outcome | None:
+    """Runs steps for about SLICE_S; the outcome when the program ended."""
+    deadline = time.perf_counter() + SLICE_S
+    try:
+        while True:
+            next(running)
+            if time.perf_counter() > deadline:
+                return None
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+
+
+def _flat(found: Any) -> list[Any]:
+    if type(found) in (list, tuple):
+        return [y for x in found for y in _flat(x)]
+    if type(found) is dict:
+        return [y for x in found.values() for y in _flat(x)]
+    return [found]
+
+
+def _ids(found: Any) -> Any:
+    if type(found) is Tensor:
+        return found.id
+    if type(found) is list:
+        return [_ids(x) for x in found]
+    return {k: _ids(x) for k, x in found.items()} if type(found) is dict else None
+
+
+def _node_id(thing: Any) -> str:
+    return f"n{thing.seq}" if type(thing) is Node else f"leaf:{thing.id or id(thing)}"
+
+
+def _index_part(part: str) -> Any:
+    part = part.strip()
+    if part == "...":
+        return Ellipsis
+    if part in ("None", "null"):
+        return None
+    if ":" in part:
+        found = parse_slice(part)
+        if found is not None:
+            return found
+    elif part.lstrip("-").isdigit():
+        return int(part)
+    raise Invalid(f"index takes numbers, slices and ..., got {part!r}", code="bad-index", param="index")
+
+
+def shown_requires_grad(t: Tensor) -> bool:
+    return t.requires_grad or shown_grad_fn(t) is not None
+
+
+def host_values(t: Tensor) -> np.ndarray[Any, Any]:
+    """The values on the host, C-contiguous and of their own memory: the tensor may change before they are sent."""
+    host = t.backend.to_host(t.array)
+    return np.array(host, order="C", copy=True) if t.backend is CPU else np.ascontiguousarray(host)
+
+
+def check_default_dtype(name: str) -> Any:
+    d = dtype(name)
+    if not d.is_floating or d.reduced and d.name != "float16" and d.name != "bfloat16":
+        raise Invalid(
+            f"only floating-point types are supported as the default type, got {d.name}", param="default_dtype"
+        )
+    return d
+
+
+_QUERIES: dict[str, Callable[[Session, Mapping[str, Any], str], Any]] = {
+    "read": Session._read,
+    "grad": Session._grad,
+    "list": Session._list,
+    "export": Session._export,
+    "text": Session._text,
+    "describe": Session._describe,
+    "graph": Session._graph,
+    "info": Session._info,
+}
+

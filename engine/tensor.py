@@ -1,0 +1,203 @@
+"""Tensor, Storage and views.
+
+A Storage owns bytes, a version and its share of the session's ledger. A Tensor is a storage, an offset, sizes and
+strides, and the ndarray made of them. Two tensors alias if and only if they have the same storage; neither `.base`
+nor `may_share_memory` is asked, since both lie.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakSet
+
+from engine.backend import Array, Backend
+from engine.dtypes import DType
+from engine.op import Op, Spec
+from engine.shapes import Shape, contiguous_strides, extent, is_contiguous, is_dense
+
+
+class Ledger:
+    """Bytes held by the storages of one session, kept exact by their birth and death."""
+
+    __slots__ = ("__weakref__", "held", "limit", "parent")
+
+    def __init__(self, limit: int, parent: ServerLedger | None = None) -> None:
+        self.held = 0
+        self.limit = limit
+        self.parent = parent
+        if parent is not None:
+            parent.sessions.add(self)
+
+
+class ServerLedger:
+    """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many."""
+
+    __slots__ = ("limit", "sessions")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.sessions: WeakSet[Ledger] = WeakSet()
+
+    @property
+    def held(self) -> int:
+        return sum(ledger.held for ledger in self.sessions)
+
+
+# Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper
+# to create, and they are created by every operation.
+
+
+class Storage:
+    """Bytes on one device. `buf` is the array that owns them, dense in some order of its dimensions.
+
+    `version` counts writes. `uid` is 0 until a commit holds it.
+    """
+
+    version = 0
+    uid = 0
+    _flat: Array = None
+
+    def __init__(self, buf: Array, backend: Backend, ledger: Ledger) -> None:
+        self.buf = buf
+        self.backend = backend
+        self.ledger = ledger
+        self.nbytes: int = buf.nbytes
+        ledger.held += self.nbytes
+
+    def __del__(self) -> None:
+        self.ledger.held -= self.nbytes
+
+    @property
+    def flat(self) -> Array:
+        """All elements as one contiguous 1-d array on the same memory."""
+        if self._flat is None:
+            self._flat = self.backend.flat(self.buf).reshape(-1)
+        return self._flat
+
+
+class View:
+    """What a view knows of its origin: the base, and the steps from the base to it.
+
+    `differentiable` is False where no gradient passes (views of detached tensors start anew and have none of this).
+    `creation` says how it was made, for the in-place changes that PyTorch refuses: "default", "no_grad", "multi".
+    `version` is the storage's version for which the tensor's edge was computed.
+    """
+
+    __slots__ = ("base", "creation", "steps", "version")
+
+    def __init__(self, base: Tensor, steps: tuple[Step, ...], creation: str, version: int) -> None:
+        self.base = base
+        self.steps = steps
+        self.creation = creation
+        self.version = version
+
+
+Step = tuple[Op, tuple[Any, ...], int]  # a view operation, its arguments without the tensor, which output
+
+
+class Tensor:
+    """A tensor. `edge` is (node, output index) where the tape computed it; a leaf has None."""
+
+    offset = 0
+    requires_grad = False
+    uid = 0  # 0 until a commit holds it
+    id: str | None = None
+    name: str | None = None
+    grad: Tensor | None = None
+    edge: tuple[Any, int] | None = None
+    view: View | None = None
+    _strides: Shape | None = None
+
+    def __init__(self, array: Array, spec: Spec, storage: Storage, backend: Backend) -> None:
+        self.array = array
+        self.spec = spec
+        self.storage = storage
+        self.backend = backend
+
+    @property
+    def shape(self) -> Shape:
+        return self.spec.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.spec.shape)
+
+    @property
+    def numel(self) -> int:
+        return self.spec.numel
+
+    @property
+    def nbytes(self) -> int:
+        return self.spec.nbytes
+
+    @property
+    def device(self) -> str:
+        return self.backend.name
+
+    @property
+    def strides(self) -> Shape:
+        """In elements. A dimension of size 1 has PyTorch's stride, not NumPy's, where the tensor is contiguous."""
+        strides = self._strides
+        if strides is None:
+            if self.array.flags.c_contiguous:
+                strides = contiguous_strides(self.spec.shape)
+            else:
+                size = self.spec.dtype.itemsize
+                strides = tuple([s // size for s in self.array.strides])
+            self._strides = strides
+        return strides
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.edge is None
+
+    @property
+    def version(self) -> int:
+        return self.storage.version
+
+    @property
+    def is_contiguous(self) -> bool:
+        return self.array.flags.c_contiguous or is_contiguous(self.shape, self.strides)
+
+    @property
+    def is_dense(self) -> bool:
+        return self.array.flags.c_contiguous or is_dense(self.shape, self.strides)
+
+    def touched(self) -> tuple[int, int]:
+        """The range of its storage's flat elements that it covers."""
+        scale = self.spec.dtype.itemsize / self.storage.buf.itemsize
+        low = self.offset
+        high = low + extent(self.shape, self.strides)
+        if scale == 1:
+            return low, high
+        return int(low * scale), -int(-high * scale // 1)
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.id or ''}{list(self.shape)}, {self.spec.dtype.name}, {self.device})"
+
+    def __bool__(self) -> bool:
+        raise TypeError("a rule must not branch on the values of a tensor")
+
+
+def fresh(array: Array, spec: Spec, backend: Backend, ledger: Ledger) -> Tensor:
+    """A tensor that owns `array`, which must be dense and seen by nobody else."""
+    return Tensor(array, spec, Storage(array, backend, ledger), backend)
+
+
+def view_of(source: Tensor, shape: Shape, strides: Shape, offset: int, dtype: DType | None = None) -> Tensor:
+    """A tensor on the memory of `source`; strides and offset in elements of the result. No autograd is set."""
+    storage, backend = source.storage, source.backend
+    d = dtype or source.spec.dtype
+    size = d.itemsize
+    if 0 in shape:
+        array = backend.xp.empty(shape, dtype=d.np)
+    else:
+        array = backend.view(storage.flat, d.np, shape, offset * size, [s * size for s in strides])
+    t = Tensor(array, Spec(shape, d), storage, backend)
+    t.offset = offset
+    t._strides = strides
+    return t

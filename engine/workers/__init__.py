@@ -1,0 +1,13 @@
+"""Workers own the tensors; the web front owns none.
+
+    messages.py    what is said, and its bytes: msgpack, arrays apart
+    frames.py      those bytes on a Unix socket, with big arrays as file descriptors
+    turns.py       who runs next: fair turns by owner
+    worker.py      the worker: one thread, many sessions, programs that take turns at their step boundaries
+    transports.py  how a front reaches a worker: in a thread of its own process, or in a child process
+    registry.py    which sessions there are, whose they are, what they are called, where they live
+    supervisor.py  starts, watches and restarts workers; carries calls to them
+
+Each file imports only what stands above it (supervisor.py all of them). Nothing is imported here, so that a worker
+process can settle its environment before NumPy is loaded.
+"""

@@ -1,0 +1,217 @@
+"""A worker as a process: `python -m engine.workers.child --fd N`, started by transports.py and by nothing else.
+
+N is one end of a Unix socket pair; the process listens nowhere. The first message is "start"; the answer is
+{"ok": {"pid", "devices"}}, or an error after which the process ends. It ends as well when the socket's other end is
+closed: a front that dies leaves no orphan. Signals of the terminal are the front's business and ignored here.
+
+Exit status: 0 the front closed the socket; 3 the front does not speak this protocol or is of another version;
+4 the sessions' module could not be loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import EngineError, Unavailable
+from engine.workers.frames import Wire, parcel
+from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
+from engine.workers.worker import Peer, make_worker
+
+_RETRY = 0.01
+_HEADROOM = 1 << 30
+_OOM_SCORE = "500"
+
+log = logging.getLogger("curlgrad.worker")
+
+
+class SocketPeer:
+    """A front at the other end of a socket."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def reply(self, message: Message) -> None:
+        body, blobs = self.wire.pack(message)
+        # A front that is gone is noticed by the next poll.
+        with contextlib.suppress(Closed):
+            if blobs:
+                self.wire.post(parcel(body, blobs))
+            else:
+                self.wire.post_body(body)
+
+
+class SocketInbox:
+    """Messages of any number of fronts, each on its socket; replies that a socket did not take yet go out here too."""
+
+    def __init__(self, *wires: Wire) -> None:
+        self._poll = select.poll()
+        self._peers: dict[int, SocketPeer] = {}
+        self._watched: dict[int, int] = {}
+        self.offended = False  # whether a front had to be hung up on
+        for wire in wires:
+            self.attach(wire)
+
+    def attach(self, wire: Wire) -> SocketPeer:
+        peer = self._peers[wire.fileno()] = SocketPeer(wire)
+        self._poll.register(wire.fileno(), select.POLLIN)
+        self._watched[wire.fileno()] = select.POLLIN
+        return peer
+
+    def drop(self, peer: Peer) -> None:
+        self.offended = True
+        self._remove(peer)
+
+    def _remove(self, peer: Peer) -> None:
+        for fd, known in list(self._peers.items()):
+            if known is peer:
+                self._poll.unregister(fd)
+                del self._peers[fd], self._watched[fd]
+                known.wire.close()
+
+    def poll(self, timeout: float | None) -> list[tuple[Peer, Message | None]]:
+        if not self._peers:
+            raise Closed("no front is left")
+        found: list[tuple[Peer, Message | None]] = []
+        for fd, events in self._poll.poll(self._wait(timeout)):
+            peer = self._peers[fd]
+            try:
+                if events & select.POLLOUT:
+                    peer.wire.flush()
+                if events & ~select.POLLOUT:
+                    found.extend((peer, message) for message in peer.wire.receive())
+            except (Closed, BadMessage) as problem:
+                if isinstance(problem, BadMessage):
+                    log.error("hanging up on a front: %s", problem)
+                    self.offended = True
+                self._remove(peer)
+                found.append((peer, None))
+        return found
+
+    def _wait(self, timeout: float | None) -> float | None:
+        """Milliseconds to wait for; watches for room in those sockets that have something to send."""
+        choked = False
+        for fd, peer in self._peers.items():
+            if not peer.wire.waiting and self._watched[fd] == select.POLLIN:
+                continue
+            if peer.wire.choked:
+                with contextlib.suppress(Closed):
+                    peer.wire.flush()
+            choked = choked or peer.wire.choked
+            events = select.POLLIN | (select.POLLOUT if peer.wire.waiting and not peer.wire.choked else 0)
+            if events != self._watched[fd]:
+                self._poll.modify(fd, events)
+                self._watched[fd] = events
+        if choked:
+            timeout = _RETRY if timeout is None else min(timeout, _RETRY)
+        return None if timeout is None else timeout * 1e3
+
+
+def limit_memory(share: int, *, cpu_only: bool) -> None:
+    """A hard stop behind admission, which counts what it knows of: allocations beyond it raise MemoryError.
+
+    `share` is what this worker's sessions may hold, in bytes. To that comes what the process holds now (code,
+    BLAS buffers) and a quarter, at least 1 GiB, for what admission cannot see. Where there is a GPU only private
+    memory is limited, since drivers reserve address space far beyond what they use. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    pages = [int(field) for field in Path("/proc/self/statm").read_text().split()]
+    room = share + max(_HEADROOM, share // 4)
+    wanted = {resource.RLIMIT_DATA: pages[5] * resource.getpagesize() + room}
+    if cpu_only:
+        wanted[resource.RLIMIT_AS] = pages[0] * resource.getpagesize() + room
+    for what, limit in wanted.items():
+        hard = resource.getrlimit(what)[1]
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(what, (limit, hard))
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system allows: the usual soft limit of 1024 is soon met by many connections."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS refuses "unlimited" for this one.
+    wanted = 65536 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _first(inbox: SocketInbox) -> tuple[Peer, Message]:
+    while True:
+        for peer, message in inbox.poll(None):
+            if message is None:
+                raise Closed("the front is gone")
+            return peer, message
+
+
+def serve(fd: int, factory: str) -> int:
+    """Serves the front at socket `fd` until it hangs up; the exit status."""
+    wire = Wire(socket.socket(fileno=fd), keeps=True)
+    inbox = SocketInbox(wire)
+    try:
+        peer, start = _first(inbox)
+    except Closed:
+        return 3 if inbox.offended else 0
+    number = start.get("id", 0)
+    problem = ""
+    if start.get("do") != "start" or start.get("protocol") != PROTOCOL:
+        problem = f"the worker speaks protocol {PROTOCOL}, not {start.get('protocol')}"
+    elif start.get("version") != version():
+        problem = f"the worker is of version {version()} and the server of {start.get('version')}: restart the server"
+    if problem:
+        peer.reply(_refusal(number, problem))
+        return 3
+    try:
+        worker = make_worker(start, factory)
+    except Exception as error:
+        log.exception("cannot start")
+        peer.reply(_refusal(number, f"{type(error).__name__}: {error}"))
+        return 4
+    raise_file_limit()
+    if worker.limits.server_bytes:
+        limit_memory(worker.limits.server_bytes, cpu_only=all(device == "cpu" for device in worker.devices))
+    peer.reply({"id": number, "ok": {"pid": os.getpid(), "devices": worker.devices}, "queue_ms": 0.0, "run_ms": 0.0})
+    worker.serve(inbox)
+    return 3 if inbox.offended else 0
+
+
+def _refusal(number: int, detail: str) -> Message:
+    error: EngineError = Unavailable(detail, code="not-applied")
+    return {"id": number, "error": error.to_data(), "queue_ms": 0.0, "run_ms": 0.0}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process, from its arguments to its exit status."""
+    parser = argparse.ArgumentParser(prog="engine.workers.child", description="A worker process; the server starts it.")
+    parser.add_argument("--fd", type=int, required=True, help="a connected Unix socket")
+    parser.add_argument("--name", default="worker", help="shown in process listings")
+    parser.add_argument("--factory", default="engine.session:Session", help="the session class")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {options.name}: %(message)s")
+    # When memory runs out, the kernel should take a worker, which is restarted, and not the web process.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    return serve(options.fd, options.factory)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,421 @@
+"""Messages on a Unix stream socket, their big arrays as file descriptors. Linux and macOS.
+
+A frame, little-endian:
+
+    offset  size
+    0       2     "cg"
+    2       1     protocol (messages.PROTOCOL)
+    3       1     flags: 1 = the blobs' bytes follow the body, there are no descriptors
+    4       4     u32 bytes of the body
+    8       4     u32 blobs
+    12      4     u32 descriptors, 64 at most (one sendmsg carries 253)
+    16      8     u64 bytes after the body: the blobs' bytes one after the other where flag 1 is set, else 0
+    24      24*n  for each blob: u32 descriptor, u32 zero, u64 offset, u64 length
+                  (offset: within the descriptor's file, or with flag 1 within the bytes after the body)
+    …             body: one msgpack value (messages.py)
+    …             with flag 1, the blobs' bytes
+
+The descriptors travel as SCM_RIGHTS with the first byte of their frame, in one sendmsg, and no two frames share one.
+Each is a memfd sealed against resizing (macOS: a temporary file without a name), so the receiver can map it without
+the fear that the sender cuts it short under it. The memory of either goes with its last holder: nothing is left
+behind by a killed process, and no size limit of /dev/shm applies.
+
+A blob has a descriptor of its own, so that its memory can be freed alone; where there are more than 64, neighbours
+share one, and a receiver that keeps its arrays (`keeps=True`, the worker) copies them out. Where no descriptor can be
+made (the process has too many open), bytes follow the body; where none could be received, the message says `lost`.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import mmap
+import os
+import socket
+import struct
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Codec, Message
+
+if sys.platform != "win32":
+    import fcntl
+
+MAX_DESCRIPTORS = 64
+_HEADER = struct.Struct("<4sIIIQ")
+_ROW = struct.Struct("<IIQQ")
+_PLAIN = bytes((*b"cg", PROTOCOL, 0))
+_BYTES_FOLLOW = bytes((*b"cg", PROTOCOL, 1))
+_KINDS = (_PLAIN, _BYTES_FOLLOW)
+_MAX_BODY = 1 << 30
+_MAX_BLOBS = 1 << 20
+_BUFFER = 256 << 10
+_SCM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
+_RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_ALIGN = 64
+
+
+# ---------------------------------------------------------------- memory behind a descriptor
+
+
+def _create() -> int:
+    if sys.platform == "linux":
+        return os.memfd_create("curlgrad", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
+
+
+def _write(fd: int, blob: Blob, offset: int) -> None:
+    # pwrite, not a mapping: it fills fresh pages without zeroing and faulting them first, twice as fast.
+    view = blob.data
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def _seal(fd: int) -> None:
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+
+def _sealed(fd: int) -> bool:
+    return sys.platform != "linux" or bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class _Mapping:
+    """Mapped memory that NumPy can hold, unmapped when the last array on it is gone.
+
+    Not the mmap module: before Python 3.13 each of its maps keeps a descriptor open, and a session may hold
+    thousands of uploaded tensors.
+    """
+
+    __slots__ = ("__array_interface__", "_address", "_length", "_unmap")
+
+    def __init__(self, fd: int, length: int, *, writable: bool) -> None:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        address = _libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
+        if address is None or address == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._address, self._length, self._unmap = address, length, _libc.munmap
+        self.__array_interface__ = {
+            "data": (address, not writable),
+            "shape": (length,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        if hasattr(self, "_unmap"):
+            self._unmap(self._address, self._length)
+
+
+def _map(fd: int, *, writable: bool) -> Blob:
+    """The whole file as bytes. Raises BadMessage for a file that a sender could still cut short; MemoryError."""
+    length = os.fstat(fd).st_size
+    if length == 0 or not _sealed(fd):
+        raise BadMessage("a descriptor that is empty, or not sealed against resizing")
+    try:
+        return np.asarray(_Mapping(fd, length, writable=writable))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        # The number of mappings of a process is limited (65,530 by default); the heap may still have room.
+        blob = np.empty(length, np.uint8)
+        view, offset = blob.data, 0
+        while view:
+            done = os.preadv(fd, [view], offset)
+            if done == 0:
+                raise BadMessage("a descriptor that was cut short") from error
+            view, offset = view[done:], offset + done
+        blob.flags.writeable = writable
+        return blob
+
+
+# ---------------------------------------------------------------- frames
+
+
+class Parcel:
+    """A frame ready to be sent, and what of it was not sent yet."""
+
+    __slots__ = ("descriptors", "pieces", "size", "started", "tag")
+
+    def __init__(self, pieces: list[memoryview], descriptors: list[int], tag: int) -> None:
+        self.pieces, self.descriptors, self.tag = pieces, descriptors, tag
+        self.size = sum(len(piece) for piece in pieces)
+        self.started = False
+
+    def close(self) -> None:
+        """Closes the descriptors: they were sent, or never will be."""
+        for fd in self.descriptors:
+            os.close(fd)
+        self.descriptors = []
+
+
+def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0) -> Parcel:
+    """The frame of a packed message; copies the blobs, so their arrays may change afterwards. Any thread may do it.
+
+    `tag` is the caller's name for it. Raises MemoryError where the machine has no room for the copies.
+    """
+    if not blobs:
+        header = _HEADER.pack(_PLAIN, len(body), 0, 0, 0)
+        return Parcel([memoryview(header + body)], [], tag)
+    try:
+        descriptors, rows = _share(blobs)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise MemoryError(f"no memory to pass {sum(b.nbytes for b in blobs)} bytes on: {error}") from error
+        rows, at = [], 0
+        for blob in blobs:
+            rows.append(_ROW.pack(0, 0, at, blob.nbytes))
+            at += blob.nbytes
+        header = _HEADER.pack(_BYTES_FOLLOW, len(body), len(blobs), 0, at)
+        return Parcel(
+            [memoryview(b"".join([header, *rows, body])), memoryview(b"".join(blob.data for blob in blobs))], [], tag
+        )
+    header = _HEADER.pack(_PLAIN, len(body), len(blobs), len(descriptors), 0)
+    return Parcel([memoryview(b"".join([header, *rows, body]))], descriptors, tag)
+
+
+def _share(blobs: Sequence[Blob]) -> tuple[list[int], list[bytes]]:
+    """Descriptors with the blobs' bytes in them, and the rows of the frame that say where."""
+    each = -(-len(blobs) // MAX_DESCRIPTORS)
+    descriptors: list[int] = []
+    rows: list[bytes] = []
+    try:
+        for first in range(0, len(blobs), each):
+            fd = _create()
+            descriptors.append(fd)
+            offset = 0
+            for blob in blobs[first : first + each]:
+                _write(fd, blob, offset)
+                rows.append(_ROW.pack(len(descriptors) - 1, 0, offset, blob.nbytes))
+                offset = -(-(offset + blob.nbytes) // _ALIGN) * _ALIGN
+            _seal(fd)
+    except BaseException:
+        for fd in descriptors:
+            os.close(fd)
+        raise
+    return descriptors, rows
+
+
+class Wire:
+    """One end of a connected Unix stream socket that carries messages. Never blocks; the owner polls.
+
+    `keeps`: whether arrays are received to stay (writable, each freed alone) or to be read soon and dropped.
+    """
+
+    def __init__(self, sock: socket.socket, *, keeps: bool) -> None:
+        sock.setblocking(False)
+        self._sock, self._keeps = sock, keeps
+        self._codec = Codec()
+        self._view = memoryview(bytearray(_BUFFER))
+        self._fill = 0
+        self._batches: deque[list[Blob] | None] = deque()
+        self._queue: deque[Parcel] = deque()
+        self.waiting = 0  # bytes not yet sent
+        self.choked = False  # too many descriptors are under way: try again a little later, the socket is writable
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    # ------------------------------------------------ sending
+
+    def pack(self, message: Message) -> tuple[bytes, list[Blob]]:
+        """See Codec.pack."""
+        return self._codec.pack(message)
+
+    def post(self, item: Parcel) -> bool:
+        """Sends the frame, or what the socket takes of it; False where some is left for `flush`. Raises Closed."""
+        self._queue.append(item)
+        self.waiting += item.size
+        return self.flush() if len(self._queue) == 1 else False
+
+    def post_body(self, body: bytes, tag: int = 0) -> bool:
+        """The same as `post(parcel(body, (), tag))`, by the shortest way: most messages are small and go at once."""
+        if self._queue:
+            return self.post(parcel(body, (), tag))
+        frame = _HEADER.pack(_PLAIN, len(body), 0, 0, 0) + body
+        try:
+            sent = self._sock.send(frame)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as error:
+            raise Closed(f"cannot send: {error}") from error
+        if sent == len(frame):
+            return True
+        item = Parcel([memoryview(frame)[sent:]], [], tag)
+        item.started = sent > 0
+        self._queue.append(item)
+        self.waiting += item.size
+        return False
+
+    def flush(self) -> bool:
+        """Sends what waits; False where some is left. Raises Closed."""
+        self.choked = False
+        while self._queue:
+            item = self._queue[0]
+            try:
+                if item.descriptors:
+                    rights = array.array("i", item.descriptors)
+                    sent = self._sock.sendmsg(item.pieces, [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+                elif len(item.pieces) == 1:
+                    sent = self._sock.send(item.pieces[0])
+                else:
+                    sent = self._sock.sendmsg(item.pieces)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:
+                    self.choked = True
+                    return False
+                raise Closed(f"cannot send: {error}") from error
+            item.started = True
+            item.close()
+            self.waiting -= sent
+            while item.pieces and sent >= len(item.pieces[0]):
+                sent -= len(item.pieces.pop(0))
+            if item.pieces:
+                item.pieces[0] = item.pieces[0][sent:]
+            else:
+                self._queue.popleft()
+        return True
+
+    def unsent(self) -> set[int]:
+        """The tags of frames of which the other end has seen nothing."""
+        return {item.tag for item in self._queue if not item.started}
+
+    # ------------------------------------------------ receiving
+
+    def receive(self) -> list[Message]:
+        """The messages that one read completes, none where nothing is there. Raises Closed, BadMessage."""
+        try:
+            count, ancillary, flags, _ = self._sock.recvmsg_into([self._view[self._fill :]], _SCM, _RECEIVE_FLAGS)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except OSError as error:
+            raise Closed(f"cannot receive: {error}") from error
+        if ancillary or flags & socket.MSG_CTRUNC:
+            self._batches.append(self._descriptors(ancillary, whole=not flags & socket.MSG_CTRUNC))
+        if count == 0:
+            raise Closed("end of stream")
+        self._fill += count
+        return self._frames()
+
+    def _frames(self) -> list[Message]:
+        messages: list[Message] = []
+        start, fill, view = 0, self._fill, self._view
+        while fill - start >= _HEADER.size:
+            kind, body, blobs, descriptors, after = _HEADER.unpack_from(view, start)
+            if kind not in _KINDS:
+                raise BadMessage(f"not a frame of protocol {PROTOCOL}: {bytes(view[start : start + 8])!r}")
+            if body > _MAX_BODY or blobs > _MAX_BLOBS or descriptors > MAX_DESCRIPTORS:
+                raise BadMessage("a frame beyond every limit")
+            table = start + _HEADER.size
+            first = table + blobs * _ROW.size
+            end = first + body + after
+            if end > fill:
+                break
+            found: list[Blob | None] = []
+            if blobs or descriptors or after:
+                rows = [_ROW.unpack_from(view, table + i * _ROW.size) for i in range(blobs)]
+                if kind == _BYTES_FOLLOW:
+                    found = self._bytes(rows, view[first + body : end])
+                else:
+                    found = self._shared(rows, descriptors)
+            messages.append(self._codec.unpack(view[first : first + body], found))
+            start = end
+        if 4 <= fill - start < _HEADER.size and bytes(view[start : start + 4]) not in _KINDS:
+            raise BadMessage(f"not the start of a frame of protocol {PROTOCOL}: {bytes(view[start:fill])!r}")
+        if start == fill and self._batches:
+            raise BadMessage("descriptors that no frame announced")
+        if start == fill and len(view) == _BUFFER:
+            self._fill = 0
+        else:
+            self._make_room(start)
+        return messages
+
+    def _bytes(self, rows: list[tuple[Any, ...]], after: memoryview) -> list[Blob | None]:
+        blobs: list[Blob | None] = []
+        for _, _, offset, length in rows:
+            if offset + length > len(after):
+                raise BadMessage("a blob beyond its frame")
+            blob = np.array(after[offset : offset + length], np.uint8)
+            blob.flags.writeable = self._keeps
+            blobs.append(blob)
+        return blobs
+
+    def _shared(self, rows: list[tuple[Any, ...]], descriptors: int) -> list[Blob | None]:
+        if not descriptors:
+            raise BadMessage("blobs without a descriptor")
+        if not self._batches:
+            raise BadMessage("descriptors were announced and did not come")
+        files = self._batches.popleft()
+        if files is None:
+            return [None] * len(rows)
+        if len(files) != descriptors:
+            raise BadMessage(f"{len(files)} descriptors came, {descriptors} were announced")
+        holders = [0] * descriptors
+        for which, *_ in rows:
+            if which >= descriptors:
+                raise BadMessage("a blob of a descriptor that is not there")
+            holders[which] += 1
+        blobs: list[Blob | None] = []
+        for which, _, offset, length in rows:
+            if offset + length > files[which].nbytes:
+                raise BadMessage("a blob beyond its descriptor's end")
+            blob = files[which][offset : offset + length]
+            blobs.append(blob.copy() if self._keeps and holders[which] > 1 else blob)
+        return blobs
+
+    def _descriptors(self, ancillary: list[tuple[int, int, bytes]], *, whole: bool) -> list[Blob] | None:
+        """Maps what came and closes the descriptors; None where some could not be received or mapped."""
+        fds = array.array("i")
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        try:
+            return [_map(fd, writable=self._keeps) for fd in fds] if whole else None
+        except MemoryError:
+            return None
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _make_room(self, start: int) -> None:
+        """Moves an unfinished frame to the buffer's start, and grows the buffer as its bytes come in, not before."""
+        left = self._fill - start
+        size = len(self._view)
+        if left == size:
+            size *= 2
+        elif left <= _BUFFER // 2:
+            size = _BUFFER
+        if size != len(self._view):
+            room = memoryview(bytearray(size))
+            room[:left] = self._view[start : self._fill]
+            self._view = room
+        elif start:
+            self._view[:left] = self._view[start : self._fill]
+        self._fill = left
+
+    def close(self) -> None:
+        """Closes the socket and whatever was not sent."""
+        for item in self._queue:
+            item.close()
+        self._queue.clear()
+        self._batches.clear()
+        self._sock.close()

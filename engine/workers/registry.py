@@ -1,0 +1,201 @@
+"""Which sessions there are: whose they are, what they are called, and which incarnation of which worker has them.
+
+An owner sees nothing but their own: every look-up begins at the owner. A session is found by id or by name; `default`
+is a name like any other, except that it is made on first use. What was lost with a worker is remembered for its owner
+(410 with the reason), what was deleted is remembered so that deleting may be repeated; of both the latest
+`REMEMBERED` per owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.errors import EngineError, Gone, Hint, Invalid, LimitExceeded, NameTaken, NoSuchSession
+
+DEFAULT = "default"
+REMEMBERED = 1000
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_ID = re.compile(r"s-[0-9a-f]{32}")
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """A session as the front knows it. It lives on `worker` as long as that is in its incarnation `epoch`."""
+
+    id: str
+    owner: str
+    name: str | None
+    worker: str
+    epoch: int
+    device: str
+    number: int = 0  # order of creation within the owner, from 1
+    refused: EngineError | None = None  # why the worker did not make it
+    order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a message of the session is being sent
+
+
+class _Owner:
+    __slots__ = ("deleted", "ids", "lost", "made", "names")
+
+    def __init__(self) -> None:
+        self.ids: dict[str, Record] = {}
+        self.names: dict[str, Record] = {}
+        self.lost: OrderedDict[str, Gone] = OrderedDict()  # by id and by name
+        self.deleted: OrderedDict[str, None] = OrderedDict()
+        self.made = 0
+
+
+class Registry:
+    """The session map. Nothing here waits, so every method is atomic in the event loop."""
+
+    def __init__(self, sessions_per_owner: int) -> None:
+        self._limit = sessions_per_owner
+        self._owners: dict[str, _Owner] = {}
+        self._by_worker: dict[str, dict[str, Record]] = {}
+
+    def find(self, owner: str, ref: str) -> Record | None:
+        """The owner's session; None only for a `default` that has to be made. Raises NoSuchSession, Gone."""
+        known = self._owners.get(owner)
+        if known is not None:
+            record = known.names.get(ref) or known.ids.get(ref)
+            if record is not None:
+                return record
+            gone = known.lost.get(ref)
+            if gone is not None:
+                if ref == DEFAULT:
+                    del known.lost[ref]
+                raise Gone(gone.detail, code=gone.code, hint=gone.hint, **gone.facts)
+        if ref == DEFAULT:
+            return None
+        raise NoSuchSession(f"there is no session {ref!r}", hint=Hint("list-sessions"), param="session")
+
+    def check(self, owner: str, name: str | None) -> None:
+        """Whether the owner may have one session more, of this name. Raises NameTaken, LimitExceeded, Invalid."""
+        known = self._owners.get(owner)
+        if name is not None:
+            self._check_name(known, name)
+        if known is not None and len(known.ids) >= self._limit:
+            raise LimitExceeded(
+                f"you have {len(known.ids)} sessions, and the limit is {self._limit}",
+                code="too-many-sessions",
+                hint=Hint("delete-sessions", held=len(known.ids), limit=self._limit),
+                held=len(known.ids),
+                limit=self._limit,
+            )
+
+    def check_name(self, owner: str, name: str) -> None:
+        """Whether a session of the owner may be called so. Raises NameTaken, Invalid."""
+        self._check_name(self._owners.get(owner), name)
+
+    def _check_name(self, known: _Owner | None, name: str) -> None:
+        if not _NAME.fullmatch(name) or _ID.fullmatch(name):
+            raise Invalid(
+                f"{name[:300]!r} cannot be a session's name",
+                code="bad-name",
+                hint=Hint("session-name-rule"),
+                param="name",
+            )
+        if known is not None and name in known.names:
+            raise NameTaken(f"a session named {name!r} exists already", hint=Hint("session-name-taken"), param="name")
+
+    def add(self, owner: str, name: str | None, worker: str, epoch: int, device: str) -> Record:
+        """A new session, found from now on. Raises as `check`."""
+        self.check(owner, name)
+        known = self._owners.setdefault(owner, _Owner())
+        known.made += 1
+        record = Record("s-" + secrets.token_hex(16), owner, name, worker, epoch, device, known.made)
+        known.ids[record.id] = record
+        if name is not None:
+            known.names[name] = record
+            known.lost.pop(name, None)
+            known.deleted.pop(name, None)
+        self._by_worker.setdefault(worker, {})[record.id] = record
+        return record
+
+    def rename(self, record: Record, name: str | None) -> None:
+        """Raises NameTaken, Invalid; then nothing has changed."""
+        known = self._owners[record.owner]
+        if name == record.name:
+            return
+        if name is not None:
+            self._check_name(known, name)
+        if record.name is not None:
+            del known.names[record.name]
+        record.name = name
+        if name is not None:
+            known.names[name] = record
+            known.lost.pop(name, None)
+            known.deleted.pop(name, None)
+
+    def remove(self, record: Record) -> None:
+        """The session is deleted, or was never made. May be repeated."""
+        known = self._owners[record.owner]
+        if self._take_out(record):
+            for ref in (record.id, record.name):
+                if ref is not None:
+                    _remember(known.deleted, ref, None)
+
+    def lose(self, worker: str, why: str, at: float) -> list[Record]:
+        """All sessions of a worker are gone. `at`: time.time()."""
+        lost = list(self._by_worker.get(worker, {}).values())
+        for record in lost:
+            self._take_out(record)
+            known = self._owners[record.owner]
+            gone = Gone(
+                f"session {record.name or record.id} was lost with its worker: {why}",
+                code="session-lost",
+                hint=Hint("make-session-anew", name=record.name),
+                worker=worker,
+                why=why,
+                lost_at=at,
+            )
+            for ref in (record.id, record.name):
+                if ref is not None:
+                    _remember(known.lost, ref, gone)
+        return lost
+
+    def _take_out(self, record: Record) -> bool:
+        known = self._owners[record.owner]
+        if known.ids.pop(record.id, None) is None:
+            return False
+        if record.name is not None and known.names.get(record.name) is record:
+            del known.names[record.name]
+        self._by_worker[record.worker].pop(record.id, None)
+        return True
+
+    def forget(self, owner: str, ref: str) -> bool:
+        """Deletes what is not there any more: a lost session, or one that was deleted before. False: never was."""
+        known = self._owners.get(owner)
+        if known is None:
+            return ref == DEFAULT
+        if known.lost.pop(ref, None) is not None:
+            _remember(known.deleted, ref, None)
+            return True
+        return ref == DEFAULT or ref in known.deleted
+
+    def page(self, owner: str, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
+        """The owner's sessions in order of creation, after `cursor`; and the cursor of what follows, if any does."""
+        known = self._owners.get(owner)
+        if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+            raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="bad-cursor", param="cursor")
+        if known is None:
+            return [], None
+        after = int(cursor or 0)
+        found = [record for record in known.ids.values() if record.number > after]
+        more = len(found) > limit
+        return found[:limit], str(found[limit - 1].number) if more else None
+
+    def count(self, worker: str) -> int:
+        """How many sessions a worker has."""
+        return len(self._by_worker.get(worker, ()))
+
+
+def _remember(where: OrderedDict[str, Any], ref: str, what: Any) -> None:
+    where[ref] = what
+    where.move_to_end(ref)
+    while len(where) > REMEMBERED:
+        where.popitem(last=False)

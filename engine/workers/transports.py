@@ -1,0 +1,409 @@
+"""How a front reaches one incarnation of a worker.
+
+    InlineTransport    a thread of this process; works everywhere, also on Windows, and shares the interpreter lock
+    ProcessTransport   a child process behind a Unix socket pair; Linux and macOS
+
+Everything here is called in the event loop's thread, and calls back in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
+from engine.workers.worker import Peer, make_worker
+
+if sys.platform != "win32":
+    from engine.workers.frames import Parcel, Wire, parcel
+
+_OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
+_MAX_WAITING = 64 << 20
+_RETRY = 0.01
+_GRACE = 5.0
+_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+log = logging.getLogger("curlgrad.supervisor")
+
+
+class NotSent(Exception):
+    """The worker has seen nothing of this message."""
+
+
+class Transport(ABC):
+    """One incarnation of a worker. `start` it, `send` to it; `on_message` and `on_lost` are called by it.
+
+    `on_lost` is called once, with the reason, when the worker is gone without `close` having been called.
+    `on_message` raises BadMessage for a reply that makes no sense; the worker is then stopped, and lost.
+    """
+
+    pid: int | None = None
+
+    def __init__(self, name: str, on_message: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
+        self.name, self.on_message, self.on_lost = name, on_message, on_lost
+
+    @abstractmethod
+    async def start(self, start: Message) -> None:
+        """Brings the worker up and gives it its first message. Raises OSError."""
+
+    @abstractmethod
+    async def send(self, message: Message) -> None:
+        """Sends, copying big arrays in another thread. Raises NotSent, CannotPack, MemoryError."""
+
+    @abstractmethod
+    def send_now(self, message: Message) -> None:
+        """Sends a message without big arrays. Raises as `send` does."""
+
+    @abstractmethod
+    def unsent(self) -> set[int]:
+        """Ids of messages of which the worker has seen nothing."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Ends the worker: politely, then not. May be repeated."""
+
+
+# ---------------------------------------------------------------- a thread
+
+
+class _InlinePeer:
+    """The front, seen from the worker's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[bytes, list[Blob]], None]) -> None:
+        self._loop, self._deliver, self._codec = loop, deliver, Codec()
+
+    def reply(self, message: Message) -> None:
+        body, blobs = self._codec.pack(message)
+        # Copied: the tensors behind them may change before the front has read them.
+        copies = [blob.copy() for blob in blobs]
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            self._loop.call_soon_threadsafe(self._deliver, body, copies)
+
+
+class _InlineInbox:
+    def __init__(self, peer: Peer) -> None:
+        self.queue: queue.SimpleQueue[tuple[bytes, list[Blob]] | None] = queue.SimpleQueue()
+        self._peer, self._codec = peer, Codec()
+        self._open = True
+
+    def poll(self, timeout: float | None) -> Sequence[tuple[Peer, Message | None]]:
+        found: list[tuple[Peer, Message | None]] = []
+        try:
+            item = self.queue.get(timeout=timeout) if timeout is None else self.queue.get_nowait()
+            while self._open:
+                if item is None:
+                    self._open = False
+                    break
+                found.append((self._peer, self._codec.unpack(*item)))
+                item = self.queue.get_nowait()
+        except queue.Empty:
+            return found
+        raise Closed("the front closed the worker")
+
+    def drop(self, peer: Peer) -> None:
+        self._open = False
+
+
+class InlineTransport(Transport):
+    """The worker in a thread of this process. Messages go through the same bytes as between processes."""
+
+    def __init__(
+        self,
+        name: str,
+        on_message: Callable[[Message], None],
+        on_lost: Callable[[str], None],
+        *,
+        factory: str,
+    ) -> None:
+        super().__init__(name, on_message, on_lost)
+        self._factory = factory
+        self._codec = Codec()
+        self._inbox: _InlineInbox | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+
+    async def start(self, start: Message) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        peer = _InlinePeer(self._loop, self._deliver)
+        inbox = self._inbox = _InlineInbox(peer)
+        # A daemon, so that a step that takes hours does not keep the process from ending.
+        self._thread = threading.Thread(
+            target=self._serve, args=(start, inbox, peer), name=f"curlgrad-{self.name}", daemon=True
+        )
+        self._thread.start()
+
+    def _serve(self, start: Message, inbox: _InlineInbox, peer: Peer) -> None:
+        why = "the worker's thread ended"
+        try:
+            worker = make_worker(start, self._factory)
+            ready = {"pid": os.getpid(), "devices": worker.devices}
+            peer.reply({"id": start["id"], "ok": ready, "queue_ms": 0.0, "run_ms": 0.0})
+            worker.serve(inbox)
+        except Exception as error:
+            log.exception("worker %s ended", self.name)
+            why = f"its thread ended with {type(error).__name__}: {error}"
+        finally:
+            assert self._loop is not None
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._ended, why)
+
+    def _ended(self, why: str) -> None:
+        if not self._closing:
+            self._closing = True
+            self.on_lost(why)
+
+    def _deliver(self, body: bytes, blobs: list[Blob]) -> None:
+        for blob in blobs:
+            blob.flags.writeable = False
+        if not self._closing:
+            self.on_message(self._codec.unpack(body, blobs))
+
+    async def send(self, message: Message) -> None:
+        self.send_now(message)
+
+    def send_now(self, message: Message) -> None:
+        if self._closing or self._inbox is None:
+            raise NotSent("the worker is closed")
+        body, blobs = self._codec.pack(message)
+        for blob in blobs:
+            # Views: the arrays stay the caller's. Read-only, so that a session copies them before it writes.
+            blob.flags.writeable = False
+        self._inbox.queue.put((body, blobs))
+
+    def unsent(self) -> set[int]:
+        return set()
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._inbox is not None and self._thread is not None:
+            self._inbox.queue.put(None)
+            await asyncio.to_thread(self._thread.join, _GRACE)
+
+
+# ---------------------------------------------------------------- a process
+
+
+class ProcessTransport(Transport):
+    """The worker in a child process, behind one end of a Unix socket pair."""
+
+    def __init__(
+        self,
+        name: str,
+        on_message: Callable[[Message], None],
+        on_lost: Callable[[str], None],
+        *,
+        factory: str,
+        threads: int,
+    ) -> None:
+        super().__init__(name, on_message, on_lost)
+        self._factory, self._threads = factory, threads
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wire: Wire | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writing = False
+        self._closing = False
+        self._farewell: asyncio.Task[None] | None = None
+
+    async def start(self, start: Message) -> None:
+        if sys.platform == "win32":
+            raise OSError("worker processes need Unix sockets: use --workers inline")
+        self._loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._process = await asyncio.to_thread(self._spawn, theirs.fileno())
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.pid = self._process.pid
+        self._wire = Wire(ours, keeps=False)
+        self._loop.add_reader(ours.fileno(), self._readable)
+        try:
+            self.send_now(start)
+        except NotSent as error:
+            raise OSError(f"worker {self.name} ended before it began: {error}") from error
+
+    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parents[2])
+        environment = dict(os.environ)
+        # Read by the BLAS libraries when NumPy is loaded, so it must be there before the interpreter starts.
+        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self._threads)))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
+        command = [sys.executable, "-P", "-m", "engine.workers.child"]
+        options = ["--fd", str(fd), "--name", self.name, "--factory", self._factory]
+        return subprocess.Popen(command + options, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment)
+
+    # ------------------------------------------------ sending
+
+    async def send(self, message: Message) -> None:
+        body, blobs = self._open_wire().pack(message)
+        if not blobs:
+            self._post_body(body, message["id"])
+            return
+        if sum(blob.nbytes for blob in blobs) <= _OFF_LOOP_BYTES:
+            self._post(parcel(body, blobs, message["id"]))
+            return
+        assert self._loop is not None
+        copying = self._loop.run_in_executor(None, parcel, body, blobs, message["id"])
+        try:
+            ready = await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            copying.add_done_callback(_discard)
+            raise
+        self._post(ready)
+
+    def send_now(self, message: Message) -> None:
+        body, blobs = self._open_wire().pack(message)
+        if blobs:
+            self._post(parcel(body, blobs, message["id"]))
+        else:
+            self._post_body(body, message["id"])
+
+    def _open_wire(self) -> Wire:
+        if self._wire is None or self._closing:
+            raise NotSent("the worker is gone")
+        if self._wire.waiting > _MAX_WAITING:
+            raise NotSent("the worker is busy and has too much to read already")
+        return self._wire
+
+    def _post_body(self, body: bytes, number: int) -> None:
+        wire = self._open_wire()
+        try:
+            if not wire.post_body(body, number):
+                self._write_later(wire)
+        except Closed as error:
+            self._lose(wire)
+            raise NotSent(str(error)) from error
+
+    def _post(self, item: Parcel) -> None:
+        try:
+            wire = self._open_wire()
+        except NotSent:
+            item.close()
+            raise
+        try:
+            if not wire.post(item):
+                self._write_later(wire)
+        except Closed as error:
+            self._lose(wire)
+            if not item.started:
+                raise NotSent(str(error)) from error
+
+    def _write_later(self, wire: Wire) -> None:
+        assert self._loop is not None
+        if wire.choked:
+            self._stop_writing(wire)
+            self._loop.call_later(_RETRY, self._writable)
+        elif not self._writing:
+            self._loop.add_writer(wire.fileno(), self._writable)
+            self._writing = True
+
+    def _writable(self) -> None:
+        wire = self._wire
+        if wire is None or self._closing:
+            return
+        try:
+            if wire.flush():
+                self._stop_writing(wire)
+            else:
+                self._write_later(wire)
+        except Closed:
+            self._lose(wire)
+
+    def _stop_writing(self, wire: Wire) -> None:
+        if self._writing:
+            assert self._loop is not None
+            self._loop.remove_writer(wire.fileno())
+            self._writing = False
+
+    def unsent(self) -> set[int]:
+        return self._wire.unsent() if self._wire is not None else set()
+
+    # ------------------------------------------------ receiving
+
+    def _readable(self) -> None:
+        wire = self._wire
+        assert wire is not None
+        try:
+            for message in wire.receive():
+                self.on_message(message)
+        except Closed:
+            self._lose(wire)
+            return
+        except BadMessage as problem:
+            # Nothing it says can be relied on any more, and a restart is clean.
+            log.error("worker %s sent what is no message, and is killed: %s", self.name, problem)
+            self._lose(wire, f"it sent what is no message ({problem}) and was stopped")
+            return
+
+    def _lose(self, wire: Wire, why: str | None = None) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        assert self._loop is not None
+        self._stop_writing(wire)
+        self._loop.remove_reader(wire.fileno())
+        self._farewell = self._loop.create_task(self._bury(wire, why))
+
+    async def _bury(self, wire: Wire, why: str | None) -> None:
+        """Says why the worker is gone, which its exit status tells a moment after the end of its stream."""
+        process = self._process
+        assert process is not None
+        if why is not None:
+            process.kill()
+        status = await asyncio.to_thread(_wait, process)
+        try:
+            self.on_lost(why or describe_exit(status))
+        finally:
+            wire.close()
+
+    async def close(self) -> None:
+        if self._farewell is not None:
+            await self._farewell
+        if not self._closing and self._wire is not None and self._loop is not None:
+            self._closing = True
+            self._stop_writing(self._wire)
+            self._loop.remove_reader(self._wire.fileno())
+            self._wire.close()
+        self._closing = True
+        if self._process is not None:
+            await asyncio.to_thread(_wait, self._process, _GRACE)
+
+
+def _discard(copying: asyncio.Future[Parcel]) -> None:
+    if not copying.cancelled() and copying.exception() is None:
+        copying.result().close()
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float = 1.0) -> int:
+    """The exit status, at the latest in `seconds`: then the process is killed."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words: "killed by SIGKILL"."""
+    if status >= 0:
+        return f"its process ended with status {status}"
+    try:
+        name = signal.Signals(-status).name
+    except ValueError:
+        name = f"signal {-status}"
+    return f"its process was killed by {name}"

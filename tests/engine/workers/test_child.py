@@ -1,0 +1,220 @@
+"""The worker process itself, spoken to over its socket without a supervisor."""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.workers.child import SocketInbox, limit_memory, raise_file_limit
+from engine.workers.frames import Wire
+from engine.workers.messages import PROTOCOL, Closed, version
+from tests.engine.workers.fakes import FACTORY, LIMITS
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
+
+ROOT = Path(__file__).resolve().parents[3]
+START = {
+    "do": "start",
+    "id": 1,
+    "protocol": PROTOCOL,
+    "version": version(),
+    "name": "w",
+    "devices": ["cpu"],
+    "practice": False,
+    "epoch": 1,
+    "limits": LIMITS.to_data(),
+}
+
+
+class Child:
+    """A worker process and our end of its socket."""
+
+    def __init__(self, factory: str = FACTORY) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "engine.workers.child", "--fd", str(theirs.fileno()), "--factory", factory]
+        self.process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], cwd=ROOT, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        theirs.close()
+        self.socket, self.wire = ours, Wire(ours, keeps=False)
+
+    def say(self, message: dict[str, Any]) -> None:
+        self.wire.post_body(self.wire.pack(message)[0])
+
+    def hear(self) -> dict[str, Any]:
+        while True:
+            assert select.select([self.wire], [], [], 20)[0], "the worker says nothing"
+            if found := self.wire.receive():
+                return found[0]
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the process's own end; its status and what it wrote."""
+        errors = self.process.communicate(timeout=20)[1]
+        return self.process.returncode, errors.decode()
+
+
+@pytest.fixture
+def children() -> Iterator[list[Child]]:
+    started: list[Child] = []
+    yield started
+    for child in started:
+        child.wire.close()
+        child.process.kill()
+        child.process.communicate()
+
+
+def make(children: list[Child], factory: str = FACTORY) -> Child:
+    children.append(Child(factory))
+    return children[-1]
+
+
+def test_it_starts_answers_and_ends_when_the_front_hangs_up(children: list[Child]) -> None:
+    child = make(children)
+    child.say(START)
+    assert child.hear()["ok"] == {"pid": child.process.pid, "devices": ["cpu"]}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(child.process.pid, number)  # of the terminal, or of a service manager: the front decides
+    child.say({"do": "info", "id": 2, "sessions": []})
+    assert child.hear()["id"] == 2
+    child.wire.close()
+    assert child.end() == (0, "")
+
+
+@pytest.mark.parametrize("change", [{"protocol": 99}, {"version": "0.0.1-other"}, {"do": "dance"}], ids=str)
+def test_a_front_of_another_kind_is_refused(children: list[Child], change: dict[str, Any]) -> None:
+    child = make(children)
+    child.say(START | change)
+    assert child.hear()["error"]["class"] == "Unavailable"
+    assert child.end()[0] == 3
+
+
+@pytest.mark.parametrize(
+    "change, factory, why",
+    [
+        pytest.param({}, "tests.engine.workers.nothing:Session", "nothing", id="no module"),
+        pytest.param({}, "tests.engine.workers.fakes:Nothing", "Nothing", id="no class"),
+        pytest.param({"devices": ["cpu", "cuda:7"]}, FACTORY, "cuda:7", id="no device"),
+        pytest.param({"limits": {"patience": 5}}, FACTORY, "patience", id="unknown limits"),
+    ],
+)
+def test_what_keeps_it_from_starting_is_said(
+    children: list[Child], change: dict[str, Any], factory: str, why: str
+) -> None:
+    child = make(children, factory)
+    child.say(START | change)
+    assert why in child.hear()["error"]["detail"]
+    status, errors = child.end()
+    assert status == 4
+    assert "Traceback" in errors
+
+
+def test_garbage_ends_it_with_a_word(children: list[Child]) -> None:
+    for started in (False, True):
+        child = make(children)
+        if started:
+            child.say(START)
+            child.hear()
+        child.socket.send(b"GET / HTTP/1.1\r\n\r\n              ")
+        status, errors = child.end()
+        assert status == 3
+        assert "hanging up on a front" in errors
+
+
+def test_a_message_that_makes_no_sense_ends_it_with_a_word(children: list[Child]) -> None:
+    child = make(children)
+    child.say(START)
+    child.hear()
+    child.say({"do": "dance", "id": 2})
+    with pytest.raises(Closed):
+        child.hear()
+    status, errors = child.end()
+    assert status == 3
+    assert "dance" in errors
+
+
+def test_a_front_that_never_speaks_and_leaves(children: list[Child]) -> None:
+    child = make(children)
+    child.wire.close()
+    assert child.end() == (0, "")
+
+
+def test_many_fronts_each_get_their_own_replies() -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    inbox = SocketInbox(*(Wire(theirs, keeps=True) for _, theirs in pairs))
+    fronts = [Wire(ours, keeps=False) for ours, _ in pairs]
+    for i, front in enumerate(fronts):
+        front.post_body(front.pack({"id": i})[0])
+    got = inbox.poll(1.0)
+    assert sorted(message["id"] for _, message in got if message) == [0, 1, 2]
+    for peer, message in got:
+        assert message is not None
+        peer.reply({"id": message["id"], "ok": None})
+    assert [front.receive() for front in fronts] == [[{"id": i, "ok": None}] for i in range(3)]
+    fronts[1].close()
+    ((gone, nothing),) = inbox.poll(1.0)
+    assert nothing is None
+    gone.reply({"id": 1})  # nobody hears it, and that is no error
+    fronts[0].close()
+    fronts[2].close()
+    assert len(inbox.poll(1.0)) == 2
+    with pytest.raises(Closed):
+        inbox.poll(None)
+
+
+def test_a_front_that_does_not_read_holds_up_nobody() -> None:
+    (slow, one), (quick, two) = socket.socketpair(), socket.socketpair()
+    inbox = SocketInbox(Wire(one, keeps=True), Wire(two, keeps=True))
+    slow_front, quick_front = Wire(slow, keeps=False), Wire(quick, keeps=False)
+    for front in (slow_front, quick_front):
+        front.post_body(front.pack({"id": 1})[0])
+    text = "x" * 2_000_000
+    for peer, message in inbox.poll(1.0):
+        assert message is not None
+        peer.reply({"id": 1, "ok": text})
+        peer.reply({"id": 2, "ok": None})
+    heard: list[dict[str, Any]] = []
+    while len(heard) < 2:
+        inbox.poll(0.0)
+        heard += quick_front.receive()
+    while len(heard) < 4:
+        inbox.poll(0.0)
+        heard += slow_front.receive()
+    assert [message["ok"] for message in heard] == [text, None] * 2
+    assert inbox._wait(None) is None
+    for front in (slow_front, quick_front):
+        front.close()
+    inbox.poll(1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux limits")
+def test_the_hard_limit_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[int, int] = {}
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: asked.__setitem__(what, limits[0]))
+    limit_memory(10 << 30, cpu_only=False)
+    assert list(asked) == [resource.RLIMIT_DATA], "drivers reserve address space beyond measure"
+    limit_memory(10 << 30, cpu_only=True)
+    room = (10 << 30) * 5 // 4
+    assert room < asked[resource.RLIMIT_DATA] < asked[resource.RLIMIT_AS] < room + (8 << 30)
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for before, after in [
+        ((256, 4096), [(4096, 4096)]),
+        ((4096, 4096), []),
+        ((256, resource.RLIM_INFINITY), [(65536, resource.RLIM_INFINITY)]),
+    ]:
+        asked: list[tuple[int, int]] = []
+        monkeypatch.setattr(resource, "getrlimit", lambda what, now=before: now)
+        monkeypatch.setattr(resource, "setrlimit", lambda what, limits, asked=asked: asked.append(limits))
+        raise_file_limit()
+        assert asked == after
