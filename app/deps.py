@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -20,6 +19,7 @@ from app.errors import NotYet, unknown
 from app.security import Exchange
 from app.wire import arguments, form, json_read, json_write, media
 from engine.errors import (
+    EngineError,
     Hint,
     Invalid,
     Malformed,
@@ -37,18 +37,18 @@ READ = ["GET", "HEAD"]
 
 T = TypeVar("T")
 
-_COMMON = ("session", "values", "int64", "explain")
+SESSION_QUERY = ("session", "values", "int64", "explain")  # of every call that works in a session
 _LATER_HEADERS = {b"idempotency-key": "Idempotency-Key"}
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
 
-@dataclass(slots=True)
 class House:
-    """What lives as long as the application does."""
+    """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    service: Service
-    catalogue: list[dict[str, Any]]
-    kinds: arguments.Kinds
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.catalogue = service.catalogue()
+        self.kinds = arguments.kinds_of(self.catalogue)
 
 
 class Call:
@@ -192,6 +192,14 @@ class Call:
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
+    async def run_alone(self, program: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Run a program that the caller did not write: to them there are no steps."""
+        try:
+            return await self.run(program, dry_run=dry_run)
+        except EngineError as error:
+            error.step = error.round = None
+            raise
+
     async def ask(self, question: dict[str, Any], values: str | None = None) -> Any:
         """Read from the caller's session."""
         reply, timing = await self.house.service.query(self.owner, self.session, question, values or self.values)
@@ -230,8 +238,13 @@ async def off_loop(weight: int, work: Callable[[], T]) -> T:
 
 
 def takes(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
-    """The dependency of a route that takes these query parameters beside those of every call, in these forms."""
-    names = (*known, *_COMMON, *(("as",) if len(offers) > 1 else ()))
+    """The dependency of a route in a session: its query parameters beside those of all such, its forms."""
+    return about(*known, *SESSION_QUERY, offers=offers)
+
+
+def about(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
+    """The dependency of a route outside of sessions: all its query parameters, its forms."""
+    names = (*known, *(("as",) if len(offers) > 1 else ()))
 
     async def call(request: Request) -> Call:
         return Call(request, names, offers)

@@ -28,7 +28,7 @@ PROBLEM = "application/problem+json"
 TYPE = "urn:curlgrad:problem:"
 RETRY_AFTER_S = 1
 MAX_DETAIL = 2000  # characters; what is longer repeats what the caller sent
-MAX_NAME = 100  # characters of a name that near ones are looked for
+MAX_NAME = 300  # characters of a name; a tensor's has at most 255
 
 log = logging.getLogger("curlgrad")
 
@@ -98,14 +98,14 @@ def problem(error: EngineError, *, path: str, request_id: str) -> dict[str, Any]
         "type": TYPE + error.code,
         "title": title,
         "status": status,
-        "detail": error.detail if len(error.detail) <= MAX_DETAIL else f"{error.detail[:MAX_DETAIL]}...",
+        "detail": _shortened(error.detail, MAX_DETAIL),
         "instance": quote(path),
         "code": error.code,
     }
     if error.op is not None and not error.op.startswith("_"):  # an op with an underscore is no one's call but ours
-        body["op"] = error.op
+        body["op"] = _shortened(error.op, MAX_NAME)
     if error.param is not None:
-        body["param"] = error.param
+        body["param"] = _shortened(error.param, MAX_NAME)
     if error.step is not None:
         body["step"] = error.step
     if error.round:
@@ -115,6 +115,10 @@ def problem(error: EngineError, *, path: str, request_id: str) -> dict[str, Any]
         body["hint"] = sentence
     body["request_id"] = request_id
     return body
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def respond(error: EngineError, scope: Scope) -> Response:

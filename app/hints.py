@@ -27,7 +27,6 @@ SENTENCES: Mapping[str, str] = {
     "methods": "it takes {methods}",
     "near-parameter": 'did you mean "{near}"?',
     "parameters": "its parameters are {params}",
-    "choose-document": "the documents are {names}",
     "near-field": 'did you mean "{near}"?',
     "fields": "the fields are {fields}",
     "choice": 'did you mean "{near}"?',
@@ -63,6 +62,11 @@ SENTENCES: Mapping[str, str] = {
         "the mean of {have} is no {have}; say in which dtype it is computed: {call} :: "
         'the mean of {have} is no {have}; say in which dtype it is computed: "dtype": "float32"'
     ),
+    "cast-index": (
+        "{param} must be whole numbers of the dtype int64, and is {have}: {call} makes a new tensor of them, "
+        "so use its id :: {param} must be whole numbers of the dtype int64 (JSON's 1, not 1.0), and is {have}"
+    ),
+    "bool-mask": 'comparisons (gt, eq, ...) make boolean tensors, and so does the operation to with "dtype": "bool"',
     "inplace-dtype": (
         "the result is {want} and cannot be kept in a tensor of {have}: use the operation without its underscore, "
         "or cast the tensor first: {call} :: the result is {want} and cannot be kept in a tensor of {have}: "
@@ -76,14 +80,16 @@ SENTENCES: Mapping[str, str] = {
         "move one of them first, with the operation to, and use the id of the new tensor"
     ),
     "device-here": "the devices here are {devices}",
+    "float-exponent": "make one of the two a floating-point number: 2.0 ** -1 is 0.5, and no integer is",
     "integer-zero-division": "integers have no infinity: divide floats, or make sure that no divisor is 0",
     # -------------------------------------------------------- shapes
     "broadcast": (
-        "two sizes of a dimension go together if they are equal or one of them is 1, counted from the last dimension; "
-        "{a} and {b} differ in dimension {dim}: unsqueeze, reshape or transpose one of them"
+        "counted from the last one, sizes must be equal or one of the two 1; {a} and {b} differ in dimension {dim}: "
+        "unsqueeze, reshape or transpose one of them"
     ),
     "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
     "dim-range": "the tensor has {ndim} dimensions, so dim goes from {low} to {high}; negative ones count from the end",
+    "index-range": "indices go from {low} to {high} here; the first that does not is {index}",
     "view-size": "the sizes of a shape multiply to the number of elements, here {total}; one of them may be -1",
     "use-reshape": 'the elements would have to be copied: use the operation reshape, with "shape": {shape}',
     "expand": "only a dimension of size 1 can be expanded; the operation repeat copies any",

@@ -12,7 +12,6 @@ from app.deps import House
 from app.routes import ops, programs, sessions, system, tensors
 from app.security import Guard
 from app.settings import Settings
-from app.wire.arguments import kinds_of
 from engine.service import Limits, Service
 
 TITLE = "curlgrad"
@@ -48,8 +47,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     application = FastAPI(
         title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    catalogue = service.catalogue()
-    application.state.house = House(service, catalogue, kinds_of(catalogue))
+    house = application.state.house = House(service)
     for routes in (
         ops,
         programs,
@@ -58,7 +56,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         system,
     ):  # what is asked most comes first: routes are tried in order
         application.router.routes.extend(routes.router.routes)
-    openapi.install(application, lambda: catalogue)
+    openapi.install(application, lambda: house.catalogue)
     pages.mount(application)
     errors.install(application)
     application.add_middleware(

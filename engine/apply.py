@@ -41,8 +41,8 @@ class Inputs:
                 items = v if v is not None else []
                 self.sizes += (len(items),)
                 if v is not None:
-                    self.specs[at] = [x.spec for x in items]
-                    self.values[at] = [x.array for x in items]
+                    self.specs[at] = [None if x is None else x.spec for x in items]
+                    self.values[at] = [None if x is None else x.array for x in items]
             elif type(v) is Tensor:
                 items = (v,)
                 self.specs[at] = v.spec
@@ -51,6 +51,9 @@ class Inputs:
                 self.tensors.append(None)
                 continue
             for t in items:
+                if t is None:
+                    self.tensors.append(None)
+                    continue
                 if t.view is not None:
                     refresh(t)
                 if t.requires_grad:
@@ -64,6 +67,11 @@ class Inputs:
                     backend = t.backend
                 elif t.backend is not backend:
                     raise device_mismatch(op, backend, t, self.tensors)
+        for at in op.states:
+            groups = args[at]
+            if groups is not None:
+                self.specs[at] = {name: [t.spec for t in group] for name, group in groups.items()}
+                self.values[at] = {name: [t.array for t in group] for name, group in groups.items()}
         if backend is None:
             backend = scalar_backend
         elif scalar_backend is not None and scalar_backend is not backend:
@@ -108,20 +116,19 @@ def primitive_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             op.guard(k, *values)
         if type(out) is Spec:
             ctx.admit(out.nbytes)
-        else:
+        elif out is not None:
             ctx.admit(sum(s.nbytes for s in out if s is not None))
         if op.mutates:
             _before_mutation(op, args, ctx)
         k.spec = out
         made = op.kernel(k, *values)  # type: ignore[misc]
         if op.mutates:
-            for t in _mutated(op, args):
-                t.storage.version += 1
+            _after_mutation(op, args, values, backend)
         if out is None:
             return None
         if op.dynamic:  # the meta gave an upper bound
             out = Spec(made.shape, out.dtype) if type(out) is Spec else [
-                s and Spec(m.shape, s.dtype) for m, s in zip(made, out, strict=True)
+                None if s is None else Spec(m.shape, s.dtype) for m, s in zip(made, out, strict=True)
             ]
         single = type(out) is Spec
         if single:
@@ -150,7 +157,7 @@ def _mutated(op: Op, args: tuple[Any, ...]) -> Iterator[Tensor]:
             for group in v.values():
                 yield from group
         elif v is not None:
-            yield from v
+            yield from (t for t in v if t is not None)
 
 
 def _before_mutation(op: Op, args: tuple[Any, ...], ctx: Context) -> None:
@@ -162,6 +169,22 @@ def _before_mutation(op: Op, args: tuple[Any, ...], ctx: Context) -> None:
             raise overlap_within()
         low, high = t.touched()
         ctx.undo.write(t.storage, low, high)
+
+
+def _after_mutation(op: Op, args: tuple[Any, ...], values: list[Any], backend: Backend) -> None:
+    """Bumps versions, and rounds what was written in float32 into tensors of a reduced dtype."""
+    for at in op.mutates:
+        v, made = args[at], values[at]
+        if type(v) is dict:
+            pairs = [pair for name, group in v.items() for pair in zip(group, made[name], strict=True)]
+        else:
+            pairs = [(v, made)] if type(v) is Tensor else list(zip(v or (), made or (), strict=True))
+        for t, array in pairs:
+            if t is None:
+                continue
+            if t.dtype.reduced:
+                t.array[...] = backend.cast(array, float32, t.dtype)
+            t.storage.version += 1
 
 
 def record(
@@ -239,13 +262,22 @@ def _output_names(op: Op, n: int) -> Sequence[str]:
 _FAST = frozenset((float32, float64))
 
 
+_STRUCTURAL = frozenset(("int", "dim", "dims", "ints", "shape", "bool", "choice", "dtype", "float"))
+
+
 def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
-    """A primitive with one tensor and one result: the general way, with nothing to sort out."""
+    """A primitive with one tensor and one result: the general way, with nothing to sort out.
+
+    A meta is a function of shapes, dtypes and parameters, so what it said is remembered.
+    """
     general = primitive_runner(op)
     kernel: Any = op.kernel
     guard = op.guard
     has_rule = op.vjp is not None
     after = len(op.params)
+    # 1, 1.0 and True are one key but may give three dtypes: calls that take plain numbers are not remembered.
+    memorable = all(p.form.rstrip("?") in _STRUCTURAL for p in op.params[1:])
+    memo: dict[Any, tuple[Spec, DType | None, bool]] = {}
 
     def run(args: tuple[Any, ...]) -> Any:
         t = args[0]
@@ -257,17 +289,28 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         backend = t.backend
         k = ctx.ks[backend]
         spec = t.spec
-        specs = [spec, *args[1:]]
-        out, compute = infer(op, k, specs)
-        values = [t.array, *args[1:]]
-        if spec.dtype.reduced or (compute is not None and compute is not spec.dtype):
-            prepare(op, k, values, specs, compute)
+        rest = args[1:]
+        key = (spec.shape, spec.dtype, ctx.default_dtype, rest)
+        try:
+            found = memo.get(key) if memorable else None
+        except TypeError:  # a list among the parameters
+            found = key = None
+        if found is None:
+            out, compute = infer(op, k, [spec, *rest])
+            plain = not (spec.dtype.reduced or (compute is not None and compute is not spec.dtype))
+            if memorable and key is not None:
+                if len(memo) > 4096:
+                    memo.clear()
+                memo[key] = (out, compute, plain)
+        else:
+            out, compute, plain = found
+        values = [t.array, *rest]
+        if not plain:
+            prepare(op, k, values, [spec, *rest], compute)
         if guard is not None:
             guard(k, *values)
         d = out.dtype
-        shape = out.shape
-        if out.nbytes > SMALL:
-            ctx.admit(out.nbytes)
+        ctx.admit(out.nbytes)
         k.spec = out
         made = kernel(k, *values)
         if (
@@ -275,7 +318,7 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             or made.dtype is not d.np
             or made.base is not None
             or d.reduced
-            or made.shape != shape
+            or made.shape != out.shape
             or not made.flags.c_contiguous
         ):
             made = finish(op, k, made, out, values)
@@ -290,7 +333,103 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
                     saved += ((after, -1, made, storage, 0),)
             ctx.seq = seq = ctx.seq + 1
             edge = t.edge if t.edge is not None else t
-            node = Node(op, tuple(specs), (edge,), saved, (out,), 1, (), compute, backend, seq)
+            if compute is spec.dtype:
+                compute = None
+            node = Node(op, (spec, *rest), (edge,), saved, (out,), 1, (), compute, backend, seq)
+            result.edge = (node, 0)
+            result.requires_grad = True
+        return result
+
+    return run
+
+
+def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
+    """A primitive with a few tensors and one result, where nothing is promoted, widened or moved between devices."""
+    general = primitive_runner(op)
+    kernel: Any = op.kernel
+    guard = op.guard
+    has_rule = op.vjp is not None
+    after = len(op.params)
+    places = tuple(at for at, _ in op.slots)
+    others = tuple(at for at in range(len(op.params)) if at not in places)
+    if not all(op.params[at].form.rstrip("?") in _STRUCTURAL for at in others):
+        return general
+    memo: dict[Any, Spec | None] = {}  # None: only the general way will do
+
+    def run(args: tuple[Any, ...]) -> Any:
+        ctx = HERE.ctx
+        key: list[Any] = [ctx.default_dtype]
+        values = list(args)
+        backend = None
+        mask = 0
+        bit = 1
+        for at in places:
+            t = args[at]
+            if type(t) is Tensor:
+                if t.view is not None:
+                    refresh(t)
+                if t.backend is not backend:
+                    if backend is not None:
+                        return general(args)
+                    backend = t.backend
+                if t.requires_grad:
+                    mask |= bit
+                spec = t.spec
+                key += (spec.shape, spec.dtype)
+                values[at] = t.array
+            elif t is not None:
+                return general(args)
+            else:
+                key.append(None)
+            bit <<= 1
+        if backend is None:
+            return general(args)
+        for at in others:
+            key.append(args[at])
+        k = ctx.ks[backend]
+        try:
+            out = memo.get(whole := tuple(key), op)
+        except TypeError:  # a list among the parameters
+            return general(args)
+        if out is op:
+            specs = [a.spec if type(a) is Tensor else a for a in args]
+            out, compute = infer(op, k, specs)
+            tensors = [s.dtype for s in specs if type(s) is Spec]
+            promoted = [specs[at].dtype for at in op.promote_at if specs[at] is not None]
+            if any(d.reduced for d in tensors) or any(d is not compute for d in promoted):
+                out = None
+            if len(memo) > 4096:
+                memo.clear()
+            memo[whole] = out
+        if out is None:
+            return general(args)
+        if guard is not None:
+            guard(k, *values)
+        ctx.admit(out.nbytes)
+        k.spec = out
+        made = kernel(k, *values)
+        if (
+            type(made) is not backend.ndarray
+            or made.dtype is not out.dtype.np
+            or made.base is not None
+            or made.shape != out.shape
+            or not made.flags.c_contiguous
+        ):
+            made = finish(op, k, made, out, values)
+        storage = Storage(made, backend, ctx.ledger)
+        result = Tensor(made, out, storage, backend)
+        if mask and has_rule and ctx.grad_enabled and out.dtype.category >= FLOAT:
+            edges = tuple([edge_of(t) if type(t := args[at]) is Tensor else None for at in places])
+            saved: tuple[Any, ...] = ()
+            for at in (op.plans.get(mask) or op.plan(mask, ()))[1]:
+                if at < after:
+                    t = args[at]
+                    if type(t) is Tensor:
+                        saved += ((at, -1, t.array, t.storage, t.storage.version),)
+                else:
+                    saved += ((at, -1, made, storage, 0),)
+            specs_ = tuple([a.spec if type(a) is Tensor else a for a in args])
+            node = Node(op, specs_, edges, saved, (out,), mask, (), None, backend, ctx.next_seq())
             result.edge = (node, 0)
             result.requires_grad = True
         return result

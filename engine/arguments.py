@@ -111,7 +111,7 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
         if found is None:
             return None
         getters.append(found[1])
-    return False, lambda scope: [g and g(scope) for g in getters]
+    return False, lambda scope: [None if g is None else g(scope) for g in getters]
 
 
 def _read_int(op: Op, p: ParamSpec, value: Any) -> Read:

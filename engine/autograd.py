@@ -196,19 +196,22 @@ def _flatten(node: Node, grads: Any) -> Sequence[Any]:
     return flat
 
 
-def _fit_array(g: Array, spec: Spec, backend: Backend) -> Array:
+def _fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
     """A gradient as its input is: summed over what was broadcast, real where it is real, in its storage dtype."""
-    shape = spec.shape
-    if g.shape != shape:
-        g = sum_to(g, shape)
     d = spec.dtype
+    if type(g) is not backend.ndarray:
+        g = backend.xp.asarray(g)
+    if d.reduced and node.op.moves and g.dtype == d.np and g.shape == spec.shape:
+        return g  # moved as it is
+    if g.shape != spec.shape:
+        g = sum_to(g, spec.shape)
     if d.reduced:
-        return backend.cast(g, from_numpy(g.dtype) or float32, d)
-    if g.dtype != d.np:
+        g = backend.cast(g, from_numpy(g.dtype) or float32, d)
+    elif g.dtype != d.np:
         if g.dtype.kind == "c" and not d.is_complex:
             g = g.real
         g = g.astype(d.np)
-    return g
+    return g if type(g) is backend.ndarray else backend.xp.asarray(g)
 
 
 def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
@@ -236,8 +239,42 @@ def _fit_tensor(g: Tensor, spec: Spec) -> Tensor:
     return _as(g, spec.dtype)
 
 
+def rule_on_arrays(node: Node, g: Any, k: K) -> tuple[list[Any], Sequence[Any]]:
+    """Runs a node's rule: the values it was given, and one gradient per flattened input."""
+    op = node.op
+    if node.compute is None and not node.sizes and len(node.outs) == 1 and not node.outs[0].dtype.reduced:
+        # The common case, written out: nothing was promoted, widened or gathered from a list.
+        rows = node.saved
+        if rows is FREED:
+            raise freed()
+        values = [*node.args, node.outs[0]]
+        for at, _, array, storage, version in rows:
+            if storage is not None and storage.version != version:
+                raise _changed(node, at, array, storage, version)
+            d = values[at].dtype
+            values[at] = k.backend.widen(array, d) if d.reduced and not op.moves else array
+        grads = op.vjp(k.raw, tuple.__new__(op.saved_type, values), g, op.plans[node.mask][0])  # type: ignore[misc]
+        return values, grads if type(grads) is tuple else (grads,)
+    saved, values = _saved_arrays(node, k)
+    if not op.moves:
+        if len(node.outs) == 1:
+            g = k.backend.widen(g, node.outs[0].dtype)
+        else:
+            g = [
+                x if x is None or not s.dtype.reduced else k.backend.widen(x, s.dtype)
+                for x, s in zip(g, node.outs, strict=True)
+            ]
+    grads = op.vjp(k.raw, saved, g, op.plan(node.mask, node.sizes)[0])  # type: ignore[misc]
+    return values, _flatten(node, grads)
+
+
 class _Backward:
     """One backward pass."""
+
+    # Set by `restrict`, where only some gradients are wanted.
+    needed: set[Node] | None = None
+    captures: dict[tuple[Node, int], Any]
+    wanted_leaves: set[Tensor] | None = None
 
     def __init__(self, ctx: Context, create_graph: bool, retain_graph: bool) -> None:
         self.ctx = ctx
@@ -246,9 +283,6 @@ class _Backward:
         self.heap: list[tuple[int, Node]] = []
         self.buffers: dict[Node, Any] = {}
         self.leaves: dict[Tensor, tuple[Any, bool]] = {}
-        self.needed: set[Node] | None = None
-        self.captures: dict[tuple[Node, int], Any] = {}
-        self.wanted_leaves: set[Tensor] | None = None
 
     def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
         """Adds a gradient, which fits, to what an edge has received."""
@@ -289,91 +323,71 @@ class _Backward:
         return made if type(made) is type(a) else np.asarray(made)
 
     def run(self) -> None:
-        heap, buffers, needed = self.heap, self.buffers, self.needed
-        captures = self.captures
-        ctx = self.ctx
-        undo = ctx.undo
+        """Takes ready nodes, highest number first, and sends what their rules give along their edges."""
+        heap, buffers, leaves = self.heap, self.buffers, self.leaves
+        needed, wanted = self.needed, self.wanted_leaves
+        captures = self.captures if needed is not None else {}
+        ks = self.ctx.ks
+        undo = self.ctx.undo
         while heap:
             node = heappop(heap)[1]
             g = buffers.pop(node)
-            single = len(node.outs) == 1
-            if captures:
+            if needed is not None:
                 for i in range(len(node.outs)):
                     if (node, i) in captures:
-                        captures[node, i] = g if single else g[i]
-            if needed is not None and node not in needed:
-                continue
+                        captures[node, i] = g if len(node.outs) == 1 else g[i]
+                if node not in needed:
+                    continue
             if self.recorded:
-                self.step_recorded(node, g, single)
+                self.step_recorded(node, g)
             else:
-                self.step(node, g, single)
-            if not self.retain and node.saved:
-                if node.saved is not FREED:
-                    if node.seq < undo.start_seq:
-                        undo.node(node, "saved")
-                    node.saved = FREED
+                backend = node.backend
+                ndarray = backend.ndarray
+                values, grads = rule_on_arrays(node, g, ks[backend])
+                # This loop runs once per input of every node, so `send` is written out for the common cases.
+                for edge, gi in zip(node.edges, grads):  # noqa: B905  # strict costs, and a law checks the lengths
+                    if edge is None or gi is None or gi is False:
+                        continue
+                    if type(edge) is tuple:
+                        target, i = edge
+                        spec = target.outs[i]
+                        made = gi
+                        if type(gi) is not ndarray or gi.shape != spec.shape or gi.dtype is not spec.dtype.np:
+                            made = _fit_array(gi, spec, target.backend, node)
+                        elif spec.dtype.reduced and not node.op.moves:
+                            made = _fit_array(gi, spec, target.backend, node)
+                        if len(target.outs) == 1 and target not in buffers:
+                            buffers[target] = made
+                            heappush(heap, (-target.seq, target))
+                        else:
+                            self.send(edge, made)
+                    elif wanted is None or edge in wanted:
+                        spec = edge.spec
+                        made = gi
+                        if type(gi) is not ndarray or gi.shape != spec.shape or gi.dtype is not spec.dtype.np:
+                            made = _fit_array(gi, spec, edge.backend, node)
+                        elif spec.dtype.reduced and not node.op.moves:
+                            made = _fit_array(gi, spec, edge.backend, node)
+                        if edge in leaves:
+                            self.send(edge, made)
+                        else:
+                            # What anything else can see, or is not plain memory, is copied when it becomes .grad.
+                            own = (
+                                made.base is None
+                                and made is not g
+                                and sum(made is other for other in grads) <= 1
+                                and edge.backend.is_fresh(made, [g, *values])
+                            )
+                            leaves[edge] = (made, own)
+            if not self.retain and node.saved and node.saved is not FREED:
+                if node.seq < undo.start_seq:
+                    undo.node(node, "saved")
+                node.saved = FREED
 
-    def step(self, node: Node, g: Any, single: bool) -> None:
-        op = node.op
-        backend = node.backend
-        ctx = self.ctx
-        k = ctx.ks[backend]
-        if single and node.compute is None and not node.sizes and not node.outs[0].dtype.reduced:
-            # The common case, written out: nothing was promoted, widened or gathered from a list.
-            if node.saved is FREED:
-                raise freed()
-            values = [*node.args, node.outs[0]]
-            for at, _, array, storage, version in node.saved:
-                if storage is not None and storage.version != version:
-                    raise _changed(node, at, array, storage, version)
-                d = values[at].dtype
-                values[at] = backend.widen(array, d) if d.reduced and not op.moves else array
-            saved = tuple.__new__(op.saved_type, values)
-        else:
-            saved, values = _saved_arrays(node, k)
-            if single:
-                spec = node.outs[0]
-                if spec.dtype.reduced and not op.moves:
-                    g = backend.widen(g, spec.dtype)
-            elif not op.moves:
-                g = [
-                    x if x is None or not s.dtype.reduced else backend.widen(x, s.dtype)
-                    for x, s in zip(g, node.outs, strict=True)
-                ]
-        need = (op.plans[node.mask] if not node.sizes else op.plan(node.mask, node.sizes))[0]
-        grads = op.vjp(k.raw, saved, g, need)  # type: ignore[misc]
-        if type(grads) is not tuple or node.sizes:
-            grads = _flatten(node, grads)
-        previous = None
-        ndarray = backend.ndarray
-        for edge, gi in zip(node.edges, grads, strict=True):
-            if edge is None or gi is None or gi is False:
-                continue
-            if type(edge) is tuple:
-                target = edge[0].outs[edge[1]]
-                where = edge[0].backend
-            else:
-                target = edge.spec
-                where = edge.backend
-            if type(gi) is not ndarray and where is backend:
-                gi = k.xp.asarray(gi)
-            if gi.shape != target.shape or gi.dtype is not target.dtype.np or target.dtype.reduced:
-                if not (op.moves and target.dtype.reduced and gi.dtype == target.dtype.np and gi.shape == target.shape):
-                    gi = _fit_array(gi, target, where)
-                if type(gi) is not where.ndarray:
-                    gi = where.xp.asarray(gi)
-            if type(edge) is tuple:
-                self.send(edge, gi)
-            else:
-                # A gradient that anything else can see, or that is not plain memory, is copied when it becomes .grad.
-                own = gi is not g and gi is not previous and gi.base is None and not any(gi is v for v in values)
-                self.send(edge, gi, own)
-            previous = gi
-
-    def step_recorded(self, node: Node, g: Any, single: bool) -> None:
+    def step_recorded(self, node: Node, g: Any) -> None:
         op = node.op
         saved = _saved_tensors(node)
-        if single:
+        if len(node.outs) == 1:
             if node.outs[0].dtype.reduced and not op.moves:
                 g = _as(g, float32)
         elif not op.moves:
@@ -429,11 +443,21 @@ def _check_scalar(output: Tensor) -> None:
         )
 
 
+_ones: dict[tuple[Backend, DType], Array] = {}
+
+
 def _seed_of_ones(output: Tensor) -> Array:
-    _check_scalar(output)
-    d = output.spec.dtype
-    ones = output.backend.xp.ones(output.spec.shape, d.compute.np)
-    return ones if d.compute is d else output.backend.cast(ones, d.compute, d)
+    """1 in the output's shape and storage dtype; the 0-d one is shared, so nobody may write into it."""
+    spec = output.spec
+    found = None if spec.shape else _ones.get((output.backend, spec.dtype))
+    if found is None:
+        _check_scalar(output)
+        d = spec.dtype
+        ones = output.backend.xp.ones(spec.shape, d.compute.np)
+        found = ones if d.compute is d else output.backend.cast(ones, d.compute, d)
+        if not spec.shape:
+            _ones[output.backend, d] = found
+    return found
 
 
 def seed_gradient(output: Tensor, gradient: Tensor | None, index: int) -> Tensor:
@@ -594,7 +618,7 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
             out = reference(REC, *values[:n])
             seed = g if F.recording else fresh(g.copy(), out.spec, out.backend, ctx.ledger)
             found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
-        by_name = dict(zip(names, found if F.recording else [x and x.array for x in found], strict=True))
+        by_name = dict(zip(names, found if F.recording else [None if x is None else x.array for x in found], strict=True))
         return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))
 
     return rule

@@ -7,7 +7,7 @@ methods below, which hide what NumPy and CuPy do differently.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,9 +56,9 @@ class Backend:
             return array
         return array.transpose(sorted(range(array.ndim), key=lambda i: -array.strides[i]))
 
-    def is_owned(self, array: Array) -> bool:
-        """Whether nothing else can see this array's memory: it came fresh out of a kernel."""
-        return array.base is None
+    def is_fresh(self, array: Array, others: Iterable[Any]) -> bool:
+        """Whether nobody else can see this array's memory: not a view, and none of `others`."""
+        return array.base is None and not any(array is x for x in others)
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         """The values in host memory; no copy where they are there already."""
@@ -114,7 +114,7 @@ class Backend:
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """target[index] += values, duplicates adding up."""
-        np.add.at(target, index, values)
+        self.xp.add.at(target, index, values)
 
     def synchronize(self) -> None:
         """Waits for the device. The CPU is never behind."""
@@ -123,14 +123,20 @@ class Backend:
 class ModuleBackend(Backend):
     """A device behind a CuPy-like module: CuPy itself, or the strict stand-in of tests and practice."""
 
-    def __init__(self, name: str, xp: Any, sp: Any, *, simulated: bool, scatter_add: Any) -> None:
+    def __init__(self, name: str, xp: Any, sp: Any, *, simulated: bool) -> None:
         super().__init__(name)
         self.xp, self.sp, self.simulated = xp, sp, simulated
         self.ndarray = xp.ndarray
-        self._scatter_add = scatter_add
 
     def view(self, flat: Array, d: np.dtype[Any], shape: Sequence[int], offset: int, strides: Sequence[int]) -> Array:
         return self.xp.ndarray(shape, d, flat.data + offset, strides)
+
+    def is_fresh(self, array: Array, others: Iterable[Any]) -> bool:
+        # A view made from a pointer has no base here, but it shares the allocation.
+        if array.base is not None:
+            return False
+        memory = array.data.mem
+        return not any(isinstance(x, self.ndarray) and x.data.mem is memory for x in others)
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return array.get()  # type: ignore[no-any-return]
@@ -139,7 +145,17 @@ class ModuleBackend(Backend):
         return self.xp.asarray(array)
 
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
-        self._scatter_add(target, index, values)
+        """`add.at` there knows no complex numbers and no small integers: these go by parts, or through int64."""
+        kind, size = target.dtype.kind, target.dtype.itemsize
+        if kind == "c":
+            self.xp.add.at(target.real, index, values.real)
+            self.xp.add.at(target.imag, index, values.imag)
+        elif kind in "biu" and size < 4:
+            wide = target.astype(np.int64)
+            self.xp.add.at(wide, index, values.astype(np.int64) if hasattr(values, "astype") else values)
+            target[...] = wide.astype(target.dtype)
+        else:
+            self.xp.add.at(target, index, values)
 
 
 def tune_allocator() -> None:
@@ -169,7 +185,7 @@ def simulated_cuda(name: str = "cuda:0") -> Backend:
     """The strict CuPy stand-in as a device: what tests run CUDA code on."""
     from engine import simulated
 
-    backend = ModuleBackend(name, simulated.xp, simulated.sp, simulated=True, scatter_add=simulated.scatter_add)
+    backend = ModuleBackend(name, simulated.xp, simulated.sp, simulated=True)
     _BACKENDS[name] = backend
     return backend
 

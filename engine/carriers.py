@@ -14,7 +14,7 @@ from engine.backend import Array, Backend
 from engine.dtypes import BOOL, FLOAT, INT, DType, cast_scalar, float32, from_numpy, result_type, scalar_dtype
 from engine.errors import Bug, DtypeMismatch
 from engine.op import COMPOSITE, LIST, REGISTRY, VIEW, Op, Spec
-from engine.shapes import Shape, broadcast_two
+from engine.shapes import Shape, broadcast_two, is_dense
 
 NUMBERS = frozenset((bool, int, float, complex))
 
@@ -144,9 +144,15 @@ def prepare(op: Op, k: K, values: list[Any], specs: Any, compute: DType | None) 
             s = specs[at]
             if form == LIST:
                 if s is not None and (compute is None or at not in op.promote_at):
-                    values[at] = [backend.widen(x, y.dtype) for x, y in zip(values[at], s, strict=True)]
+                    values[at] = [x if y is None else backend.widen(x, y.dtype) for x, y in zip(values[at], s, strict=True)]
             elif type(s) is Spec and s.dtype.reduced and (compute is None or at not in op.promote_at):
                 values[at] = backend.widen(values[at], s.dtype)
+        for at in op.states:
+            if specs[at] is not None:
+                values[at] = {
+                    name: [backend.widen(x, y.dtype) for x, y in zip(values[at][name], group, strict=True)]
+                    for name, group in specs[at].items()
+                }
 
 
 def to_compute(backend: Backend, array: Array, source: DType, compute: DType, wide: DType) -> Array:
@@ -174,27 +180,27 @@ def finish(op: Op, k: K, made: Any, spec: Spec, inputs: list[Any]) -> Array:
             made = backend.cast(made, source, d)
         if type(made) is not backend.ndarray:
             made = k.xp.asarray(made)
-    if made.base is not None or not made.flags.c_contiguous:
-        made = owned(made, inputs)
+    if made.base is not None or not made.flags.c_contiguous or backend.kind != "cpu":
+        made = owned(made, inputs, backend)
     if made.shape != spec.shape:
         raise Bug(f"kernel of {op.name} gave shape {made.shape}, its meta says {spec.shape}", op=op.name)
     return made
 
 
-def owned(made: Array, inputs: list[Any]) -> Array:
+def owned(made: Array, inputs: list[Any], backend: Backend) -> Array:
     """A kernel's result, copied where it is a view of an input or is not dense."""
     base = made.base
     if base is None:
-        strides = made.strides
-        step = made.itemsize
-        for s, n in sorted(zip(strides, made.shape, strict=True)):
-            if n > 1:
-                if s != step:
-                    return made.copy()
-                step *= n
-        return made
-    if not made.flags.c_contiguous or base.nbytes != made.nbytes or any(base is x or base is _root(x) for x in inputs):
+        flat = [y for x in inputs for y in (x if type(x) is list else (x,))]
+        if not backend.is_fresh(made, flat):
+            return made.copy()
+        return made if is_dense(made.shape, tuple([s // made.itemsize for s in made.strides])) else made.copy()
+    if not made.flags.c_contiguous or base.nbytes != made.nbytes:
         return made.copy()
+    for x in inputs:
+        for y in x if type(x) is list else (x,):
+            if base is y or base is _root(y):
+                return made.copy()
     return made
 
 

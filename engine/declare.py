@@ -101,8 +101,8 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
     if origin is Literal:
         return "choice", False, tuple(get_args(annotation))
     if origin is list:
-        inner = _parse(get_args(annotation)[0])[0]
-        return {"tensor": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner], False, ()
+        inner = _parse(get_args(annotation)[0])[0]  # an optional tensor in a list may be null
+        return {"tensor": "tensors", "tensor?": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner], False, ()
     if annotation in (int, float, bool, str):
         return annotation.__name__, False, ()
     if origin is Union or type(annotation).__name__ == "UnionType":
@@ -200,6 +200,7 @@ def _declare(
         if p.form.split("|")[0].rstrip("?") in ("tensor", "tensors")
     )
     op.has_lists = any(form == LIST for _, form in op.slots)
+    op.states = tuple(i for i, p in enumerate(op.params) if p.form.startswith("state"))
     op.outputs = tuple(outputs)
     op.fields = tuple(outputs) if fields else None
     op.returns = returns or ("object of Tensors" if fields else "Tensor" if len(outputs) == 1 else "list of Tensors")

@@ -105,6 +105,7 @@ class Op:
         self.required = sum(1 for p in params if p.required)
         self.slots: tuple[tuple[int, str], ...] = ()  # (position, ONE or LIST) of tensor parameters
         self.has_lists = False
+        self.states: tuple[int, ...] = ()  # positions of objects of lists of tensors
         self.family = ""
         self.doc = ""
         self.outputs: tuple[str, ...] = ("result",)  # names of the outputs, for `save` and for fields

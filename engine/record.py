@@ -11,6 +11,7 @@ from engine.apply import (
     device_mismatch,
     primitive_runner,
     record,
+    several_runner,
     single_runner,
     unary_runner,
 )
@@ -214,15 +215,12 @@ def runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
                 return unary_runner(op)
             if [at for at, _ in op.slots] == [0, 1] and op.promote_at == (0, 1):
                 return binary_runner(op)
-        if (
-            op.slots == ((0, ONE),)
-            and op.outputs == ("result",)
-            and not op.mutates
-            and not op.dynamic
-            and "device" not in op.positions
-            and "requires_grad" not in op.positions
-        ):
-            return single_runner(op)
+        plain = op.outputs == ("result",) and not (op.mutates or op.dynamic or op.has_lists or op.states or op.random)
+        if plain and not {"device", "requires_grad"} & set(op.positions):
+            if op.slots == ((0, ONE),):
+                return single_runner(op)
+            if len(op.slots) > 1:
+                return several_runner(op)
         return primitive_runner(op)
     makers = {VIEW: view_runner, COMPOSITE: composite_runner, INPLACE: inplace_runner}
     return makers.get(op.kind, special_runner)(op)

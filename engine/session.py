@@ -82,7 +82,8 @@ class Session:
     # ------------------------------------------------ names
 
     def find(self, reference: str) -> Tensor | None:
-        return self.tensors.get(reference) or self.names.get(reference)
+        t = self.tensors.get(reference)
+        return self.names.get(reference) if t is None else t
 
     def references(self) -> list[str]:
         return [*self.names, *(t.id or "" for t in self.tensors.values() if t.name is None)]
@@ -319,9 +320,14 @@ class Session:
         handler = _QUERIES.get(q["do"])
         if handler is None:
             raise Invalid(f"there is no query {q['do']!r}", code="unknown-query")
-        self.ctx.undo = Undo(self.ctx.seq + 1)
-        with active(self.ctx), grad_mode(False):
-            return handler(self, q, values)
+        ctx = self.ctx
+        undo, seq = ctx.undo, ctx.seq  # a program of this session may be between two of its steps
+        ctx.undo = Undo(seq + 1)
+        try:
+            with active(ctx), grad_mode(False):
+                return handler(self, q, values)
+        finally:
+            ctx.undo, ctx.seq = undo, seq
 
     def _found(self, q: Mapping[str, Any]) -> Tensor:
         reference = q["ref"]

@@ -1,11 +1,11 @@
 """The OpenAPI documents: made from the catalogue of operations, on first use, and kept as bytes.
 
-    components.py   schemas that operations and routes share
-    replies.py      parameters, headers and problems that calls have in common
-    core.py         the fixed routes
-    operations.py   from the catalogue's entries to paths
-    documents.py    the whole document, one per family, and the index of them
-    served.py       bytes with ETag and gzip
+components.py   schemas that operations and routes share
+replies.py      parameters, headers and problems that calls have in common
+core.py         the fixed routes
+operations.py   from the catalogue's entries to paths
+documents.py    the whole document, one per family, and the index of them
+served.py       bytes with ETag and gzip
 """
 
 from __future__ import annotations

@@ -16,10 +16,12 @@ _NOT_FINITE = {"type": "string", "enum": ["NaN", "Infinity", "-Infinity"]}
 
 
 def ref(name: str) -> Json:
+    """A reference to the schema of that name."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def nullable(schema: Json) -> Json:
+    """What the schema admits, or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
@@ -32,10 +34,12 @@ def closed(properties: Json, required: tuple[str, ...] = (), **rest: Any) -> Jso
 
 
 def map_of(schema: Json, **rest: Any) -> Json:
+    """An object whose fields have any names and values of this schema."""
     return {"type": "object", "additionalProperties": schema, **rest}
 
 
 def list_of(schema: Json, **rest: Any) -> Json:
+    """An array of items of this schema."""
     return {"type": "array", "items": schema, **rest}
 
 
@@ -53,9 +57,9 @@ _ARGUMENTS: Json = {
             closed({"float": {"type": "number"}}, ("float",), title="Float"),
             closed({"re": {"type": "number"}, "im": {"type": "number"}}, ("re", "im"), title="Complex"),
         ],
-        "description": "A number. `1` is an int and `1.0` a float, which decides dtypes as in PyTorch; where a language cannot write "
-        '`1.0`, `{"float": 1}` is the float. `{"re": 1.5, "im": 2.5}` is complex; `"NaN"`, `"Infinity"` and `"-Infinity"` '
-        "are what JSON lacks.",
+        "description": "A number. `1` is an int and `1.0` a float, which decides dtypes as in PyTorch; where a "
+        'language cannot write `1.0`, `{"float": 1}` is the float. `{"re": 1.5, "im": 2.5}` is complex; `"NaN"`, '
+        '`"Infinity"` and `"-Infinity"` are what JSON lacks.',
     },
     "FloatArg": {
         "anyOf": [{"type": "number"}, _NOT_FINITE, closed({"float": {"type": "number"}}, ("float",), title="Float")],
@@ -74,8 +78,8 @@ _ARGUMENTS: Json = {
                 ref("NestedList"),
             ]
         },
-        description="Values as nested lists, all of one length at each depth. Integers become int64, floats the session's default "
-        "float dtype, booleans bool. Integers past 53 bits may be strings.",
+        description="Values as nested lists, all of one length at each depth. Integers become int64, floats the "
+        "session's default float dtype, booleans bool. Integers past 53 bits may be strings.",
         examples=[[[1, 2], [3, 4]]],
     ),
     "TensorData": closed(
@@ -92,12 +96,13 @@ _ARGUMENTS: Json = {
     ),
     "TensorArg": {
         "anyOf": [ref("TensorRef"), ref("ScalarArg"), ref("NestedList"), ref("TensorData")],
-        "description": "A tensor: the id or name of one, a number or bool, nested lists, or an object with `data` and its dtype.",
+        "description": "A tensor: the id or name of one, a number or bool, nested lists, or an object with `data`.",
         "examples": ["t1", [[1, 2], [3, 4]], {"data": [1, 2], "dtype": "float32"}],
     },
     "TensorListArg": list_of(ref("TensorArg"), description="A list of tensors, each given as a tensor argument is."),
     "StateArg": map_of(
-        list_of(ref("TensorArg")), description="An optimizer's state: lists of tensors by name, made by `optim.adam_state` and the like."
+        list_of(ref("TensorArg")),
+        description="An optimizer's state: lists of tensors by name, made by `optim.adam_state` and the like.",
     ),
     "DTypeArg": {"type": "string", "enum": list(DTYPES), "description": "The type of a tensor's elements."},
     "DeviceArg": {
@@ -106,29 +111,36 @@ _ARGUMENTS: Json = {
         "description": "Where a tensor lives. A device that the server lacks is an error, never a fallback.",
         "examples": ["cpu"],
     },
-    "ShapeArg": list_of({"type": "integer", "minimum": 0}, description="The size of each dimension.", examples=[[2, 3]]),
+    "ShapeArg": list_of(
+        {"type": "integer", "minimum": 0}, description="The size of each dimension.", examples=[[2, 3]]
+    ),
     "IndexItem": {
         "anyOf": [
             {"type": "integer"},
             {"type": "boolean"},
             {"type": "null"},
-            {"type": "string", "description": 'A slice (`"1:"`, `"::2"`), `"..."`, or the id or name of an index tensor.'},
+            {
+                "type": "string",
+                "description": 'A slice (`"1:"`, `"::2"`), `"..."`, or the id or name of an index tensor.',
+            },
             ref("NestedList"),
             ref("TensorData"),
         ]
     },
     "IndexArg": {
         "anyOf": [list_of(ref("IndexItem")), ref("IndexItem")],
-        "description": 'A NumPy-style index: a list of integers, slices as strings (`"1:"`), `"..."`, null, tensor references or nested '
-        "lists; anything but a list is a list of one.",
+        "description": 'A NumPy-style index: a list of integers, slices as strings (`"1:"`), `"..."`, null, tensor '
+        "references or nested lists; anything but a list is a list of one.",
         "examples": [["0:10", -1]],
     },
     "OutName": {
         "type": "string",
         "pattern": _NAME,
-        "description": "A name for the result, usable wherever an id is. A name in use is bound anew, as `x = x.float()` does.",
+        "description": "A name, usable wherever an id is. One that is in use is bound anew, as `x = x.float()` does.",
     },
-    "OutNames": list_of(nullable(ref("OutName")), description="Names for several results, in their order; null leaves one without."),
+    "OutNames": list_of(
+        nullable(ref("OutName")), description="Names for several results, in their order; null leaves one without."
+    ),
     "Keep": {"type": "boolean", "default": True, "description": "`false` keeps nothing on the server."},
     "NoGrad": {"type": "boolean", "default": False, "description": "`true` records no tape."},
 }
@@ -143,7 +155,11 @@ _TENSOR_FIELDS: Json = {
     "nbytes": {"type": "integer", "minimum": 0, "description": "How many bytes they take."},
     "requires_grad": {"type": "boolean"},
     "is_leaf": {"type": "boolean"},
-    "grad_fn": {"type": ["string", "null"], "description": "What made it, where a tape was recorded.", "examples": ["MulBackward0"]},
+    "grad_fn": {
+        "type": ["string", "null"],
+        "description": "What made it, where a tape was recorded.",
+        "examples": ["MulBackward0"],
+    },
     "version": {"type": "integer", "minimum": 0, "description": "How often it was changed in place."},
     "etag": {"type": ["string", "null"], "description": "Opaque; changes with value, gradient, name and flag."},
     "values": {
@@ -183,7 +199,11 @@ _ANSWERS: Json = {
         "description": "A number for a 0-d tensor, else nested lists; a complex number is the pair `[re, im]`.",
     },
     # A gradient has no id and no gradient: it is reached through its tensor.
-    "GradObject": {"type": "object", "properties": _TENSOR_FIELDS, "description": "A gradient: a tensor object without id and gradient."},
+    "GradObject": {
+        "type": "object",
+        "properties": _TENSOR_FIELDS,
+        "description": "A gradient: a tensor object without id and gradient.",
+    },
     "TensorObject": {
         "type": "object",
         "properties": {**_TENSOR_FIELDS, "grad": nullable(ref("GradObject"))},
@@ -198,11 +218,13 @@ _ANSWERS: Json = {
             map_of(ref("Result")),
             {"type": ["number", "boolean", "string", "null"]},
         ],
-        "description": "A tensor, a list of results, an object of results by PyTorch's field names, a plain JSON value for operations "
-        "that return a Python value, or null for those that return nothing.",
+        "description": "A tensor, a list of results, an object of results by PyTorch's field names, a plain JSON value "
+        "for operations that return a Python value, or null for those that return nothing.",
     },
     "OpResult": closed(
-        {"op": _OP, "result": ref("Result"), "peak_bytes": _PEAK}, ("op", "result"), description="What an operation answers."
+        {"op": _OP, "result": ref("Result"), "peak_bytes": _PEAK},
+        ("op", "result"),
+        description="What an operation answers.",
     ),
     "TensorResult": closed(
         {"op": _OP, "result": ref("TensorObject"), "peak_bytes": _PEAK},
@@ -218,7 +240,9 @@ _ANSWERS: Json = {
         {"tensors": list_of(ref("TensorObject")), "cursor": _CURSOR},
         ("tensors",),
     ),
-    "Gradients": closed({"grads": map_of(ref("TensorObject"))}, ("grads",), description="The accumulated gradient of each leaf."),
+    "Gradients": closed(
+        {"grads": map_of(ref("TensorObject"))}, ("grads",), description="The accumulated gradient of each leaf."
+    ),
     "Graph": {
         "type": "object",
         "description": "The tape behind a tensor.",
@@ -281,8 +305,16 @@ _ANSWERS: Json = {
             "code": {"type": "string", "description": "A word that stays the same for the same kind of problem."},
             "op": {"type": ["string", "null"]},
             "param": {"type": ["string", "null"]},
-            "step": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "The path to the step that failed."},
-            "round": {"type": ["array", "null"], "items": {"type": "integer"}, "description": "The rounds around that step."},
+            "step": {
+                "type": ["array", "null"],
+                "items": {"type": "integer"},
+                "description": "The path to the step that failed.",
+            },
+            "round": {
+                "type": ["array", "null"],
+                "items": {"type": "integer"},
+                "description": "The rounds around that step.",
+            },
             "hint": {"type": ["string", "null"], "description": "What to do, with the call that does it."},
             "request_id": {"type": "string"},
         },
@@ -389,8 +421,8 @@ _PROGRAMS: Json = {
     "Form": {
         "type": "object",
         "additionalProperties": True,
-        "description": "The JSON body's fields as form fields, each read as JSON if it is JSON and else as a string; a body that starts "
-        "with `{` is read as JSON.",
+        "description": "The JSON body's fields as form fields, each read as JSON if it is JSON and else as a string; a "
+        "body that starts with `{` is read as JSON.",
     },
 }
 

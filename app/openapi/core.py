@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.openapi.components import DTYPES, Json, ref
+from app.openapi.components import Json, ref
 from app.openapi.replies import ASKS, CHANGES, READS, answer, json_of, parameters, problems
 
 TAGS: dict[str, str] = {
@@ -66,13 +66,18 @@ def _sessions() -> Json:
                 "sessions",
                 "create_session",
                 "Make a session",
-                {"201": answer("The new session.", json_of(ref("SessionObject")), Location="Location"), **problems(CHANGES)},
+                {
+                    "201": answer("The new session.", json_of(ref("SessionObject")), Location="Location"),
+                    **problems(CHANGES),
+                },
                 body=_body(ref("SessionSettings"), {"name": "lesson-1", "seed": 1234}),
                 required=False,
             ),
         },
         "/v1/sessions/{id}": {
-            "get": _call("sessions", "read_session", "Read a session", {"200": one, **problems(READS)}, parameters=named),
+            "get": _call(
+                "sessions", "read_session", "Read a session", {"200": one, **problems(READS)}, parameters=named
+            ),
             "patch": _call(
                 "sessions",
                 "change_session",
@@ -116,7 +121,9 @@ def _tensors() -> Json:
                 },
                 parameters=[
                     *parameters(*_WHERE, "Limit", "Cursor"),
-                    _query("names", {"type": "string"}, "Names or ids, with commas: those tensors as one safetensors file."),
+                    _query(
+                        "names", {"type": "string"}, "Names or ids, with commas: those tensors as one safetensors file."
+                    ),
                     _query("as", {"type": "string", "enum": ["json", "safetensors"]}, "The form, as `Accept` says it."),
                 ],
             ),
@@ -133,11 +140,14 @@ def _tensors() -> Json:
                     ),
                     **problems(CHANGES),
                 },
-                description="Values as JSON, or a binary file as it is: npy, safetensors (each key becomes a name) or raw little-endian "
-                "bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
+                description="Values as JSON, or a binary file as it is: npy, safetensors (each key becomes a name) or "
+                "raw little-endian bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
                 parameters=[*parameters(*_WHERE, *_HOW, "FreeName"), *options],
                 body={
-                    **_body(ref("TensorUpload"), {"data": [[1, 2], [3, 4]], "dtype": "float32", "requires_grad": True, "name": "x"}),
+                    **_body(
+                        ref("TensorUpload"),
+                        {"data": [[1, 2], [3, 4]], "dtype": "float32", "requires_grad": True, "name": "x"},
+                    ),
                     "application/x-npy": _BINARY,
                     "application/x-safetensors": _BINARY,
                     "application/octet-stream": _BINARY,
@@ -169,7 +179,11 @@ def _tensor() -> Json:
     read = [
         *parameters(*_ONE, *_HOW, "Cached"),
         _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part."),
-        _query("as", {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw"]}, "The form, as `Accept` says it."),
+        _query(
+            "as",
+            {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw"]},
+            "The form, as `Accept` says it.",
+        ),
     ]
     found = {"ETag": "ETag", "Curlgrad_Dtype": "Dtype", "Curlgrad_Shape": "Shape"}
     unchanged = {"304": answer("You have it.", ETag="ETag")}
@@ -214,7 +228,9 @@ def _tensor() -> Json:
                 "read_gradient",
                 "Read the accumulated gradient",
                 {
-                    "200": answer("The gradient, in the form asked for.", {**forms, **json_of(ref("GradObject"))}, **found),
+                    "200": answer(
+                        "The gradient, in the form asked for.", {**forms, **json_of(ref("GradObject"))}, **found
+                    ),
                     **unchanged,
                     **problems(READS),
                 },
@@ -228,7 +244,8 @@ def _tensor() -> Json:
                 "Read the tape behind a tensor",
                 {
                     "200": answer(
-                        "Nodes, edges and saved bytes.", {**json_of(ref("Graph")), "text/vnd.graphviz": {"schema": {"type": "string"}}}
+                        "Nodes, edges and saved bytes.",
+                        {**json_of(ref("Graph")), "text/vnd.graphviz": {"schema": {"type": "string"}}},
                     ),
                     **problems(READS),
                 },
@@ -240,7 +257,10 @@ def _tensor() -> Json:
                 "tensors",
                 "backward_from_tensor",
                 "Compute gradients",
-                {"200": answer("The gradient of each leaf it reached, by name or id.", json_of(ref("Gradients"))), **problems(CHANGES)},
+                {
+                    "200": answer("The gradient of each leaf it reached, by name or id.", json_of(ref("Gradients"))),
+                    **problems(CHANGES),
+                },
                 description="Adds to the `.grad` of each leaf. A scalar needs no `gradient`.",
                 parameters=parameters(*_ONE, *_HOW, "Unchanged"),
                 body=_body(ref("BackwardCall"), {"retain_graph": True}),
@@ -271,7 +291,7 @@ def _programs() -> Json:
                 "run_program",
                 "Run a program",
                 {"200": answer("What was asked for.", json_of(ref("ProgramResult"))), **problems(CHANGES)},
-                description="If a step fails, the session is as it was before, and the problem's `step` is the path to it.",
+                description="If a step fails, the session is as it was before; the problem's `step` is the path to it.",
                 parameters=parameters(*_WHERE, *_HOW, "DryRun", "FreeName"),
                 body={"application/json": {"schema": ref("Program"), "example": example}},
             ),
@@ -281,11 +301,20 @@ def _programs() -> Json:
 
 def _system() -> Json:
     facts = json_of(ref("Facts"))
-    name = {"name": "op", "in": "path", "required": True, "description": "The operation's name.", "schema": {"type": "string"}}
+    name = {
+        "name": "op",
+        "in": "path",
+        "required": True,
+        "description": "The operation's name.",
+        "schema": {"type": "string"},
+    }
     return {
         "/v1/ops": {
             "get": _call(
-                "catalogue", "list_operations", "List all operations", {"200": answer("All.", json_of(ref("OpList"))), **problems(ASKS)}
+                "catalogue",
+                "list_operations",
+                "List all operations",
+                {"200": answer("All.", json_of(ref("OpList"))), **problems(ASKS)},
             ),
         },
         "/v1/ops/{op}": {
@@ -302,12 +331,15 @@ def _system() -> Json:
                 "system",
                 "read_info",
                 "Version, dtypes, devices, workers and limits",
-                {"200": answer(f"Facts, among them the dtypes {', '.join(DTYPES)}.", facts), **problems(ASKS)},
+                {"200": answer("What this server is.", facts), **problems(ASKS)},
             ),
         },
         "/v1/devices": {
             "get": _call(
-                "system", "list_devices", "List the devices", {"200": answer("The devices that there are.", facts), **problems(ASKS)}
+                "system",
+                "list_devices",
+                "List the devices",
+                {"200": answer("The devices that there are.", facts), **problems(ASKS)},
             ),
         },
         "/healthz": {"get": _call("system", "check_health", "Is the process up?", {"200": answer("It is.", facts)})},

@@ -1,7 +1,7 @@
 """The documents: the whole one for generators, and small ones, which a documentation page shows fast.
 
-A browser's time to show or open an operation grows with the document, so there is one document per family of operations,
-families of more than `PART` operations are also there in parts (`pointwise-1`, …), and an index tells which document has what.
+A browser's time to show a list and open an operation grows with the document, so there is one per family of operations.
+Families of more than `PART` operations are there in parts too (`pointwise-1`, …). An index tells which one has what.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ curl -d '{"input": "y", "out_name": "loss"}'                       $URL/v1/ops/s
 curl -d '{}'                                                       $URL/v1/tensors/loss/backward
 ```
 
-`1` is an int and `1.0` a float, and the difference decides dtypes as it does in PyTorch; where a language cannot write `1.0`,
-`{"float": 1}` is the float. `"NaN"`, `"Infinity"` and `"-Infinity"` are what JSON lacks. Unknown fields are refused."""
+`1` is an int and `1.0` a float, and the difference decides dtypes as it does in PyTorch; where a language cannot write
+`1.0`, `{"float": 1}` is the float. `"NaN"`, `"Infinity"` and `"-Infinity"` are what JSON lacks. Unknown fields are
+refused."""
 
 
 class Documents:
@@ -83,7 +84,8 @@ class Documents:
         """The document of a family, of a part of a large one, or of the fixed routes. Raises NotFound."""
         if name == CORE:
             return self._once(name, lambda: self._document(core.paths(), core.TAGS))
-        entries = self.parts.get(name) or self.families.get(name)
+        with self._lock:
+            entries = self.parts.get(name) or self.families.get(name)
         if entries is None:
             known = [CORE, *self.families]
             raise NotFound(
@@ -130,7 +132,13 @@ class Documents:
 
     def _index(self) -> Json:
         listed = [
-            {"id": call["operationId"], "title": f"{method.upper()} {path}", "summary": call["summary"], "tag": call["tags"][0], "document": CORE}
+            {
+                "id": call["operationId"],
+                "title": f"{method.upper()} {path}",
+                "summary": call["summary"],
+                "tag": call["tags"][0],
+                "document": CORE,
+            }
             for path, method, call in _calls(core.paths())
         ]
         documents: list[Json] = [{"name": CORE, "family": CORE, "count": len(listed)}]
@@ -145,7 +153,13 @@ class Documents:
                 }
             )
             listed += [
-                {"id": e["operation_id"], "title": e["name"], "summary": operations.summary(e), "tag": e["family"], "document": name}
+                {
+                    "id": e["operation_id"],
+                    "title": e["name"],
+                    "summary": operations.summary(e),
+                    "tag": e["family"],
+                    "document": name,
+                }
                 for e in entries
             ]
         return {"title": self._title, "version": self._version, "documents": documents, "operations": listed}

@@ -11,13 +11,19 @@ from app.openapi.replies import CHANGES, answer, json_of, parameters, problems
 # The engine's words for what is returned -> the schema of the answer; anything else is the general OpResult.
 _RETURNS = {"Tensor": "TensorResult", "list of Tensors": "TensorsResult"}
 
-_COMMON: Json = {"out_name": ref("OutName"), "out_names": ref("OutNames"), "keep": ref("Keep"), "no_grad": ref("NoGrad")}
+_COMMON: Json = {
+    "out_name": ref("OutName"),
+    "out_names": ref("OutNames"),
+    "keep": ref("Keep"),
+    "no_grad": ref("NoGrad"),
+}
 _PROBLEMS = problems(CHANGES)
 _PARAMETERS = parameters("SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "FreeName")
 _INPLACE_PARAMETERS = [*_PARAMETERS, *parameters("Unchanged")]
 
 
 def path(entry: Json) -> str:
+    """Where the operation is called."""
     return f"/v1/ops/{entry['name']}"
 
 

@@ -18,14 +18,21 @@ PARAMETERS: Json = {
         {"type": "string"},
         "The session, by id or name; your `default` session without it.",
     ),
-    "SessionQuery": _parameter("session", "query", {"type": "string"}, "The session, as the header `Curlgrad-Session` says it."),
+    "SessionQuery": _parameter(
+        "session", "query", {"type": "string"}, "The session, as the header `Curlgrad-Session` says it."
+    ),
     "Values": _parameter(
         "values",
         "query",
         {"type": "string", "enum": ["auto", "all", "none"]},
         "Whether tensors carry their values; `auto`, the default: up to 1000 elements.",
     ),
-    "Int64": _parameter("int64", "query", {"type": "string", "enum": ["number", "string"]}, "`string` writes int64 as strings, for 53-bit readers."),
+    "Int64": _parameter(
+        "int64",
+        "query",
+        {"type": "string", "enum": ["number", "string"]},
+        "`string` writes int64 as strings, for 53-bit readers.",
+    ),
     "DryRun": _parameter(
         "dry_run",
         "query",
@@ -33,14 +40,23 @@ PARAMETERS: Json = {
         "`true` runs nothing and answers as usual, without ids and values, plus `peak_bytes`.",
     ),
     "FreeName": _parameter(
-        "If-None-Match", "header", {"type": "string", "enum": ["*"]}, "`*` asks for 409 where a name to be given is taken."
+        "If-None-Match",
+        "header",
+        {"type": "string", "enum": ["*"]},
+        "`*` asks for 409 where a name to be given is taken.",
     ),
-    "Cached": _parameter("If-None-Match", "header", {"type": "string"}, "ETags that you have: 304 where one still holds."),
-    "Unchanged": _parameter("If-Match", "header", {"type": "string"}, "The ETag that the changed tensor must still have, else 412."),
+    "Cached": _parameter(
+        "If-None-Match", "header", {"type": "string"}, "ETags that you have: 304 where one still holds."
+    ),
+    "Unchanged": _parameter(
+        "If-Match", "header", {"type": "string"}, "The ETag that the changed tensor must still have, else 412."
+    ),
     "TensorPath": _parameter("id", "path", {"type": "string"}, "The tensor's id or name.", required=True),
     "Limit": _parameter("limit", "query", {"type": "integer", "minimum": 1}, "How many at most."),
     "Cursor": _parameter("cursor", "query", {"type": "string"}, "Where to go on: the `cursor` of the page before."),
-    "SessionPath": _parameter("id", "path", {"type": "string"}, "The session's id or name, or `default`.", required=True),
+    "SessionPath": _parameter(
+        "id", "path", {"type": "string"}, "The session's id or name, or `default`.", required=True
+    ),
 }
 
 HEADERS: Json = {
@@ -52,7 +68,10 @@ HEADERS: Json = {
     "Shape": {"description": "The shape of raw bytes, such as `2,3`.", "schema": {"type": "string"}},
     "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
 }
-_EVERY_HEADER = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}, "Server-Timing": {"$ref": "#/components/headers/ServerTiming"}}
+_EVERY_HEADER = {
+    "X-Request-Id": {"$ref": "#/components/headers/RequestId"},
+    "Server-Timing": {"$ref": "#/components/headers/ServerTiming"},
+}
 
 # status -> (name of the component, title, when)
 _PROBLEMS: dict[int, tuple[str, str]] = {
@@ -60,7 +79,10 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     403: ("Forbidden", "The request comes from a foreign web page."),
     404: ("NotFound", "No such tensor, session or operation."),
     406: ("NotAcceptable", "A form that is not offered, or that cannot hold the dtype."),
-    409: ("Conflict", "The state forbids it: a freed tape, a changed saved tensor, a leaf that requires grad, a name that is taken."),
+    409: (
+        "Conflict",
+        "The state forbids it: a freed tape, a changed saved tensor, a leaf that requires grad, a name that is taken.",
+    ),
     410: ("Gone", "The session was yours and is no more; says why."),
     412: ("PreconditionFailed", "`If-Match` or `expect` does not hold."),
     413: ("TooLarge", "The body is over the limit."),
@@ -68,13 +90,19 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     421: ("Misdirected", "A Host that is not this server's."),
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
     503: ("Unavailable", "A worker restarts; `code` is `not-applied` or `outcome-unknown`."),
-    507: ("OutOfMemory", "Over the memory of the session or the server; says what was asked, what is free and what frees more."),
+    507: (
+        "OutOfMemory",
+        "Over the memory of the session or the server; says what was asked, what is free and what frees more.",
+    ),
 }
 
 RESPONSES: Json = {
     name: {
         "description": when,
-        "headers": {**_EVERY_HEADER, **({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status == 503 else {})},
+        "headers": {
+            **_EVERY_HEADER,
+            **({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status == 503 else {}),
+        },
         "content": {"application/problem+json": {"schema": ref("Problem")}},
     }
     for status, (name, when) in _PROBLEMS.items()
@@ -91,21 +119,26 @@ CHANGES = (*READS, *_BODY, 409, 412, 507)
 
 
 def problems(statuses: tuple[int, ...]) -> Json:
+    """The responses of these statuses."""
     return {str(s): {"$ref": f"#/components/responses/{_PROBLEMS[s][0]}"} for s in sorted(statuses)}
 
 
 def parameters(*names: str) -> list[Json]:
+    """References to the parameters of these names in `PARAMETERS`."""
     return [{"$ref": f"#/components/parameters/{name}"} for name in names]
 
 
 def answer(description: str, content: Json | None = None, **headers: str) -> Json:
     """A success; `headers` maps a header's name (`_` for `-`) to the component that describes it."""
-    told = {name.replace("_", "-"): {"$ref": f"#/components/headers/{component}"} for name, component in headers.items()}
+    told = {
+        name.replace("_", "-"): {"$ref": f"#/components/headers/{component}"} for name, component in headers.items()
+    }
     found: Json = {"description": description, "headers": {**_EVERY_HEADER, **told}}
     if content:
         found["content"] = content
     return found
 
 
-def json_of(schema: Json, **example: Any) -> Json:
-    return {"application/json": {"schema": schema, **example}}
+def json_of(schema: Json) -> Json:
+    """Content that is JSON of this schema."""
+    return {"application/json": {"schema": schema}}

@@ -1,4 +1,4 @@
-"""Bytes that do not change while the server runs: compressed once, with an ETag, answered with 304 to those who have them."""
+"""Bytes that do not change while the server runs: compressed once, tagged, not sent again to those who have them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The documentation pages, from the project's own files: `/docs` (Swagger UI) and `/redoc`. They work without a network.
+"""The documentation pages, from the project's own files: `/docs` (Swagger UI) and `/redoc`. They need no network.
 
-    assets.py            the files: names, versions, caching
-    vendor.py            takes Swagger UI and Redoc out of their packages
-    static/docs.*        the page around Swagger UI: families, search, address
-    static/plugin.js     what is changed in Swagger UI; resolve.js resolves references
-    static/vendor/       Swagger UI and Redoc as published; VENDORED.md tells versions, digests and changes
+assets.py            the files: names, versions, caching
+vendor.py            takes Swagger UI and Redoc out of their packages
+static/docs.*        the page around Swagger UI: families, search, address
+static/plugin.js     what is changed in Swagger UI; resolve.js resolves references
+static/vendor/       Swagger UI and Redoc as published; VENDORED.md tells versions, digests and changes
 """
 
 from __future__ import annotations

@@ -12,11 +12,17 @@ from engine.errors import NotFound
 STATIC = Path(__file__).parent / "static"
 _FOREVER = "public, max-age=31536000, immutable"
 # Not left to the machine's own table, which may lack or differ on any of them.
-_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".html": "text/html", ".txt": "text/plain"}
+_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".html": "text/html",
+    ".txt": "text/plain",
+}
 
 
 class Assets:
-    """The files under `root`. Pages (`*.html`) are templates in which `{version}` stands for the digest of all files."""
+    """The files under `root`. In pages (`*.html`), `{version}` stands for the digest of all files."""
 
     def __init__(self, root: Path = STATIC) -> None:
         self._files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
@@ -24,7 +30,7 @@ class Assets:
 
     @cached_property
     def version(self) -> str:
-        """A digest of every file's name and bytes: it stands in the files' addresses, so an address never changes its content."""
+        """A digest of all names and bytes. It stands in the addresses, so that what is at an address never changes."""
         digest = hashlib.sha256()
         for name, path in self._files.items():
             digest.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -39,7 +45,7 @@ class Assets:
 
     def file(self, version: str, name: str) -> Served:
         """The file, for good. Raises NotFound, also for another version's address: its bytes may have been others."""
-        if version != self.version or name not in self._files or name.endswith(".html"):
+        if version != self.version or name not in self._files or name.endswith((".html", ".md")):
             raise NotFound(f"no such file: {name}", code="no-such-file")
         if name not in self._served:
             suffix = Path(name).suffix

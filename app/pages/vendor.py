@@ -3,8 +3,8 @@
     npm pack swagger-ui-dist@5.35.0 redoc@3.0.1
     python -m app.pages.vendor swagger-ui-dist-5.35.0.tgz redoc-3.0.1.tgz
 
-To move to another version: change it here with its integrity (`npm view NAME@VERSION dist.integrity`), run the two lines above
-and `make test-browser`, which knows what the pages rely on.
+To move to another version: change it here with its integrity (`npm view NAME@VERSION dist.integrity`), run the lines
+above and `make test-browser`, which knows what the pages rely on.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ PACKAGES = (
 
 
 def unpack(package: Package, archive: Path, target: Path = TARGET) -> None:
-    """Write the package's files under `target`. Raises ValueError where archive or edits are not what they should be."""
-    found = "sha512-" + base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
+    """Write the package's files under `target`. Raises ValueError for another archive, or an edit that does not fit."""
+    found = integrity(hashlib.sha512(archive.read_bytes()).digest())
     if found != package.integrity:
         raise ValueError(f"{archive} is not {package.name} {package.version}: {found}")
     folder = target / package.folder
@@ -94,26 +94,43 @@ def unpack(package: Package, archive: Path, target: Path = TARGET) -> None:
             (folder / name).write_bytes(body)
 
 
+def integrity(sha512: bytes) -> str:
+    """A digest as the registry writes it."""
+    return "sha512-" + base64.b64encode(sha512).decode()
+
+
 def inventory() -> str:
     """The text of VENDORED.md: what is here, from where, with which digests and changes."""
     lines = [
         "# Files of others",
         "",
-        "Taken out of their published packages by `python -m app.pages.vendor`, which checks the packages' integrity and makes the",
-        "changes named here. Their licences lie beside them.",
+        "Taken out of their published packages by `python -m app.pages.vendor`, which checks the packages' integrity",
+        "and makes the changes named here. Their licences lie beside them.",
     ]
     for package in PACKAGES:
-        lines += ["", f"## {package.name} {package.version} ({package.licence})", "", f"Package: `{package.integrity}`", ""]
+        lines += [
+            "",
+            f"## {package.name} {package.version} ({package.licence})",
+            "",
+            f"Package: `{package.integrity}`",
+            "",
+        ]
         lines += ["| file | sha256 |", "| --- | --- |"]
         for name in package.members.values():
             path = TARGET / package.folder / name
             lines.append(f"| {package.folder}/{name} | `{hashlib.sha256(path.read_bytes()).hexdigest()}` |")
         changes = [(old.strip(), new.strip()) for edit in package.edits.values() for old, new in edit.items()]
-        lines += ["", "Changes: " + "; ".join(f"`{old}` became `{new}`" if new else f"`{old}` was taken out" for old, new in changes) + "."]
+        lines += [
+            "",
+            "Changes: "
+            + "; ".join(f"`{old}` became `{new}`" if new else f"`{old}` was taken out" for old, new in changes)
+            + ".",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def main(archives: list[str]) -> None:
+    """Unpack all packages, in the order of `PACKAGES`, and write the inventory."""
     if len(archives) != len(PACKAGES):
         raise SystemExit(__doc__)
     for package, archive in zip(PACKAGES, archives, strict=True):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.deps import READ, Call, takes
+from app.deps import READ, SESSION_QUERY, Call, House, about
 from app.errors import nearest_hint
+from app.openapi.served import Served
 from app.wire import json_write
 from app.wire.arguments import with_arrays
-from engine.errors import EngineError, Invalid, NoSuchOp, WrongType
+from engine.errors import Invalid, NoSuchOp, WrongType
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,7 +21,7 @@ router = APIRouter(include_in_schema=False)
 OPTIONS: dict[str, type] = {"out_name": str, "out_names": list, "keep": bool, "no_grad": bool}
 _LISTED = ("name", "summary", "family", "params", "returns", "differentiable", "inplace", "view", "doc", "example")
 _PARAM = ("name", "type", "default", "required", "doc")
-_QUERY = ("session", "values", "int64", "explain", "dry_run")
+_QUERY = (*SESSION_QUERY, "dry_run")
 
 
 async def run_op(request: Request) -> Response:
@@ -28,11 +30,7 @@ async def run_op(request: Request) -> Response:
     document = await call.document()
     program = one_step(op, with_arrays(document.value, call.house.kinds.get(op, {}), document.arrays), call)
     dry_run = call.flag("dry_run")
-    try:
-        reply = await call.run(program, dry_run=dry_run)
-    except EngineError as error:
-        error.step = None  # to the caller there is no program
-        raise
+    reply = await call.run_alone(program, dry_run=dry_run)
     answer = {"op": op, "result": json_write.result(reply["results"]["r"], call.integers)}
     if dry_run:
         answer["peak_bytes"] = reply["peak_bytes"]
@@ -78,26 +76,32 @@ _A = {str: "string", list: "list of strings", bool: "boolean"}
 
 
 @router.api_route("/v1/ops", methods=READ)
-async def list_ops(call: Annotated[Call, takes()]) -> Response:
+async def list_ops(call: Annotated[Call, about()]) -> Response:
     """Every operation: name, parameters in torch's order, documentation, example."""
-    return await call.json({"ops": [entry(op) for op in call.house.catalogue]})
+    return _listing(call.house).reply(call.request)
 
 
 @router.api_route("/v1/ops/{op}", methods=READ)
-async def read_op(op: str, call: Annotated[Call, takes()]) -> Response:
+async def read_op(op: str, call: Annotated[Call, about()]) -> Response:
     """One operation, as the list has it."""
-    return await call.json(entry(_find(op, call.house.catalogue)))
+    known = _entries(call.house)
+    if op not in known:
+        raise NoSuchOp(f"no operation {op!r}", op=op, hint=nearest_hint(op, known))
+    return await call.json(known[op])
 
 
-def entry(op: dict[str, Any]) -> dict[str, Any]:
-    """What is said of an operation: the catalogue's entry without what only the OpenAPI document needs."""
-    listed = {key: op[key] for key in _LISTED}
-    listed["params"] = [{key: param[key] for key in _PARAM if key in param} for param in op["params"]]
-    return listed
+@lru_cache(maxsize=4)
+def _entries(house: House) -> dict[str, dict[str, Any]]:
+    """What is said of each operation: the catalogue's entry without what only the OpenAPI document needs."""
+    entries = {}
+    for op in house.catalogue:
+        params = [{key: param[key] for key in _PARAM if key in param} for param in op["params"]]
+        entries[op["name"]] = {**{key: op[key] for key in _LISTED}, "params": params}
+    return entries
 
 
-def _find(name: str, catalogue: list[dict[str, Any]]) -> dict[str, Any]:
-    for op in catalogue:
-        if op["name"] == name:
-            return op
-    raise NoSuchOp(f"no operation {name!r}", op=name, hint=nearest_hint(name, (op["name"] for op in catalogue)))
+@lru_cache(maxsize=4)
+def _listing(house: House) -> Served:
+    """The whole list as bytes: with hundreds of operations, too much to write anew for each who asks."""
+    body = json_write.write({"ops": list(_entries(house).values())})
+    return Served(body, json_write.MEDIA_TYPE, cache_control="private, no-cache")

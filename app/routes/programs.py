@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.deps import Call, untagged
+from app.deps import SESSION_QUERY, Call, untagged
 from app.errors import unknown
 from app.wire import arguments, json_write
 from app.wire.json_read import Document
@@ -16,7 +16,7 @@ from engine.errors import NoSuchOp, WrongType
 router = APIRouter(include_in_schema=False)
 
 FIELDS = ("inputs", "steps", "return", "keep", "strict", "expect", "no_grad")
-_QUERY = ("session", "values", "int64", "explain", "dry_run")
+_QUERY = (*SESSION_QUERY, "dry_run")
 
 
 async def run_program(request: Request) -> Response:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.deps import READ, Call, takes
+from app.deps import READ, Call, about
 from app.errors import NotYet
 
 router = APIRouter(include_in_schema=False)
@@ -17,41 +17,40 @@ _LATER = ("lease_s", "fork", "public")
 
 
 async def _fields(call: Call) -> dict[str, object]:
-    given = await call.fields(*_FIELDS, *_LATER)
-    for name in _LATER:
-        if name in given:
+    for name in (await call.document()).value:
+        if name in _LATER:
             raise NotYet(f"{name} is not available yet; nothing was done", param=name)
-    return given
+    return await call.fields(*_FIELDS)
 
 
 @router.post("/v1/sessions")
-async def create_session(call: Annotated[Call, takes()]) -> Response:
+async def create_session(call: Annotated[Call, about()]) -> Response:
     """A new session."""
     session = await call.house.service.create_session(call.owner, await _fields(call))
     return await call.json(session, 201, {"Location": f"/v1/sessions/{session['id']}"})
 
 
 @router.api_route("/v1/sessions", methods=READ)
-async def list_sessions(call: Annotated[Call, takes("limit", "cursor")]) -> Response:
+async def list_sessions(call: Annotated[Call, about("limit", "cursor")]) -> Response:
     """The caller's sessions, in order of creation."""
     page = call.house.service.list_sessions(call.owner, limit=call.limit(), cursor=call.query.get("cursor"))
     return await call.json(await page)
 
 
 @router.api_route("/v1/sessions/{ref}", methods=READ)
-async def read_session(ref: str, call: Annotated[Call, takes()]) -> Response:
+async def read_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """What the session holds and where it lives."""
     return await call.json(await call.house.service.session_info(call.owner, ref))
 
 
 @router.patch("/v1/sessions/{ref}")
-async def change_session(ref: str, call: Annotated[Call, takes()]) -> Response:
+async def change_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """Change its name, seed or default dtype."""
     return await call.json(await call.house.service.patch_session(call.owner, ref, await _fields(call)))
 
 
 @router.delete("/v1/sessions/{ref}")
-async def delete_session(ref: str, call: Annotated[Call, takes()]) -> Response:
+async def delete_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """Free all that it holds. Of the default session this is a reset."""
     await call.house.service.delete_session(call.owner, ref)
     return Response(status_code=204)

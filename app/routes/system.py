@@ -7,20 +7,20 @@ from typing import Annotated
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
-from app.deps import READ, Call, takes
+from app.deps import READ, Call, about
 from engine.errors import Unavailable
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/v1/info", methods=READ)
-async def info(call: Annotated[Call, takes()]) -> Response:
+async def info(call: Annotated[Call, about()]) -> Response:
     """Version, dtypes, devices, workers and limits."""
     return await call.json(call.house.service.info())
 
 
 @router.api_route("/v1/devices", methods=READ)
-async def devices(call: Annotated[Call, takes()]) -> Response:
+async def devices(call: Annotated[Call, about()]) -> Response:
     """The devices that tensors can be on."""
     return await call.json({"devices": call.house.service.info()["devices"]})
 

@@ -49,7 +49,7 @@ async def create_tensor(call: Annotated[Call, takes("name", "dtype", "shape", "d
 async def _create(call: Call, given: list[dict[str, Any]], names: list[str | None]) -> list[TensorAnswer]:
     """Make the tensors in one program, and keep them under their names."""
     call.refuse_if_match()
-    local = [f"r{i}" for i in range(len(given))]
+    local = ["data"] if len(given) == 1 else [f"data{i}" for i in range(len(given))]  # errors speak of these
     program: dict[str, Any] = {
         "inputs": dict(zip(local, given, strict=True)),
         "steps": [],
@@ -58,7 +58,7 @@ async def _create(call: Call, given: list[dict[str, Any]], names: list[str | Non
     }
     if call.only_new_names():
         program["if_none_match"] = True
-    results = (await call.run(program))["results"]
+    results = (await call.run_alone(program))["results"]
     return [results[name] for name in local]
 
 
@@ -165,17 +165,18 @@ async def read_grad(ref: str, call: Annotated[Call, takes(offers=media.TENSOR_FO
 async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
     values = _values(call)
     form_tag = _form_tag(call)
-    if "if-none-match" in call.headers or "if-match" in call.headers:
+    headers: dict[str, str] = {}
+    if call.form == media.TEXT or "if-none-match" in call.headers or "if-match" in call.headers:
         tensor = await call.ask(question, "none")
         check_expected(call.expected(), tensor.etag)
-        tag = etag_of(tensor, form_tag)
-        if call.unchanged(tag):
-            return Response(status_code=304, headers=tag)
+        headers = etag_of(tensor, form_tag)
+        if call.unchanged(headers):
+            return Response(status_code=304, headers=headers)
     if call.form == media.TEXT:
         if "index" in call.query:
             raise Invalid("?index= does not go with the text form", param="index")
-        text = await call.ask({**question, "do": "text", "ref": ref})
-        return Response(text["text"] + "\n", media_type="text/plain")
+        text = await call.ask({"do": "text", "ref": ref})
+        return Response(text["text"] + "\n", headers=headers, media_type="text/plain")
     tensor = await call.ask(question, values)
     headers = etag_of(tensor, form_tag)
     if call.form == media.JSON:
@@ -225,13 +226,17 @@ async def read_graph(ref: str, call: Annotated[Call, takes(offers=(media.JSON, m
 async def change_tensor(ref: str, call: Annotated[Call, takes()]) -> Response:
     """Set `requires_grad`, give a name, clear the gradient."""
     given = await call.fields("requires_grad", "name", "grad")
-    steps = _changes(given)
-    tensor = (await _change(ref, call, {"inputs": {"r": ref}, "steps": steps, "return": ["r"]}))["results"]["r"]
+    program: dict[str, Any] = {"inputs": {"r": ref}, "steps": _changes(given), "return": ["r"]}
+    if given.get("name") is not None:
+        program["keep_all"] = {"r": given["name"]}
+    tensor = (await _change(ref, call, program))["results"]["r"]
     return await call.json(tensor, headers=etag_of(tensor))
 
 
 def _changes(given: dict[str, Any]) -> list[dict[str, Any]]:
-    """A PATCH as steps on the local name `r`, the new name last."""
+    """A PATCH as steps on the local name `r`; a new name is given as results are named, when the program is done."""
+    if not given:
+        raise MissingParameter("give at least one of requires_grad, name, grad")
     steps: list[dict[str, Any]] = []
     if "requires_grad" in given:
         args = {"input": "r", "requires_grad": given["requires_grad"]}
@@ -243,9 +248,8 @@ def _changes(given: dict[str, Any]) -> list[dict[str, Any]]:
     if "name" in given:
         if given["name"] is not None and type(given["name"]) is not str:
             raise WrongType("name must be a string, or null to take the name away", param="name")
-        steps.append({"op": "_rename", "args": {"input": "r", "name": given["name"]}})
-    if not steps:
-        raise MissingParameter("give at least one of requires_grad, name, grad")
+        if given["name"] is None:
+            steps.append({"op": "_rename", "args": {"input": "r", "name": None}})
     return steps
 
 
@@ -256,7 +260,7 @@ async def _change(ref: str, call: Call, program: dict[str, Any]) -> dict[str, An
         program["expect"] = {ref: expected}
     if call.only_new_names():
         program["if_none_match"] = True
-    return await call.run(program)
+    return await call.run_alone(program)
 
 
 @router.delete("/v1/tensors/{ref}")
@@ -271,7 +275,7 @@ async def delete_unnamed(call: Annotated[Call, takes("unnamed")]) -> Response:
     """Release every tensor that has no name."""
     if not call.flag("unnamed"):
         raise MissingParameter("?unnamed=true is missing", param="unnamed", hint=Hint("delete-unnamed"))
-    await call.run({"steps": [{"op": "_release_unnamed", "args": {}}], "return": []})
+    await call.run_alone({"steps": [{"op": "_release_unnamed", "args": {}}], "return": []})
     return Response(status_code=204)
 
 

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from app.wire.json_read import array_of
 from engine.service import ArrayData
 
-Kind = Literal["tensor", "items"]
+Kind = Literal["tensor", "items", "data"]
 Kinds = Mapping[str, Mapping[str, Kind]]
 Arrays = Mapping[int, ArrayData]
 
+_DATA = "#/components/schemas/DataArg"
 _WHOLE = "#/components/schemas/TensorArg"
 _ITEMS = ("#/components/schemas/TensorListArg", "#/components/schemas/IndexArg")
 
 
 def kinds_of(catalogue: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Kind]]:
-    """For each operation its parameters that are tensors (a list is one tensor) or hold some (each item may be one)."""
+    """For each operation its parameters that are a tensor, hold some (`items`), or are a tensor's `data` themselves."""
     kinds: dict[str, dict[str, Kind]] = {}
     for op in catalogue:
         found: dict[str, Kind] = {}
@@ -30,6 +32,8 @@ def kinds_of(catalogue: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Kind
                 found[param["name"]] = "items"
             elif _WHOLE in references:
                 found[param["name"]] = "tensor"
+            elif _DATA in references:
+                found[param["name"]] = "data"
         kinds[op["name"]] = found
     return kinds
 
@@ -57,13 +61,11 @@ def with_arrays(args: dict[str, Any], kinds: Mapping[str, Kind], arrays: Arrays)
             taken[name] = data_with_array(value, arrays)
         elif kind == "tensor":
             taken[name] = tensor_with_array(value, arrays)
+        elif kind == "data":
+            taken[name] = arrays.get(id(value), value)
         elif kind == "items" and type(value) is list:
-            rows = arrays.get(id(value))
-            taken[name] = (
-                [tensor_with_array(item, arrays) for item in value]
-                if rows is None or rows.array.ndim < 2
-                else _rows(rows)
-            )
+            joined = id(value) in arrays
+            taken[name] = [_on_its_own(item) if joined else tensor_with_array(item, arrays) for item in value]
     return taken
 
 
@@ -81,6 +83,7 @@ def data_with_array(value: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     return value if array is None else {**value, "data": array}
 
 
-def _rows(data: ArrayData) -> list[Any]:
-    """A list of lists that was read as one array, as a list of arrays again."""
-    return [{"data": ArrayData(row, data.dtype, data.inferred)} for row in data.array]
+def _on_its_own(item: Any) -> Any:
+    """An item of a list that was read as one array: its own dtype counts, not that of all items together."""
+    array = array_of(item) if type(item) is list else None
+    return item if array is None else {"data": array}

@@ -103,12 +103,25 @@ class _Walk:
         array = _as_array(value)
         if array is None:
             return False
-        magnitudes = np.abs(array) if array.dtype.kind == "f" else None
-        if magnitudes is not None and ((magnitudes >= 2.0**63) & (magnitudes < np.inf)).any():
+        if _is_huge(array):
             self.huge = True
         else:
             self.arrays[id(value)] = ArrayData(array, array.dtype.name, inferred=True)
         return True
+
+
+def array_of(value: list[Any]) -> ArrayData | None:
+    """The array that a list of numbers is; None where it is ragged, more than numbers, or integers may be lost."""
+    array = _as_array(value)
+    return None if array is None or _is_huge(array) else ArrayData(array, array.dtype.name, inferred=True)
+
+
+def _is_huge(array: np.ndarray[Any, Any]) -> bool:
+    """Whether there are floats among these that may have been integers beyond int64."""
+    if array.dtype.kind != "f":
+        return False
+    magnitudes = np.abs(array)
+    return bool(((magnitudes >= 2.0**63) & (magnitudes < np.inf)).any())
 
 
 def _is_long(value: list[Any]) -> bool:

@@ -9,7 +9,8 @@ from engine.declare import Array, Dim, Dims, composite, op
 from engine.dtypes import BOOL, COMPLEX, int64
 from engine.errors import DtypeMismatch, IndexOutOfRange, Invalid
 from engine.op import Spec
-from engine.ops.reductions import axes_of, kept, largest, not_implemented, spread
+from engine.ops.common import not_implemented
+from engine.ops.reductions import axes_of, kept, largest, spread
 from engine.samples import B, I, S, T
 from engine.shapes import reduced, wrap_dim, wrap_dims
 
@@ -36,11 +37,6 @@ def refuse_empty(name: str, input: Spec, dim: Any, *, colon: str = "()") -> None
             raise IndexOutOfRange(
                 f"{name}{colon}: Expected reduction dim {d} to have non-zero size.", code="empty-reduction", param="dim"
             )
-
-
-def first_axis_pick(k: K, x: Array, index: Array, axis: int) -> Array:
-    """x at `index` along `axis`, where `index` has size 1 there; a 0-d array is its own pick."""
-    return k.xp.take_along_axis(x, index, axis) if x.ndim else x.copy()
 
 
 # ---------------------------------------------------------------- gradients of what was picked
@@ -72,25 +68,6 @@ def shared_gradient(F: Any, input: Any, extreme: Any, g: Any, dim: Any, keepdim:
     return spread(F, g, shape, dim, keepdim) * shares
 
 
-def _place_meta(k: K, src: Spec, index: Spec, dim: Any, shape: Any, once: Any = False) -> Spec:
-    return Spec(shape, src.dtype)
-
-
-@op(family="scatter", meta=_place_meta, node="ScatterAddBackward0", save={"src": ("index",)})
-def _place(k: K, src: Array, index: Array, dim: Any, shape: Any, once: Any = False) -> Array:
-    """Zeros of `shape`, with `src` added at `index` along `dim`: the gradient of gather. `once`: no index repeats."""
-    from engine.ops.scatter import add_along, put_along
-
-    made = k.xp.zeros(shape, src.dtype)
-    (put_along if once else add_along)(k, made, dim, index, src)
-    return made
-
-
-@_place.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.gather(g, saved.dim, saved.index)
-
-
 def picked_gradient(F: Any, saved: Any, g: Any) -> Any:
     """The gradient of values that were picked along `dim` at `indices`, which have size 1 there or are reduced."""
     shape = saved.input.shape
@@ -111,7 +88,7 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
 
     def whole_meta(k: K, input: Spec) -> Spec:
         if input.dtype.category == COMPLEX:
-            raise not_implemented(f"{name}_all", input)
+            raise not_implemented(f"{name}_all", input.dtype)
         refuse_empty(name, input, None)
         return Spec((), input.dtype)
 
@@ -120,7 +97,7 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
 
     def amax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> Spec:
         if input.dtype.category == COMPLEX:
-            raise not_implemented(f"{name}_values_cpu", input)
+            raise not_implemented(f"{name}_values_cpu", input.dtype)
         if type(dim) is list and not dim:
             dim = None
         refuse_empty(f"a{name}", input, dim)
@@ -206,7 +183,7 @@ _declare_extreme("min", "minimum", "minimum", "argmin")
 
 def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> Any:
     if input.dtype.category == COMPLEX:
-        raise not_implemented("aminmax_cpu", input)
+        raise not_implemented("aminmax_cpu", input.dtype)
     if dim is None and input.numel == 0:
         raise Invalid(
             "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.",

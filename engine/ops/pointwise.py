@@ -1,46 +1,77 @@
-"""Pointwise operations: one result element from one element of each operand, with broadcasting."""
+"""Pointwise arithmetic: one result element from one element of each operand, with broadcasting."""
 
 from __future__ import annotations
 
+import cmath
+import math
 from typing import Any, Literal
 
-from engine.carriers import K, categories
+from engine.carriers import NUMBERS, K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import BOOL, FLOAT, INT, result_type, scalar_dtype
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, cast_scalar, from_numpy
 from engine.errors import DtypeMismatch, Hint, Invalid
-from engine.metas import broadcast, refuse_bool, same
+from engine.metas import broadcast, refuse_bool
 from engine.op import Spec
+from engine.ops.common import conjugate, fitting, joint, lacking, not_implemented, times
 from engine.samples import C, I, S, T
+from engine.shapes import broadcast_two
 
 _PAIRS = [S(T(3, 2), T(2)), S(T(), T()), S(T(0, 2), T(1, 2)), S(T(2, 3), T(2, 1)), S(T(2, 2), 2.5), S(C(2, 3), C(3))]
+_REAL_PAIRS = [S(T(3, 2), T(2, low=0.5)), S(T(), T(low=0.5)), S(T(0, 2), T(1, 2)), S(T(2, 2), 1.5), S(I(4), I(4, low=1))]
 
-# ---------------------------------------------------------------- arithmetic
+
+def _scalar_or_tensor(name: str, scalar: int, tensor: int, at: int = 1) -> Any:
+    """torch's grad_fn where it says whether the operand at a position was a number."""
+
+    def node(*args: Any) -> str:
+        return f"{name}Backward{tensor if type(args[at]) is Spec else scalar}"
+
+    return node
 
 
-def _scaled(k: K, other: Any, alpha: Any) -> Any:
-    """`other * alpha` in the dtype of `other`; alpha was checked against the dtype by the meta."""
-    return other if alpha == 1 and type(alpha) is not bool else other * alpha
+# ---------------------------------------------------------------- sums
 
 
 def _alpha_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
     out = broadcast(k, input, other)
     category = out.dtype.category
+    words = None
     if type(alpha) is bool and category != BOOL:
-        raise DtypeMismatch("Boolean alpha only supported for Boolean results.", param="alpha")
-    if type(alpha) is float and category < FLOAT or type(alpha) is complex and category <= FLOAT:
-        kind = "argument alpha must not be a floating point number."
-        words = f"For integral input tensors, {kind}" if type(alpha) is float else (
-            "For non-complex input tensors, argument alpha must not be a complex number."
-        )
+        words = "Boolean alpha only supported for Boolean results."
+    elif type(alpha) in (float, complex) and category < FLOAT:
+        words = "For integral input tensors, argument alpha must not be a floating point number."
+    elif type(alpha) is complex and category == FLOAT:
+        words = "For non-complex input tensors, argument alpha must not be a complex number."
+    if words:
         raise DtypeMismatch(words, param="alpha")
+    if alpha != 1:
+        fitting(alpha, out.dtype, "alpha")
     return out
 
 
-@op(family="pointwise", meta=_alpha_meta, promote="arithmetic", over=("input", "other"), elementwise=True,
-    inplace=True, samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3), S(I(3), I(3))])
+def _scaled(input: Any, other: Any, alpha: Any) -> Any:
+    """`other * alpha` in the dtype of the operands."""
+    if alpha == 1:
+        return other
+    scaled = times(alpha, other)
+    if type(scaled) in NUMBERS and type(input) not in NUMBERS:
+        d = from_numpy(input.dtype)
+        return scaled if d is None else cast_scalar(scaled, d)
+    return scaled
+
+
+@op(
+    family="pointwise",
+    meta=_alpha_meta,
+    promote="arithmetic",
+    over=("input", "other"),
+    elementwise=True,
+    inplace=True,
+    samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3), S(I(3), I(3))],
+)
 def add(k: K, input: Array | Scalar, other: Array | Scalar, alpha: Scalar = 1, *, out: Any = None) -> Array:
     """input + alpha * other, with broadcasting. Shapes: any two that broadcast; dtype: promoted."""
-    return k.xp.add(input, _scaled(k, other, alpha), out=out)
+    return k.xp.add(input, _scaled(input, other, alpha), out=out)
 
 
 @add.vjp
@@ -54,7 +85,7 @@ def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
         "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator "
         "instead.",
     )
-    if any(type(x) is Spec and x.dtype.category == BOOL for x in (input, other)):
+    if any(type(x) is bool or (type(x) is Spec and x.dtype.category == BOOL) for x in (input, other)):
         raise DtypeMismatch(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use "
             "the `~` or `logical_not()` operator instead."
@@ -62,26 +93,46 @@ def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
     return _alpha_meta(k, input, other, alpha)
 
 
-@op(family="pointwise", meta=_sub_meta, promote="arithmetic", over=("input", "other"), elementwise=True,
-    inplace=True, alias=("subtract",), samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)])
+@op(
+    family="pointwise",
+    meta=_sub_meta,
+    promote="arithmetic",
+    over=("input", "other"),
+    elementwise=True,
+    inplace=True,
+    alias=("subtract",),
+    samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)],
+)
 def sub(k: K, input: Array | Scalar, other: Array | Scalar, alpha: Scalar = 1, *, out: Any = None) -> Array:
     """input - alpha * other, with broadcasting. Shapes: any two that broadcast; dtype: promoted."""
-    return k.xp.subtract(input, _scaled(k, other, alpha), out=out)
+    return k.xp.subtract(input, _scaled(input, other, alpha), out=out)
 
 
 @sub.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return need.input and g, need.other and (-g if saved.alpha == 1 else -g * saved.alpha.conjugate())
+    return need.input and g, need.other and (-g if saved.alpha == 1 else g * -saved.alpha.conjugate())
 
 
-@composite(family="pointwise", samples=_PAIRS)
+@composite(family="pointwise", node="RsubBackward1", samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)])
 def rsub(F: Any, input: Array, other: Array | Scalar, alpha: Scalar = 1) -> Array:
     """other - alpha * input."""
-    return F.add(F.mul(input, -alpha), other)
+    return F.sub(other, input, alpha)
 
 
-@op(family="pointwise", meta=broadcast, promote="arithmetic", elementwise=True, inplace=True, alias=("multiply",),
-    save={"input": ("other",), "other": ("input",)}, samples=[*_PAIRS, S(I(2, 3), I(3))])
+# ---------------------------------------------------------------- products and quotients
+
+
+@op(
+    family="pointwise",
+    meta=broadcast,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    alias=("multiply",),
+    save={"input": ("other",), "other": ("input",)},
+    samples=[*_PAIRS, S(I(2, 3), I(3))],
+)
 def mul(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
     """Elementwise product, with broadcasting. Shapes: any two that broadcast; dtype: promoted."""
     return k.xp.multiply(input, other, out=out)
@@ -89,24 +140,65 @@ def mul(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) 
 
 @mul.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return need.input and g * F.conj(saved.other), need.other and g * F.conj(saved.input)
+    return (
+        need.input and g * conjugate(F, saved.other),
+        need.other and g * conjugate(F, saved.input),
+    )
+
+
+def _is_whole(*operands: Any) -> bool:
+    """Whether a kernel's operands, which have one dtype, are integers."""
+    for x in operands:
+        if type(x) not in NUMBERS:
+            return x.dtype.kind in "iu"  # type: ignore[no-any-return]
+    return all(type(x) is int for x in operands)
 
 
 def _div_types(k: K, input: Any, other: Any, rounding_mode: Any = None) -> Any:
     return joint(k, "float" if rounding_mode is None else "arithmetic", input, other)
 
 
+def _bad_rounding(rounding_mode: Any) -> Invalid:
+    return Invalid(
+        f"div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{rounding_mode}'",
+        param="rounding_mode",
+    )
+
+
 def _div_meta(k: K, input: Any, other: Any, rounding_mode: Any = None) -> Spec:
-    if rounding_mode is not None and k.dtype.category == BOOL:
-        raise DtypeMismatch('"div_floor" not implemented for \'Bool\'' if rounding_mode == "floor" else
-                            '"div_trunc" not implemented for \'Bool\'')
+    if rounding_mode not in (None, "trunc", "floor"):
+        raise _bad_rounding(rounding_mode)
+    if rounding_mode is not None and k.dtype.category in (BOOL, COMPLEX):
+        raise not_implemented(f"div_{rounding_mode}_cpu", k.dtype)
     return broadcast(k, input, other)
 
 
-@op(family="pointwise", meta=_div_meta, promote=_div_types, over=("input", "other"), elementwise=True, keeps=True,
-    inplace=True, alias=("divide",), save={"input": ("other",), "other": ("other", "result")},
-    samples=[S(T(3, 2), T(2, low=0.5)), S(T(), T(low=0.5)), S(T(0, 2), T(1, 2)), S(T(2, 2), 2.5),
-             S(T(2, 3), T(3, low=0.5), rounding_mode="floor"), S(I(4), I(4, low=1), rounding_mode="trunc")])
+def _div_node(input: Any, other: Any, rounding_mode: Any) -> str:
+    return "DivBackward0" if rounding_mode is None else "DivBackward2"
+
+
+@op(
+    family="pointwise",
+    meta=_div_meta,
+    promote=_div_types,
+    over=("input", "other"),
+    elementwise=True,
+    keeps=True,
+    inplace=True,
+    numbers=True,
+    alias=("divide", "true_divide"),
+    node=_div_node,
+    save={"input": ("other",), "other": ("other", "result")},
+    samples=[
+        S(T(3, 2), T(2, low=0.5)),
+        S(T(), T(low=0.5)),
+        S(T(0, 2), T(1, 2)),
+        S(T(2, 2), 2.5),
+        S(C(2, 2), C(2)),
+        S(T(2, 3), T(3, low=0.5), rounding_mode="floor"),
+        S(I(4), I(4, low=1), rounding_mode="trunc"),
+    ],
+)
 def div(
     k: K,
     input: Array | Scalar,
@@ -116,163 +208,661 @@ def div(
     out: Any = None,
 ) -> Array:
     """input / other; integers give floats unless `rounding_mode` is "trunc" (as C) or "floor" (as Python's //)."""
-    xp = k.xp
     if rounding_mode is None:
-        return xp.true_divide(input, other, out=out)
-    if k.spec.dtype.category == INT:
-        floored = xp.floor_divide(input, other, out=out)
-        if rounding_mode == "floor":
-            return floored
-        inexact = (floored * other != input) & (floored < 0)
-        return xp.add(floored, inexact, out=out, dtype=floored.dtype)
-    quotient = xp.true_divide(input, other)
-    if rounding_mode == "trunc":
-        return xp.trunc(quotient, out=out)
-    return floor_quotient(k, input, other, out)
+        return k.xp.true_divide(input, other, out=out)
+    if rounding_mode == "floor":
+        return _floored(k, input, other, out)
+    if rounding_mode != "trunc":
+        raise _bad_rounding(rounding_mode)
+    if not _is_whole(input, other):
+        quotient = k.xp.true_divide(input, other, out=out)
+        return k.xp.trunc(quotient, out=quotient if quotient.ndim else out)
+    floored = k.xp.floor_divide(input, other)
+    return k.xp.add(floored, (floored * other != input) & (floored < 0), out=out, dtype=floored.dtype)
 
 
-def floor_quotient(k: K, input: Array, other: Array, out: Any) -> Array:
-    """Floored division of floats as C++ and PyTorch do it: exact where the remainder is, x / 0 as true division."""
+@div.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    if saved.rounding_mode is not None:
+        zero = F.zeros_like(g)
+        return need.input and zero, need.other and zero
+    scaled = g / conjugate(F, saved.other)
+    return need.input and scaled, need.other and -scaled * F.conj(saved.result)
+
+
+def _floored(k: K, input: Any, other: Any, out: Any) -> Any:
+    """input // other as C++ and PyTorch do it: exact where the remainder is, x / 0 of floats as true division."""
     xp = k.xp
+    if _is_whole(input, other):
+        return xp.floor_divide(input, other, out=out)
     rest = xp.fmod(input, other)
     quotient = xp.true_divide(xp.subtract(input, rest), other)
-    quotient = xp.where((rest != 0) & ((xp.less(other, 0)) != (rest < 0)), quotient - 1, quotient)
+    quotient = quotient - ((rest != 0) & (xp.less(other, 0) != (rest < 0)))
     floored = xp.floor(quotient)
-    floored = xp.where(quotient - floored > 0.5, floored + 1, floored)
+    floored = floored + (quotient - floored > 0.5)
     true = xp.true_divide(input, other)
     floored = xp.where(quotient != 0, floored, xp.copysign(xp.zeros_like(floored), true))
-    return _put(k, xp.where(xp.equal(other, 0), true, floored), out)
+    return put(xp.where(xp.equal(other, 0), true, floored), out)
 
 
-def _put(k: K, made: Array, out: Any) -> Array:
+def put(made: Any, out: Any) -> Any:
+    """A kernel's result, written into `out` where there is one."""
     if out is None:
         return made
     out[...] = made
     return out
 
 
+def _no_zero(k: K, divisor: Any, rounded: bool = True) -> None:
+    if rounded and k.dtype.category == INT:
+        zero = divisor == 0 if type(divisor) in NUMBERS else bool((divisor == 0).any())
+        if zero:
+            raise Invalid(
+                "ZeroDivisionError", code="division-by-zero", hint=Hint("integer-zero-division"), param="other"
+            )
+
+
 @div.guard
 def _(k: K, input: Any, other: Any, rounding_mode: Any = None) -> None:
-    if rounding_mode is not None and k.dtype.category == INT and bool((k.xp.asarray(other) == 0).any()):
-        raise Invalid("ZeroDivisionError", code="division-by-zero", hint=Hint("integer-zero-division"))
+    _no_zero(k, other, rounding_mode is not None)
 
 
-@div.vjp
+@op(
+    family="pointwise",
+    meta=lacking("div_floor_cpu", BOOL, COMPLEX),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    vjp=None,
+    samples=_REAL_PAIRS,
+)
+def floor_divide(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
+    """The largest whole number not above input / other, in the promoted dtype."""
+    return _floored(k, input, other, out)
+
+
+@floor_divide.guard
+def _(k: K, input: Any, other: Any) -> None:
+    _no_zero(k, other)
+
+
+@op(
+    family="pointwise",
+    meta=lacking("remainder_cpu", BOOL, COMPLEX),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_scalar_or_tensor("Remainder", 0, 1),
+    save={"other": ("input", "other")},
+    samples=_REAL_PAIRS,
+)
+def remainder(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
+    """input - other * floor(input / other): Python's %, with the sign of `other`."""
+    xp = k.xp
+    if _is_whole(input, other):
+        return xp.remainder(input, other, out=out)
+    rest = xp.fmod(input, other)
+    wrong = (rest != 0) & (xp.less(other, 0) != (rest < 0))
+    return put(xp.where(wrong, rest + other, rest), out)
+
+
+@remainder.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    if saved.rounding_mode is not None:
-        return need.input and F.zeros_like(g), need.other and F.zeros_like(saved.other)
-    scaled = g / F.conj(saved.other)
-    return need.input and scaled, need.other and -scaled * F.conj(saved.result)
+    return need.input and g, need.other and -g * F.div(saved.input, saved.other, "floor")
 
 
-def joint(k: K, category: str, *operands: Any) -> Any:
-    """(compute, result) of these operands in a category: for operations whose category depends on a parameter."""
-    default = k.default_dtype
-    typed = [(x.dtype, 2 if x.shape else 1) if type(x) is Spec else (scalar_dtype(x, default), 0) for x in operands]
-    return categories[category](result_type(typed, default), default)
+@remainder.guard
+def _(k: K, input: Any, other: Any) -> None:
+    _no_zero(k, other)
 
 
-# ---------------------------------------------------------------- unary
+@op(
+    family="pointwise",
+    meta=lacking("fmod_cpu", BOOL, COMPLEX),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_scalar_or_tensor("Fmod", 0, 1),
+    save={"other": ("input", "other")},
+    samples=_REAL_PAIRS,
+)
+def fmod(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
+    """input - other * trunc(input / other): C's remainder, with the sign of `input`."""
+    return k.xp.fmod(input, other, out=out)
 
-_ANY = [S(T(2, 3)), S(T()), S(T(0, 2)), S(C(2, 2))]
-_REAL = [S(T(2, 3)), S(T()), S(T(0, 2))]
+
+@fmod.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and g, need.other and -g * F.div(saved.input, saved.other, "trunc")
 
 
-def _neg_meta(k: K, input: Any) -> Spec:
-    if input.dtype.category == BOOL:
-        raise DtypeMismatch(
-            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the "
-            "`~` or `logical_not()` operator instead."
+@fmod.guard
+def _(k: K, input: Any, other: Any) -> None:
+    _no_zero(k, other)
+
+
+# ---------------------------------------------------------------- powers
+
+
+def _pow_meta(k: K, input: Any, exponent: Any) -> Spec:
+    d = k.dtype
+    if d.category == BOOL and type(exponent) is not bool:
+        raise not_implemented("pow", d)
+    if d.category == INT and type(exponent) is int and exponent < 0:
+        raise Invalid(
+            "Integers to negative integer powers are not allowed.",
+            code="negative-integer-power",
+            hint=Hint("float-exponent"),
+            param="exponent",
         )
-    return same(k, input)
+    return broadcast(k, input, exponent)
 
 
-@op(family="pointwise", meta=_neg_meta, promote="arithmetic", elementwise=True, inplace=True, alias=("negative",),
-    samples=_ANY)
-def neg(k: K, input: Array, *, out: Any = None) -> Array:
-    """-input."""
-    return k.xp.negative(input, out=out)
+def _pow_node(input: Any, exponent: Any) -> str:
+    return f"PowBackward{2 if type(input) is not Spec else 1 if type(exponent) is Spec else 0}"
 
 
-@neg.vjp
+@op(
+    family="pointwise",
+    meta=_pow_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_pow_node,
+    save={"input": ("input", "exponent"), "exponent": ("input", "exponent", "result")},
+    samples=[
+        S(T(3, 2, low=0.3), 2),
+        S(T(3, 2, low=0.3), T(2)),
+        S(T(low=0.3), T()),
+        S(T(0, 2), T(1, 2)),
+        S(T(2, 2, low=0.3), -1.5),
+        S(2.5, T(2, 3)),
+        S(C(2, 3), C(3)),
+        S(I(4), I(4)),
+    ],
+)
+def pow(k: K, input: Array | Scalar, exponent: Array | Scalar, *, out: Any = None) -> Array:
+    """input to the power of exponent. Integers stay integers, so they take no negative number as exponent.
+
+    The gradient is 0 where the exponent is 0, and for the exponent where the base is 0.
+    """
+    xp = k.xp
+    if type(exponent) in NUMBERS and type(input) not in NUMBERS:
+        return _fixed_power(xp, input, exponent, out)
+    if _is_whole(input, exponent) and type(exponent) not in NUMBERS and exponent.dtype.kind == "i":
+        # A negative power of an integer is 0, but for those of 1 and -1.
+        positive = xp.power(input, xp.maximum(exponent, 0))
+        inverse = xp.equal(input, 1) * 1 - xp.equal(input, -1) * (2 * (exponent & 1) - 1)
+        return put(xp.where(exponent < 0, inverse, positive), out)
+    return xp.power(input, exponent, out=out)
+
+
+def _fixed_power(xp: Any, x: Any, exponent: Any, out: Any) -> Any:
+    """A power with a number as exponent; the common ones without the general function, as in PyTorch."""
+    if exponent == 2:
+        return xp.square(x, out=out) if x.dtype.kind != "b" else put(x.copy(order="K"), out)
+    if exponent == 1:
+        return put(x, out) if out is not None else x.copy(order="K")
+    if exponent == 0:
+        return put(xp.ones_like(x), out)
+    if x.dtype.kind in "fc":
+        if exponent == 0.5:
+            return xp.sqrt(x, out=out)
+        if exponent == -1:
+            return xp.reciprocal(x, out=out)
+        if exponent == -0.5:
+            root = xp.sqrt(x, out=out)
+            return xp.reciprocal(root, out=root if root.ndim else out)
+        if exponent == 3:
+            return xp.multiply(x * x, x, out=out)
+        if exponent == -2:
+            return xp.reciprocal(x * x, out=out)
+    return xp.power(x, exponent, out=out)
+
+
+@pow.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return -g
+    x, e = saved.input, saved.exponent
+    of_input = of_exponent = None
+    if need.input:
+        if type(e) not in NUMBERS:
+            of_input = F.where(F.eq(e, 0), 0, g * F.conj(F.pow(x, e - 1) * e))
+        elif e == 0:
+            of_input = F.zeros_like(g)
+        elif e == 1:
+            of_input = g
+        else:
+            of_input = g * F.conj(F.pow(x, e - 1) * e)
+    if need.exponent:
+        if type(x) in NUMBERS:
+            of_exponent = g * F.conj(saved.result * _log(x))
+            if x == 0:
+                of_exponent = F.where(_not_negative(F, e), 0, of_exponent)
+        else:
+            of_exponent = g * F.conj(saved.result * F.log(x))
+            of_exponent = F.where(F.logical_and(F.eq(x, 0), _not_negative(F, e)), 0, of_exponent)
+    return of_input, of_exponent
 
 
-@op(family="pointwise", meta=same, promote="arithmetic", elementwise=True, samples=_ANY)
-def conj(k: K, input: Array, *, out: Any = None) -> Array:
-    """The complex conjugate; a real tensor is copied."""
-    return k.xp.conjugate(input, out=out)
+def _not_negative(F: Any, e: Any) -> Any:
+    if type(e) in NUMBERS:
+        return e.imag == 0 and e.real >= 0
+    if F.dtype(e).is_complex:
+        return F.logical_and(F.eq(F.imag(e), 0), F.ge(F.real(e), 0))
+    return F.ge(e, 0)
 
 
-@conj.vjp
+def _log(x: Any) -> Any:
+    """A number's logarithm as C++ has it: -inf of 0, NaN of negative numbers."""
+    if type(x) is complex:
+        return cmath.log(x) if x != 0 else complex(-math.inf, 0)
+    return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
+
+
+# ---------------------------------------------------------------- extremes
+
+
+def _clamp_meta(k: K, input: Any, min: Any = None, max: Any = None) -> Spec:
+    if min is None and max is None:
+        raise Invalid("torch.clamp: At least one of 'min' or 'max' must not be None", op="clamp", param="min")
+    d = k.dtype
+    if d.category == COMPLEX:
+        for bound, name in ((min, "min"), (max, "max")):
+            if type(bound) is complex and input.dtype.category != COMPLEX:
+                raise Invalid("value cannot be converted to type double without overflow", op="clamp", param=name)
+        raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
+    if d.category == BOOL:
+        raise not_implemented("clamp_cpu" if type(min) is Spec or type(max) is Spec else "clamp_scalar_cpu", d)
+    return broadcast(k, input, min, max)
+
+
+def _clamp_node(input: Any, min: Any, max: Any) -> str:
+    return "ClampBackward0" if type(min) is Spec or type(max) is Spec else "ClampBackward1"
+
+
+@op(
+    family="pointwise",
+    meta=_clamp_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    alias=("clip",),
+    node=_clamp_node,
+    save={"input": ("input", "min", "max"), "min": ("input", "min", "max"), "max": ("input", "min", "max")},
+    samples=[
+        S(T(2, 3), -0.5, 1.0),
+        S(T(2, 3), min=0.1),
+        S(T(), max=0.1),
+        S(T(0, 2), -1, 1),
+        S(T(2, 3, distinct=True), T(3, low=-1.5, high=-1.0), T(2, 1, low=1.1, high=1.4)),
+        S(T(2, 3, distinct=True), max=T(3, low=1.1, high=1.4)),
+        S(I(4), 1, 2),
+    ],
+)
+def clamp(
+    k: K,
+    input: Array,
+    min: Array | Scalar | None = None,
+    max: Array | Scalar | None = None,
+    *,
+    out: Any = None,
+) -> Array:
+    """Every element moved into [min, max]; where min > max, max. NaN stays NaN. Bounds are numbers or tensors."""
+    xp = k.xp
+    if max is None:
+        return xp.maximum(input, min, out=out)
+    if min is None:
+        return xp.minimum(input, max, out=out)
+    raised = xp.maximum(input, min)
+    if out is None and raised.ndim and (type(max) in NUMBERS or broadcast_two(raised.shape, max.shape) == raised.shape):
+        out = raised
+    return xp.minimum(raised, max, out=out)
+
+
+@clamp.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.conj(g)
+    x, low, high = saved.input, saved.min, saved.max
+    of_input = of_low = of_high = None
+    if need.input:
+        inside = None if low is None else F.ge(x, low)
+        if high is not None:
+            below = F.le(x, high)
+            inside = below if inside is None else F.logical_and(inside, below)
+        of_input = F.where(inside, g, 0)
+    if need.min:
+        raised = F.lt(x, low)
+        of_low = F.where(raised if high is None else F.logical_and(raised, F.lt(low, high)), g, 0)
+    if need.max:
+        lowered = F.gt(x, high)
+        of_high = F.where(lowered if low is None else F.logical_or(lowered, F.lt(high, low)), g, 0)
+    return of_input, of_low, of_high
 
 
-@op(family="pointwise", meta=same, promote="float", elementwise=True, inplace=True, save={"input": ("result",)},
-    samples=_ANY)
-def exp(k: K, input: Array, *, out: Any = None) -> Array:
-    """e to the power of each element."""
-    return k.xp.exp(input, out=out)
+_NO_COMPLEX_CLAMP = {COMPLEX: "clamp is not supported for complex types"}
 
 
-@exp.vjp
+@op(
+    family="pointwise",
+    meta=lacking("clamp_min_scalar_cpu", BOOL, instead=_NO_COMPLEX_CLAMP),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_scalar_or_tensor("ClampMin", 0, 1),
+    save={"input": ("input", "min"), "min": ("input", "min")},
+    samples=[S(T(2, 3), 0.1), S(T(2, 3, distinct=True), T(3, low=1.1, high=1.4)), S(T(), 0.1), S(I(4), 1)],
+)
+def clamp_min(k: K, input: Array, min: Array | Scalar, *, out: Any = None) -> Array:
+    """Every element raised to at least `min`."""
+    return k.xp.maximum(input, min, out=out)
+
+
+@clamp_min.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return g * F.conj(saved.result)
+    x, low = saved.input, saved.min
+    return need.input and F.where(F.ge(x, low), g, 0), need.min and F.where(F.lt(x, low), g, 0)
 
 
-@op(family="pointwise", meta=same, promote="float", elementwise=True, inplace=True, save={"input": ("input",)},
-    samples=[S(T(2, 3, low=0.2)), S(T(low=0.2)), S(T(0, 2)), S(C(2, 2))])
-def log(k: K, input: Array, *, out: Any = None) -> Array:
-    """The natural logarithm of each element."""
-    return k.xp.log(input, out=out)
+@op(
+    family="pointwise",
+    meta=lacking("clamp_max_scalar_cpu", BOOL, instead=_NO_COMPLEX_CLAMP),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_scalar_or_tensor("ClampMax", 0, 1),
+    save={"input": ("input", "max"), "max": ("input", "max")},
+    samples=[S(T(2, 3), 0.1), S(T(2, 3, distinct=True), T(3, low=1.1, high=1.4)), S(T(), 0.1), S(I(4), 1)],
+)
+def clamp_max(k: K, input: Array, max: Array | Scalar, *, out: Any = None) -> Array:
+    """Every element lowered to at most `max`."""
+    return k.xp.minimum(input, max, out=out)
 
 
-@log.vjp
+@clamp_max.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return g / F.conj(saved.input)
+    x, high = saved.input, saved.max
+    return need.input and F.where(F.le(x, high), g, 0), need.max and F.where(F.gt(x, high), g, 0)
 
 
-@op(family="pointwise", meta=same, promote="float", elementwise=True, inplace=True, save={"input": ("result",)},
-    alias=("nn.functional.tanh",), samples=_ANY)
-def tanh(k: K, input: Array, *, out: Any = None) -> Array:
-    """The hyperbolic tangent of each element."""
-    return k.xp.tanh(input, out=out)
+_DISTINCT = [
+    S(T(3, 2, distinct=True), T(2, distinct=True, low=-1.7, high=1.6)),
+    S(T(), T()),
+    S(T(0, 2), T(1, 2)),
+    S(I(4), I(4)),
+]
 
 
-@tanh.vjp
+def _half_at_ties(F: Any, g: Any, a: Any, b: Any, loses: Any) -> Any:
+    """The gradient of `a` in an extreme of `a` and `b`: nothing where `a` loses, half where they are equal."""
+    return F.where(loses, 0, F.where(F.eq(a, b), g * 0.5, g))
+
+
+@op(
+    family="pointwise",
+    meta=lacking("maximum_cpu", instead={COMPLEX: "maximum not implemented for complex tensors."}),
+    promote="arithmetic",
+    elementwise=True,
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=_DISTINCT,
+)
+def maximum(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """The larger of two elements; NaN where either is. At a tie each gets half of the gradient."""
+    return k.xp.maximum(input, other, out=out)
+
+
+@maximum.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    y = F.conj(saved.result)
-    return g * (1 - y * y)
+    a, b = saved.input, saved.other
+    return (
+        need.input and _half_at_ties(F, g, a, b, F.lt(a, b)),
+        need.other and _half_at_ties(F, g, a, b, F.lt(b, a)),
+    )
 
 
-@op(family="pointwise", meta=same, promote="arithmetic", elementwise=True, inplace=True,
-    alias=("nn.functional.relu",), save={"input": ("result",)}, samples=_REAL)
-def relu(k: K, input: Array, *, out: Any = None) -> Array:
-    """max(input, 0)."""
-    return k.xp.maximum(input, 0, out=out)
+@op(
+    family="pointwise",
+    meta=lacking("minimum_cpu", instead={COMPLEX: "minimum not implemented for complex tensors."}),
+    promote="arithmetic",
+    elementwise=True,
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=_DISTINCT,
+)
+def minimum(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """The smaller of two elements; NaN where either is. At a tie each gets half of the gradient."""
+    return k.xp.minimum(input, other, out=out)
 
 
-@relu.vjp
+@minimum.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.mul(g, F.gt(saved.result, 0))
+    a, b = saved.input, saved.other
+    return (
+        need.input and _half_at_ties(F, g, a, b, F.gt(a, b)),
+        need.other and _half_at_ties(F, g, a, b, F.gt(b, a)),
+    )
 
 
-# ---------------------------------------------------------------- comparison
+@op(
+    family="pointwise",
+    meta=lacking("fmax_cpu", instead={COMPLEX: "fmax not implemented for complex tensors."}),
+    promote="arithmetic",
+    elementwise=True,
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=_DISTINCT,
+)
+def fmax(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """The larger of two elements, or the one that is not NaN."""
+    return k.xp.fmax(input, other, out=out)
 
 
-
-def _comparison(name: str, ufunc: str, symbol: str, alias: str) -> None:
-    def kernel(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
-        return getattr(k.xp, ufunc)(input, other, out=out)
-
-    kernel.__doc__ = f"input {symbol} other, element by element; a bool tensor."
-    op(name=name, family="comparison", meta=broadcast, promote="compare", vjp=None, alias=(alias,) if alias != name else (), inplace=True,
-       samples=[S(T(3, 2), T(2)), S(I(4), I(4)), S(T(), T()), S(T(0, 2), 1.0)])(kernel)
+@fmax.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    first = F.logical_or(F.ge(saved.input, saved.other), F.isnan(saved.other))
+    return need.input and F.where(first, g, 0), need.other and F.where(first, 0, g)
 
 
-for _row in (("eq", "equal", "==", "eq"), ("ne", "not_equal", "!=", "not_equal"), ("gt", "greater", ">", "greater"),
-             ("ge", "greater_equal", ">=", "greater_equal"), ("lt", "less", "<", "less"),
-             ("le", "less_equal", "<=", "less_equal")):
-    _comparison(*_row)
+@op(
+    family="pointwise",
+    meta=lacking("fmin_cpu", instead={COMPLEX: "fmin not implemented for complex tensors."}),
+    promote="arithmetic",
+    elementwise=True,
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=_DISTINCT,
+)
+def fmin(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """The smaller of two elements, or the one that is not NaN."""
+    return k.xp.fmin(input, other, out=out)
+
+
+@fmin.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    first = F.logical_or(F.le(saved.input, saved.other), F.isnan(saved.other))
+    return need.input and F.where(first, g, 0), need.other and F.where(first, 0, g)
+
+
+# ---------------------------------------------------------------- angles and lengths of two operands
+
+
+@op(
+    family="pointwise",
+    meta=lacking("atan2_cpu", COMPLEX),
+    promote="float",
+    elementwise=True,
+    inplace=True,
+    alias=("arctan2",),
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=[S(T(3, 2), T(2, low=0.3)), S(T(), T(low=0.3)), S(T(0, 2), T(1, 2)), S(I(4, low=1), I(4, low=1))],
+)
+def atan2(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """The angle of the point (other, input), in (-pi, pi]."""
+    return k.xp.arctan2(input, other, out=out)
+
+
+@atan2.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    y, x = saved.input, saved.other
+    # torch masks the quotient where both are 0
+    scale = F.reciprocal(y * y + x * x)
+    scale = g * F.where(F.isinf(scale), 0, scale)
+    return need.input and scale * x, need.other and -scale * y
+
+
+@op(
+    family="pointwise",
+    meta=lacking("hypot_cpu", BOOL, INT, COMPLEX),
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    save={"input": ("input", "result"), "other": ("other", "result")},
+    samples=[S(T(3, 2), T(2)), S(T(low=0.3), T(low=0.3)), S(T(0, 2), T(1, 2))],
+)
+def hypot(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
+    """sqrt(input^2 + other^2), without overflow in between."""
+    return k.xp.hypot(input, other, out=out)
+
+
+@hypot.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and g * (saved.input / saved.result), need.other and g * (saved.other / saved.result)
+
+
+# ---------------------------------------------------------------- three operands
+
+
+def _addcmul_meta(k: K, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Spec:
+    if k.dtype.category == BOOL:
+        raise not_implemented("addcmul_cpu_out", k.dtype)
+    fitting(value, k.dtype)
+    return broadcast(k, input, tensor1, tensor2)
+
+
+_TRIPLES = [
+    S(T(2, 3), T(2, 3), T(2, 3, low=0.5)),
+    S(T(3), T(2, 1), T(2, 3, low=0.5), value=0.5),
+    S(T(), T(), T(low=0.5)),
+    S(T(0, 2), T(1, 2), T(2, low=0.5)),
+    S(C(2), C(2), C(2), value=2),
+]
+
+
+@op(
+    family="pointwise",
+    meta=_addcmul_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    save={"tensor1": ("tensor2",), "tensor2": ("tensor1",)},
+    samples=[*_TRIPLES, S(I(3), I(3), I(3), value=2)],
+)
+def addcmul(k: K, input: Array, tensor1: Array, tensor2: Array, value: Scalar = 1, *, out: Any = None) -> Array:
+    """input + value * tensor1 * tensor2, with broadcasting."""
+    return k.xp.add(input, times(value, k.xp.multiply(tensor1, tensor2)), out=out)
+
+
+@addcmul.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    scaled = g if saved.value == 1 else g * saved.value.conjugate()
+    return (
+        need.input and g,
+        need.tensor1 and scaled * F.conj(saved.tensor2),
+        need.tensor2 and scaled * F.conj(saved.tensor1),
+    )
+
+
+def _addcdiv_meta(k: K, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Spec:
+    if tensor1.dtype.category <= INT and tensor2.dtype.category <= INT:
+        raise DtypeMismatch(
+            "Integer division with addcdiv is no longer supported, and in a future  release addcdiv will perform a true "
+            "division of tensor1 and tensor2. The historic addcdiv behavior can be implemented as (input + value * "
+            "torch.trunc(tensor1 / tensor2)).to(input.dtype) for integer inputs and as (input + value * tensor1 / "
+            "tensor2) for float inputs. The future addcdiv behavior is just the latter implementation: (input + value * "
+            "tensor1 / tensor2), for all dtypes.",
+            param="tensor1",
+        )
+    fitting(value, k.dtype)
+    return broadcast(k, input, tensor1, tensor2)
+
+
+@op(
+    family="pointwise",
+    meta=_addcdiv_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    save={"tensor1": ("tensor2",), "tensor2": ("tensor1", "tensor2")},
+    samples=_TRIPLES,
+)
+def addcdiv(k: K, input: Array, tensor1: Array, tensor2: Array, value: Scalar = 1, *, out: Any = None) -> Array:
+    """input + value * tensor1 / tensor2, with broadcasting."""
+    return k.xp.add(input, times(value, tensor1) / tensor2, out=out)
+
+
+@addcdiv.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    if not (need.tensor1 or need.tensor2):
+        return need.input and g, None, None
+    scaled = (g if saved.value == 1 else g * saved.value.conjugate()) / F.conj(saved.tensor2)
+    of_second = None
+    if need.tensor2:
+        of_second = -scaled * F.conj(saved.tensor1 / saved.tensor2)
+    return need.input and g, need.tensor1 and scaled, of_second
+
+
+def _lerp_meta(k: K, input: Any, end: Any, weight: Any) -> Spec:
+    d = input.dtype
+    for x, name in ((end, "end"), (weight, "weight")):
+        if type(x) is Spec and x.dtype is not d and (name == "end" or x.shape):
+            have, want = C_NAMES[x.dtype.name], C_NAMES[d.name]
+            words = [w.replace("int64_t", "long int") for w in (want, have)]
+            raise DtypeMismatch(f"expected dtype {words[0]} for `{name}` but got dtype {words[1]}", param=name)
+    if d.category < FLOAT:
+        raise not_implemented("lerp_kernel_tensor" if type(weight) is Spec and weight.shape else "lerp_kernel_scalar", d)
+    if type(weight) is not Spec:
+        fitting(weight, d, "weight")
+    k.dtype = d
+    return broadcast(k, input, end, weight)
+
+
+@op(
+    family="pointwise",
+    meta=_lerp_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    numbers=True,
+    node=_scalar_or_tensor("Lerp", 0, 1, 2),
+    save={"input": ("weight",), "end": ("weight",), "weight": ("input", "end")},
+    samples=[
+        S(T(2, 3), T(2, 3), 0.3),
+        S(T(2, 3), T(3), T(2, 1)),
+        S(T(), T(), 0.8),
+        S(T(0, 2), T(1, 2), 0.5),
+        S(C(2), C(2), 0.3),
+    ],
+)
+def lerp(k: K, input: Array, end: Array, weight: Array | Scalar, *, out: Any = None) -> Array:
+    """input + weight * (end - input): linear interpolation. All tensors have one dtype.
+
+    Computed from the nearer end, so that weights 0 and 1 are exact.
+    """
+    xp = k.xp
+    span = xp.subtract(end, input)
+    if type(weight) in NUMBERS:
+        if abs(weight) < 0.5:
+            return xp.add(input, span * weight, out=out)
+        return xp.subtract(end, span * (1 - weight), out=out)
+    return put(xp.where(xp.abs(weight) < 0.5, input + span * weight, end - span * (1 - weight)), out)
+
+
+@lerp.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    w = conjugate(F, saved.weight) if need.input or need.end else None
+    return (
+        need.input and g * (1 - w),
+        need.end and g * w,
+        need.weight and g * F.conj(saved.end - saved.input),
+    )

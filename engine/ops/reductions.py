@@ -7,12 +7,12 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, composite, op
-from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, bool_, float32, int64, scalar_type, to_real, uint8
-from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param
+from engine.dtypes import COMPLEX, FLOAT, INT, bool_, int64, scalar_type, to_real, uint8
+from engine.errors import Call, DtypeMismatch, Hint, Param
 from engine.metas import as_dtype, reduce
 from engine.op import Spec
 from engine.samples import B, C, I, S, T
-from engine.shapes import Shape, reduced, wrap_dim, wrap_dims
+from engine.shapes import Shape, reduced, wrap_dims
 
 # Lines shorter than this are reduced across instead of along: NumPy pays some 50 ns for each line along the last axis.
 SHORT_LINE = 32
@@ -72,16 +72,6 @@ def kept(F: Any, x: Any, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Any
     """A reduction's result with its reduced dimensions back, of size 1."""
     dims = wrap_dims(dim, len(shape))
     return x if keepdim or not dims else F.reshape(x, reduced(shape, dims, True))
-
-
-def not_implemented(kernel: str, input: Spec) -> DtypeMismatch:
-    """PyTorch's refusal of a dtype that a kernel does not take."""
-    hint = None
-    if input.dtype.category < FLOAT:
-        call = Call("to", {"input": Param("input"), "dtype": "float32"})
-        hint = Hint("cast-float", call, have=input.dtype.name)
-    words = f"\"{kernel}\" not implemented for '{scalar_type(input.dtype)}'"
-    return DtypeMismatch(words, code="unsupported-dtype", hint=hint, param="input")
 
 
 def count(shape: tuple[int, ...], dim: Any) -> int:

@@ -8,8 +8,9 @@ them. Nothing is drawn for an empty tensor. A parameter that torch refuses is re
 The words of the stream: `w` is one 32-bit word, `r64 = w0 << 32 | w1`, `u24` the low 24 bits of w over 2^24, `u53`
 the low 53 bits of r64 over 2^53. Which operation takes what was found by experiment with torch 2.13 on x86-64 with
 AVX2 (the thread count does not matter); tests/data/rng.json holds its numbers. Where the C library is glibc all agree
-to the bit, but for the last logarithm of `gumbel` in float32, which may be off by the last bit or two; with another
-C library, what goes through its float64 functions agrees within their rounding.
+to the bit, but for the last logarithm of `gumbel` in float32, which may be off by a bit or two, the order in which
+`multinomial` gives equals, and permutations longer than 214748363. With another C library, what goes through its
+float64 functions agrees within their rounding.
 
     generator.py    the stream, its state, and a method for each distribution
     normals.py      sixteen normals at a time, in float32 instruction by instruction as torch's vector code

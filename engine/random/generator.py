@@ -23,7 +23,8 @@ State: TypeAlias = tuple[int, Any, float | None]  # the seed, NumPy's state of t
 
 LOW53 = u8((1 << 53) - 1)
 UNIT24, UNIT53 = f4(2.0**-24), 2.0**-53
-# Where random_ and randint turn to 64-bit words, and where randperm does: w % (n - i) would be too uneven from here.
+# From where on random_ and randint take 64-bit words. From where on randperm does, since w % (n - i) would be too
+# uneven; torch changes there too, to something that was not found out, so that longer permutations are not torch's.
 WIDE_RANGE = 1 << 28
 WIDE_PERMUTATION = (2**32 - 1) // 20
 MAX_CATEGORIES = 1 << 24
@@ -272,22 +273,16 @@ class Generator:
             return self.normal(2 * n, COMPONENT[dtype], mean, std / math.sqrt(2.0), contiguous).view(dtype)
         if n < 16 or not contiguous:
             return narrow(fma64(self._pairs(n, dtype), std, mean), dtype)
-        odd = n % 16
-        if dtype == "float64":
-            out = np.empty(n)
-            out[: n - odd] = normal64(self._unit64(n - odd), mean, std)
-        else:
-            out = np.empty(n, f4)
-            out[: n - odd] = normal32(self._unit32(n - odd), mean, std)
+        double = dtype == "float64"
+        out, odd = np.empty(n, f8 if double else f4), n % 16
+        fill, draw = (normal64, self._unit64) if double else (normal32, self._unit32)
+        fill(out[: n - odd], draw, mean, std)
         if odd:
             # The last sixteen are made anew. What was drawn for the odd ones is lost; the reduced dtypes draw as they
             # go, and lose nothing.
-            if dtype == "float64":
-                self._skip(2 * odd)
-                out[-16:] = normal64(self._unit64(16), mean, std)
-            else:
-                self._skip(odd if dtype == "float32" else 0)
-                out[-16:] = normal32(self._unit32(16), mean, std)
+            if dtype in ("float32", "float64"):
+                self._skip(2 * odd if double else odd)
+            fill(out[-16:], draw, mean, std)
         return narrow(out, dtype)
 
     def _pairs(self, n: int, dtype: str) -> Array:
@@ -398,7 +393,7 @@ class Generator:
         """A Poisson number for each rate of a flat array, in logical order: torch.poisson. A microsecond each."""
         if not (rates >= 0).all():
             raise _refusal("poisson", "input", "invalid Poisson rate, expected rate to be non-negative")
-        if not (rates < 2.0**63).all():
+        if not (rates.astype(f8) < 2.0**63).all():
             raise _refusal("poisson", "input", "invalid Poisson rate, expected rate to be less than 2^63")
         with self._uniforms() as draw:
             counts = [poisson(rate, draw) for rate in rates.tolist()]

@@ -7,6 +7,7 @@ cosines become the first eight normals, sines the last.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import xlogy
@@ -15,6 +16,8 @@ from engine.random.arithmetic import Array, chunks, f4, f8, fma64, i4
 
 # How many float32 pairs are made at a time: calls are few, and the buffers, 1.2 MB, stay in the cache.
 PAIRS = 1 << 15
+
+Draw = Callable[[int], Array]
 SQRT_HALF_BITS = i4(0x3F3504F3)
 
 
@@ -30,32 +33,31 @@ SIN = _single(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)
 (QUARTER_TURN_REST,) = _single(-3.77489497744594108e-8)
 
 
-def normal64(u: Array, mean: float, std: float) -> Array:
-    """float64 normals from as many uniforms, a multiple of sixteen."""
-    out = np.empty(u.size)
-    for part in chunks(u.size):
-        block, made = u[part].reshape(-1, 2, 8), out[part].reshape(-1, 2, 8)
+def normal64(out: Array, draw: Draw, mean: float, std: float) -> None:
+    """Fills out, float64, a multiple of sixteen long, from as many uniforms of `draw`."""
+    for part in chunks(out.size):
+        made = out[part].reshape(-1, 2, 8)
+        block = draw(made.size).reshape(-1, 2, 8)
         radius = np.sqrt(-2.0 * xlogy(1.0, 1.0 - block[:, 0]))  # the C library's log; np.log may be its own
         angle = 2.0 * math.pi * block[:, 1]
         made[:, 0] = fma64(radius * np.cos(angle), std, mean)
         made[:, 1] = fma64(radius * np.sin(angle), std, mean)
-    return out
 
 
-def normal32(u: Array, mean: float, std: float) -> Array:
-    """float32 normals from as many uniforms, a multiple of sixteen.
+def normal32(out: Array, draw: Draw, mean: float, std: float) -> None:
+    """Fills out, float32, a multiple of sixteen long, from as many uniforms of `draw`.
 
     To the bit what torch computes with AVX2: its vector log and sincos are those of Cephes, compiled to fused
     multiply-adds, so each of those is one rounding here as well.
     """
-    out = np.empty(u.size, f4)
-    step = min(u.size, 2 * PAIRS)
+    step = min(out.size, 2 * PAIRS)
     singles, wides = np.empty((5, step // 2), f4), np.empty((2, step // 2))
-    for start in range(0, u.size, step):
-        block, made = u[start : start + step].reshape(-1, 2, 8), out[start : start + step].reshape(-1, 2, 8)
+    for start in range(0, out.size, step):
+        made = out[start : start + step].reshape(-1, 2, 8)
+        block = draw(made.size).reshape(-1, 2, 8)
         shape = (-1, 8)
-        x, radius, sine, cosine, spare = singles[:, : block.size // 2]
-        wide, product = wides[:, : block.size // 2]
+        x, radius, sine, cosine, spare = singles[:, : made.size // 2]
+        wide, product = wides[:, : made.size // 2]
         np.subtract(f4(1.0), block[:, 0], radius.reshape(shape))
         _log(radius, sine, cosine, spare, wide, product)
         np.multiply(radius, f4(-2.0), radius)
@@ -70,7 +72,6 @@ def normal32(u: Array, mean: float, std: float) -> Array:
                 np.copyto(wide, values)
                 _fma(wide, f8(f4(std)), f8(f4(mean)), product, values)
                 made[:, place] = values.reshape(shape)
-    return out
 
 
 # What follows works in buffers that are handed to it, and says in `out=` position where each result goes: a new

@@ -22,6 +22,7 @@ Indices and assignment
 - `add.at` exists for int32, int64, uint32, uint64, float16, float32 and float64; not for complex (use `real` and
   `imag`), bool, int8, int16, uint8, uint16. `maximum.at` and `minimum.at` lack float16 as well. `cupyx.scatter_add` is
   deprecated in its favour and warns.
+- Atomic additions of floats come in any order, so `add.at` differs in the last bits from run to run.
 - `a[1:] = a[:-1]` may be a memcpy between overlapping ranges: undefined. Overlap of target and value is refused here,
   and writing to a broadcast view too.
 - Elements of a host array or a list do index and can be assigned in CuPy, at the price of a hidden copy; refused here.

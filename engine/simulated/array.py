@@ -100,7 +100,9 @@ def plain(where: str, value: Any) -> Any:
         raise TypeError(f"{where}: a device array cannot stand here; CuPy wants a Python value")
     if isinstance(value, np.ndarray | np.generic):
         raise host_value_refused(where, value)
-    return value
+    if value is Ellipsis or isinstance(value, type | np.dtype | slice | range | complex):
+        return value
+    raise TypeError(f"{where}: {kind.__name__} is no plain value")
 
 
 # ---------------------------------------------------------------- the array

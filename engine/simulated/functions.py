@@ -400,6 +400,26 @@ def _one_dimension_flips_only(bound: dict[str, Any]) -> dict[str, Any]:
     return bound
 
 
+def _integer_or_array_bins(bound: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(bound.get("bins"), str):
+        raise NotImplementedError("only integer and array bins are implemented")
+    if type(bound["x"]) is ndarray and bound["x"].dtype.kind == "c":
+        raise NotImplementedError("complex number is not supported")
+    return bound
+
+
+def _vectors(bound: dict[str, Any]) -> dict[str, Any]:
+    if any(type(x) is ndarray and x.ndim != 1 for x in bound.get("*", ())):
+        raise ValueError("input has to be 1d")
+    return bound
+
+
+def _up_to_two_axes(bound: dict[str, Any]) -> dict[str, Any]:
+    if type(bound["keys"]) is ndarray and bound["keys"].ndim > 2:
+        raise NotImplementedError("Keys with the rank of three or more is not supported in lexsort")
+    return bound
+
+
 def _minlength(bound: dict[str, Any]) -> dict[str, Any]:
     x = bound["x"]
     if type(x) is ndarray and x.dtype.kind == "f":
@@ -415,8 +435,11 @@ BEFORE: dict[str, Before] = {
     "bincount": _minlength,
     "corrcoef": _refuse("bias", (None,), "ignored since NumPy 1.10"),
     "dot": _dot_out_contiguous,
+    "histogram": _integer_or_array_bins,
     "inner": _no_sum_over_nothing,
     "interp": _interp_contiguous,
+    "lexsort": _up_to_two_axes,
+    "meshgrid": _vectors,
     "nanargmax": _refuse("dtype", (None,), _WIDER),
     "nanargmin": _refuse("dtype", (None,), _WIDER),
     "nonzero": _nonzero_needs_an_axis,

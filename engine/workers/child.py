@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import EngineError, Unavailable
-from engine.workers.frames import Wire, parcel
+from engine.workers.frames import Wire, parcel, raise_file_limit
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
 from engine.workers.worker import Peer, make_worker
 
@@ -91,6 +91,7 @@ class SocketInbox:
                     found.extend((peer, message) for message in peer.wire.receive())
             except (Closed, BadMessage) as problem:
                 if isinstance(problem, BadMessage):
+                    found.extend((peer, message) for message in problem.before)
                     log.error("hanging up on a front: %s", problem)
                     self.offended = True
                 self._remove(peer)
@@ -136,20 +137,6 @@ def limit_memory(share: int, *, cpu_only: bool) -> None:
         hard = resource.getrlimit(what)[1]
         if hard == resource.RLIM_INFINITY or limit < hard:
             resource.setrlimit(what, (limit, hard))
-
-
-def raise_file_limit() -> None:
-    """As many open files as the system allows: the usual soft limit of 1024 is soon met by many connections."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS refuses "unlimited" for this one.
-    wanted = 65536 if hard == resource.RLIM_INFINITY else hard
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _first(inbox: SocketInbox) -> tuple[Peer, Message]:

@@ -28,6 +28,7 @@ made (the process has too many open), bytes follow the body; where none could be
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -46,6 +47,7 @@ from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Codec, M
 
 if sys.platform != "win32":
     import fcntl
+    import resource
 
 MAX_DESCRIPTORS = 64
 _HEADER = struct.Struct("<4sIIIQ")
@@ -314,10 +316,16 @@ class Wire:
         if count == 0:
             raise Closed("end of stream")
         self._fill += count
-        return self._frames()
-
-    def _frames(self) -> list[Message]:
         messages: list[Message] = []
+        try:
+            self._frames(messages)
+        except BadMessage as problem:
+            problem.before = messages
+            raise
+        return messages
+
+    def _frames(self, messages: list[Message]) -> None:
+        """Takes the whole frames out of the buffer."""
         start, fill, view = 0, self._fill, self._view
         while fill - start >= _HEADER.size:
             kind, body, blobs, descriptors, after = _HEADER.unpack_from(view, start)
@@ -347,7 +355,6 @@ class Wire:
             self._fill = 0
         else:
             self._make_room(start)
-        return messages
 
     def _bytes(self, rows: list[tuple[Any, ...]], after: memoryview) -> list[Blob | None]:
         blobs: list[Blob | None] = []
@@ -419,3 +426,13 @@ class Wire:
         self._queue.clear()
         self._batches.clear()
         self._sock.close()
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system allows: the usual soft limit of 1024 is soon met by many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # macOS refuses "unlimited" for this one.
+    wanted = 65536 if hard == resource.RLIM_INFINITY else hard
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -73,7 +73,12 @@ _DTYPE = TENSOR_FIELDS.index("dtype")
 
 
 class BadMessage(Exception):
-    """Bytes that no peer of this protocol writes. The connection they came from is not to be trusted further."""
+    """Bytes that no peer of this protocol writes. The connection they came from is not to be trusted further.
+
+    `before`: the messages that had come in whole in front of them.
+    """
+
+    before: Sequence[Message] = ()
 
 
 class CannotPack(ValueError):

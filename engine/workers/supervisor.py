@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import (
+    Bug,
     EngineError,
     Gone,
     Hint,
@@ -142,12 +143,13 @@ class Supervisor:
         self._ids = count(1)
         self._waiters: list[asyncio.Future[None]] = []
         self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # ------------------------------------------------ the workers' lives
 
     async def start(self) -> None:
         """Returns when every worker has come up. Raises RuntimeError with the reason when one does not."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for slot in self._slots.values():
             slot.first = loop.create_future()
             slot.task = loop.create_task(self._keep(slot), name=f"worker {slot.name}")
@@ -186,8 +188,8 @@ class Supervisor:
                     slot.first.set_result(None)
                 self._wake()
                 why = await gone
-            except (OSError, EngineError, TimeoutError) as error:
-                why = f"it did not start: {error}"
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
+                why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
             if slot.transport is not None:
                 await slot.transport.close()
@@ -303,15 +305,17 @@ class Supervisor:
                 self._post(slot, {"do": "cancel", "target": number})
             raise
         except NoSuchSession as error:
-            if record is not None and error.code == "moved" and record.refused is not None:
-                raise record.refused from None
-            raise
+            if error.code != "moved":
+                raise
+            refused = record.refused if record is not None else None
+            raise refused or NoSuchSession("the session was deleted", hint=Hint("list-sessions")) from None
 
     def _expect(
         self, slot: _Slot, changes: bool, record: Record | None = None, *, opens: bool = False
     ) -> tuple[int, asyncio.Future[tuple[Any, Timing]]]:
         number = next(self._ids)
-        future: asyncio.Future[tuple[Any, Timing]] = asyncio.get_running_loop().create_future()
+        assert self._loop is not None, "start() comes first"
+        future: asyncio.Future[tuple[Any, Timing]] = self._loop.create_future()
         slot.pending[number] = _Pending(future, changes, record, opens)
         return number, future
 
@@ -338,7 +342,7 @@ class Supervisor:
             elif "lost" in message:
                 call.future.set_exception(
                     Unavailable(
-                        "the server has too many files open to take the arrays of the answer",
+                        "the server had no memory, or too many files open, to take the arrays of the answer",
                         code="outcome-unknown" if call.changes else "not-applied",
                         hint=Hint("try-again"),
                     )
@@ -346,9 +350,10 @@ class Supervisor:
             else:
                 timing = Timing(float(message["queue_ms"]), float(message["run_ms"]))
                 call.future.set_result((message["ok"], timing))
-        except (KeyError, TypeError, ValueError) as problem:
-            slot.pending[message["id"]] = call  # it ends with the worker
-            raise BadMessage(f"a reply without what a reply has: {problem!r}") from problem
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            # Ours, not the wire's: it ends this call, and not the worker with everyone's sessions.
+            log.exception("worker %s: a reply without what a reply has", slot.name)
+            call.future.set_exception(Bug(f"a bug of the server: a reply without what a reply has ({problem!r})"))
 
     # ------------------------------------------------ sessions
 

@@ -26,7 +26,7 @@ from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
 from engine.workers.worker import Peer, make_worker
 
 if sys.platform != "win32":
-    from engine.workers.frames import Parcel, Wire, parcel
+    from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
 
 _OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
 _MAX_WAITING = 64 << 20
@@ -168,8 +168,15 @@ class InlineTransport(Transport):
     def _deliver(self, body: bytes, blobs: list[Blob]) -> None:
         for blob in blobs:
             blob.flags.writeable = False
-        if not self._closing:
+        if self._closing:
+            return
+        try:
             self.on_message(self._codec.unpack(body, blobs))
+        except BadMessage as problem:
+            log.error("worker %s sent what is no message, and is ended: %s", self.name, problem)
+            if self._inbox is not None:
+                self._inbox.queue.put(None)
+            self._ended(f"it sent what is no message ({problem}) and was stopped")
 
     async def send(self, message: Message) -> None:
         self.send_now(message)
@@ -221,14 +228,19 @@ class ProcessTransport(Transport):
         if sys.platform == "win32":
             raise OSError("worker processes need Unix sockets: use --workers inline")
         self._loop = asyncio.get_running_loop()
+        raise_file_limit()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        spawning = self._loop.run_in_executor(None, self._spawn, theirs)
         try:
-            self._process = await asyncio.to_thread(self._spawn, theirs.fileno())
-        except BaseException:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            # The thread goes on, so there will be a process: it ends by itself, and `close` waits for it.
+            ours.close()
+            self._process = await spawning
+            raise
+        except OSError:
             ours.close()
             raise
-        finally:
-            theirs.close()
         self.pid = self._process.pid
         self._wire = Wire(ours, keeps=False)
         self._loop.add_reader(ours.fileno(), self._readable)
@@ -237,15 +249,17 @@ class ProcessTransport(Transport):
         except NotSent as error:
             raise OSError(f"worker {self.name} ended before it began: {error}") from error
 
-    def _spawn(self, fd: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parents[2])
         environment = dict(os.environ)
         # Read by the BLAS libraries when NumPy is loaded, so it must be there before the interpreter starts.
         environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self._threads)))
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "engine.workers.child"]
-        options = ["--fd", str(fd), "--name", self.name, "--factory", self._factory]
-        return subprocess.Popen(command + options, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment)
+        with theirs:
+            fd = theirs.fileno()
+            options = ["--fd", str(fd), "--name", self.name, "--factory", self._factory]
+            return subprocess.Popen(command + options, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment)
 
     # ------------------------------------------------ sending
 
@@ -345,6 +359,9 @@ class ProcessTransport(Transport):
             self._lose(wire)
             return
         except BadMessage as problem:
+            with contextlib.suppress(BadMessage):
+                for message in problem.before:
+                    self.on_message(message)
             # Nothing it says can be relied on any more, and a restart is clean.
             log.error("worker %s sent what is no message, and is killed: %s", self.name, problem)
             self._lose(wire, f"it sent what is no message ({problem}) and was stopped")
@@ -373,7 +390,7 @@ class ProcessTransport(Transport):
 
     async def close(self) -> None:
         if self._farewell is not None:
-            await self._farewell
+            await asyncio.wait({self._farewell})  # which, unlike a bare await, does not cancel it when cancelled
         if not self._closing and self._wire is not None and self._loop is not None:
             self._closing = True
             self._stop_writing(self._wire)

@@ -26,7 +26,7 @@ from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
-from engine.errors import Bug, Conflict, EngineError, Hint, NoSuchSession, OutOfMemory, Unavailable
+from engine.errors import Bug, Conflict, EngineError, Hint, NoSuchDevice, NoSuchSession, OutOfMemory, Unavailable
 from engine.limits import Limits
 from engine.tensor import ServerLedger
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
@@ -221,7 +221,7 @@ class Worker:
             waiting = self._waiting.get(seat.owner, 0)
             if message.get("lost"):
                 raise Unavailable(
-                    "the server has too many files open to take the arrays of this call; nothing was done",
+                    "the server had no memory, or too many open files, to take this call's arrays; nothing was done",
                     code="not-applied",
                     hint=Hint("try-again"),
                 )
@@ -454,7 +454,10 @@ def make_worker(start: Message, factory: str) -> Worker:
     for device in start["devices"]:
         if start["practice"] and device != "cpu":
             backend.simulated_cuda(device)
-        backend.find(device, start["devices"])
+        try:
+            backend.find(device, start["devices"])
+        except KeyError:
+            raise NoSuchDevice(f"there is no device {device} on this machine", param="workers") from None
     limits = Limits(**start["limits"])
     # What all sessions of this worker hold together is counted in one ledger.
     server = ServerLedger(limits.server_bytes)

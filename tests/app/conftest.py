@@ -40,7 +40,8 @@ class _InProcess(httpx.BaseTransport):
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         response = await self.inner.handle_async_request(request)
-        return httpx.Response(response.status_code, headers=response.headers, content=await response.aread())
+        body = b"".join([part async for part in response.aiter_raw()])
+        return httpx.Response(response.status_code, headers=response.headers, content=body)
 
 
 @contextmanager

@@ -70,8 +70,9 @@ def test_a_programs_problem_has_the_path_to_its_step(client: httpx.Client, fake:
     fake.answer = error
     body = client.post("/v1/programs", json={"steps": []}).json()
     assert (body["step"], body["round"]) == ([5, 0], [3])
-    body = client.post("/v1/ops/add", json={}).json()
-    assert "step" not in body
+    for method, path in [("POST", "ops/add"), ("DELETE", "tensors/x")]:
+        error.step, error.round = [0], None
+        assert "step" not in client.request(method, f"/v1/{path}").json()
 
 
 def test_an_exception_that_nothing_foresaw_is_a_500_that_tells_the_log_alone(

@@ -372,10 +372,10 @@ def test_a_tensor_of_json(made: httpx.Client, fake: FakeService) -> None:
     body = {"data": [[1, 2]], "dtype": "float32", "requires_grad": True, "name": "w"}
     response = made.post("/v1/tensors", json=body)
     assert fake.program == {
-        "inputs": {"r0": {"data": [[1, 2]], "dtype": "float32", "requires_grad": True}},
+        "inputs": {"data": {"data": [[1, 2]], "dtype": "float32", "requires_grad": True}},
         "steps": [],
-        "return": ["r0"],
-        "keep_all": {"r0": "w"},
+        "return": ["data"],
+        "keep_all": {"data": "w"},
     }
     assert response.status_code == 201
     assert response.headers["location"] == "/v1/tensors/t7"
@@ -385,7 +385,7 @@ def test_a_tensor_of_json(made: httpx.Client, fake: FakeService) -> None:
 
 def test_a_long_list_in_a_tensor_of_json(made: httpx.Client, fake: FakeService) -> None:
     assert made.post("/v1/tensors", json={"data": [[0.5, 1]] * 300}).status_code == 201
-    assert fake.program["inputs"]["r0"]["data"].array.shape == (300, 2)
+    assert fake.program["inputs"]["data"]["data"].array.shape == (300, 2)
 
 
 @pytest.mark.parametrize(
@@ -415,21 +415,21 @@ def test_a_tensor_of_an_npy_file(made: httpx.Client, fake: FakeService) -> None:
     path = "/v1/tensors?name=x&requires_grad=true&device=cpu"
     response = made.post(path, content=npy(np.arange(3.0)), headers={"Content-Type": "application/x-npy"})
     assert response.status_code == 201
-    given = fake.program["inputs"]["r0"]
+    given = fake.program["inputs"]["data"]
     assert (given["requires_grad"], given["device"]) == (True, "cpu")
     assert (given["data"].dtype, given["data"].inferred) == ("float64", False)
-    assert fake.program["keep_all"] == {"r0": "x"}
+    assert fake.program["keep_all"] == {"data": "x"}
 
 
 def test_a_tensor_of_raw_bytes(made: httpx.Client, fake: FakeService) -> None:
     raw = {"Content-Type": "application/octet-stream"}
     values = np.arange(6, dtype="<i2")
     assert made.post("/v1/tensors?dtype=int16&shape=2,3", content=values.tobytes(), headers=raw).status_code == 201
-    assert fake.program["inputs"]["r0"]["data"].array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert fake.program["inputs"]["data"]["data"].array.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert made.post("/v1/tensors?dtype=int16", content=values.tobytes(), headers=raw).status_code == 201
-    assert fake.program["inputs"]["r0"]["data"].array.shape == (6,)
+    assert fake.program["inputs"]["data"]["data"].array.shape == (6,)
     assert made.post("/v1/tensors?dtype=int16&shape=", content=b"\1\0", headers=raw).status_code == 201
-    assert fake.program["inputs"]["r0"]["data"].array.shape == ()
+    assert fake.program["inputs"]["data"]["data"].array.shape == ()
     for query, status in [
         ("", 422),
         ("?dtype=int17", 422),
@@ -503,8 +503,12 @@ def test_a_form_that_cannot_hold_the_dtype_is_406(client: httpx.Client, fake: Fa
 
 
 def test_a_tensor_as_text(client: httpx.Client, fake: FakeService) -> None:
-    fake.answer = {"text": "tensor([1.])"}
+    fake.answer = lambda *asked: {"text": "tensor([1.])"} if asked[3]["do"] == "text" else tensor([1.0])
     response = client.get("/v1/tensors/w", headers={"Accept": "text/plain"})
+    again = client.get("/v1/tensors/w?as=text", headers={"If-None-Match": response.headers["etag"]})
+    assert again.status_code == 304
+    assert client.get("/v1/tensors/w?as=text&index=0").status_code == 422
+    client.get("/v1/tensors/w?as=text")
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert response.text == "tensor([1.])\n"
     assert fake.last[3]["do"] == "text"
@@ -577,9 +581,9 @@ def test_several_tensors_as_one_file(client: httpx.Client, fake: FakeService) ->
             [
                 ("requires_grad_", {"input": "r", "requires_grad": False}),
                 ("_clear_grad", {"input": "r"}),
-                ("_rename", {"input": "r", "name": "v"}),
             ],
         ),
+        ({"name": "v"}, []),
     ],
 )
 def test_a_tensor_is_changed(client: httpx.Client, fake: FakeService, body: Any, steps: Any) -> None:
@@ -591,6 +595,7 @@ def test_a_tensor_is_changed(client: httpx.Client, fake: FakeService, body: Any,
         "steps": [{"op": name, "args": args} for name, args in steps],
         "return": ["r"],
         "expect": {"w": "e1"},
+        **({"keep_all": {"r": body["name"]}} if body.get("name") else {}),
     }
 
 
@@ -648,6 +653,7 @@ def test_sessions(client: httpx.Client, fake: FakeService) -> None:
     assert client.get("/v1/sessions?limit=2").json() == fake.answer
     assert fake.last == ("list_sessions", "anyone", 2, None)
     assert code(client.post("/v1/sessions", json={"seeed": 1})) == (422, "unknown-parameter")
+    assert code(client.get("/v1/sessions?values=none")) == (422, "unknown-parameter")
 
 
 def test_system(client: httpx.Client, fake: FakeService) -> None:

@@ -1,7 +1,7 @@
 """Drives a headless Chromium over its debugging pipe: no driver, no port, nothing beyond the standard library.
 
-The protocol (https://chromedevtools.github.io/devtools-protocol/) is JSON, one message per NUL-terminated string: what is
-written to the browser's descriptor 3 is a command, what it writes to descriptor 4 an answer or an event.
+The protocol (https://chromedevtools.github.io/devtools-protocol/) is JSON, one message per NUL-terminated string: what
+is written to the browser's descriptor 3 is a command, what it writes to descriptor 4 an answer or an event.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ _FLAGS = (
     "--disable-sync",
     "--metrics-recording-only",
     "--remote-debugging-pipe",
+    # No network at all: every name but this machine's own address leads nowhere.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 # The browser wants its pipe at descriptors 3 and 4; a child process gets it there without code between fork and exec.
 _LAUNCH = """
@@ -164,20 +167,32 @@ class Page:
 
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression, awaited. Raises BrowserError with what the script threw."""
-        answer = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        answer = self.send(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         if "exceptionDetails" in answer:
             details = answer["exceptionDetails"]
             raise BrowserError(f"{script}: {details.get('exception', {}).get('description', details['text'])}")
         return answer["result"].get("value")
 
-    def wait(self, condition: str, timeout: float = 20) -> float:
-        """Seconds until the JavaScript expression is truthy, looked at every 10 ms. Raises BrowserError past `timeout`."""
-        start = time.monotonic()
-        while time.monotonic() - start < timeout:
-            if self.run(f"Boolean({condition})"):
-                return time.monotonic() - start
+    def wait(self, condition: str, timeout: float = 20) -> None:
+        """Until the JavaScript expression is truthy, looked at every 10 ms. Raises BrowserError past `timeout` seconds.
+
+        What the expression throws counts as not yet: the page it speaks of may still be on its way.
+        """
+        end = time.monotonic() + timeout
+        while not self.run(f"(() => {{ try {{ return Boolean({condition}); }} catch {{ return false; }} }})()"):
+            if time.monotonic() > end:
+                raise BrowserError(f"not within {timeout} s: {condition}")
             self._browser.pump(0.01)
-        raise BrowserError(f"not within {timeout} s: {condition}")
+
+    def seconds(self, action: Callable[[], None], condition: str, timeout: float = 20) -> float:
+        """How long after the beginning of `action` the condition holds and the page has been painted."""
+        start = time.monotonic()
+        action()
+        self.wait(condition, timeout)
+        self.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        return time.monotonic() - start
 
     def type(self, text: str) -> None:
         self.send("Input.insertText", text=text)
@@ -191,8 +206,9 @@ class Page:
     def click(self, selector: str) -> None:
         """A mouse click in the middle of the first element that matches, scrolled into view."""
         place = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'}); const r = e.getBoundingClientRect();"
+            " return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         how = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
         self.send("Input.dispatchMouseEvent", type="mousePressed", **how)
@@ -204,7 +220,9 @@ class Page:
     def events(self, *methods: str) -> list[Json]:
         """The parameters of this page's events of these kinds so far, oldest first."""
         self._browser.pump(0.05)
-        return [e["params"] for e in self._browser.events if e.get("sessionId") == self._session and e["method"] in methods]
+        return [
+            e["params"] for e in self._browser.events if e.get("sessionId") == self._session and e["method"] in methods
+        ]
 
     def requests(self) -> list[Json]:
         """The requests that the page has sent: `url`, `method`, `headers`, `postData`."""
@@ -212,11 +230,15 @@ class Page:
 
     def complaints(self) -> list[str]:
         """Errors and warnings of the console and the log, exceptions that nobody caught, and requests that failed."""
-        found = []
-        for event in self.events("Runtime.consoleAPICalled"):
-            if event["type"] in {"error", "warning", "assert"}:
-                found.append(" ".join(str(arg.get("value", arg.get("description", ""))) for arg in event["args"]))
-        found += [e["exceptionDetails"].get("exception", {}).get("description", "") for e in self.events("Runtime.exceptionThrown")]
+        found = [
+            " ".join(str(arg.get("value", arg.get("description", ""))) for arg in event["args"])
+            for event in self.events("Runtime.consoleAPICalled")
+            if event["type"] in {"error", "warning", "assert"}
+        ]
+        found += [
+            e["exceptionDetails"].get("exception", {}).get("description", "")
+            for e in self.events("Runtime.exceptionThrown")
+        ]
         found += [
             f"{e['entry']['text']} {e['entry'].get('url', '')}"
             for e in self.events("Log.entryAdded")

@@ -51,6 +51,8 @@ def test_integers_that_do_not_fit() -> None:
     # Comparisons look at the values, also where the type could not hold them.
     assert (a < 300).tolist() == [True, True]
     assert (a > -1).tolist() == [True, True]
+    assert (xp.asarray([1, -1]) < 1 << 63).tolist() == [True, True]
+    assert (xp.asarray([1], dtype=np.uint64) > -1).tolist() == [True]
 
 
 def test_bool_and_complex_loops() -> None:
@@ -73,9 +75,8 @@ def test_bool_and_complex_loops() -> None:
         lambda: xp.clip(t, None, True),
         lambda: xp.left_shift(xp.ones(2), 1),
         lambda: xp.isneginf(c),
-        lambda: xp.arctan2(c, c),
     ):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"is not supported for|needs both limits"):
             call()
     assert (t + t).tolist() == [True, False]
     assert xp.sign(t).dtype == np.int8

@@ -84,7 +84,7 @@ function parametersAboveBody(Original, { React, getComponent }) {
       return element(
         "tr",
         { key: name },
-        element("th", { scope: "row" }, name, required ? element("span", { className: "must" }, "required") : null),
+        element("th", { scope: "row" }, name, required ? " " : "", required ? element("span", { className: "must" }, "required") : ""),
         element("td", null, element("code", null, typeOf(property))),
         element("td", null, "default" in property ? element("code", null, JSON.stringify(property.default)) : ""),
         element("td", null, property.description ? element(Markdown, { source: property.description }) : ""),

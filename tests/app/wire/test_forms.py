@@ -125,6 +125,7 @@ CATALOGUE = [
             {"name": "input", "schema": TENSOR},
             {"name": "tensors", "schema": {"$ref": "#/components/schemas/TensorListArg"}},
             {"name": "index", "schema": {"$ref": "#/components/schemas/IndexArg"}},
+            {"name": "data", "schema": {"$ref": "#/components/schemas/DataArg"}},
             {"name": "size", "schema": {"type": "array", "items": {"type": "integer"}}},
         ],
     }
@@ -133,7 +134,9 @@ LONG = [[1, 2]] * 200
 
 
 def test_kinds_are_read_off_the_schemas() -> None:
-    assert arguments.kinds_of(CATALOGUE) == {"f": {"input": "tensor", "tensors": "items", "index": "items"}}
+    assert arguments.kinds_of(CATALOGUE) == {
+        "f": {"input": "tensor", "tensors": "items", "index": "items", "data": "data"}
+    }
 
 
 def taken(args: Any) -> Any:
@@ -142,7 +145,8 @@ def taken(args: Any) -> Any:
 
 
 def test_long_lists_that_are_tensors_become_arrays() -> None:
-    args = taken({"input": LONG, "tensors": [LONG, "t1", [1, 2]], "size": [2] * 300})
+    args = taken({"input": LONG, "tensors": [LONG, "t1", [1, 2]], "size": [2] * 300, "data": LONG})
+    assert isinstance(args["data"], ArrayData)
     assert isinstance(args["input"]["data"], ArrayData)
     assert args["input"]["data"].inferred
     assert isinstance(args["tensors"][0]["data"], ArrayData)
@@ -161,6 +165,12 @@ def test_the_items_of_a_list_of_tensors_stay_items() -> None:
     args = taken({"tensors": [[1] * 200, [2] * 200], "index": [0] * 300})
     assert [item["data"].array.tolist() for item in args["tensors"]] == [[1] * 200, [2] * 200]
     assert args["index"] == [0] * 300
+
+
+def test_each_item_has_a_dtype_of_its_own() -> None:
+    args = taken({"index": [[True, False] * 100, [0, 1] * 100], "tensors": [[1] * 200, [0.5] * 200]})
+    assert [item["data"].dtype for item in args["index"]] == ["bool", "int64"]
+    assert [item["data"].dtype for item in args["tensors"]] == ["int64", "float64"]
 
 
 # ---------------------------------------------------------------- DOT

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from engine.workers.child import SocketInbox, limit_memory, raise_file_limit
-from engine.workers.frames import Wire
+from engine.workers.child import SocketInbox, limit_memory
+from engine.workers.frames import Wire, raise_file_limit
 from engine.workers.messages import PROTOCOL, Closed, version
 from tests.engine.workers.fakes import FACTORY, LIMITS
 

@@ -310,6 +310,15 @@ def test_a_file_that_can_still_shrink_is_refused(wires: tuple[Wire, Wire]) -> No
         worker.receive()
 
 
+def test_what_came_before_a_lie_is_not_lost(wires: tuple[Wire, Wire]) -> None:
+    front, worker = wires
+    front.post_body(front.pack({"id": 1})[0])
+    lie(front, b"GET / HTTP/1.1")
+    with pytest.raises(BadMessage) as caught:
+        worker.receive()
+    assert caught.value.before == [{"id": 1}]
+
+
 def test_something_that_is_no_file_is_refused(wires: tuple[Wire, Wire]) -> None:
     front, worker = wires
     read, write = os.pipe()

@@ -50,6 +50,7 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(ANY_TEXT, VALUES, max_size=5))
 def test_what_goes_in_comes_out(message: dict[str, Any]) -> None:
     assert same(through(message), message)
@@ -192,7 +193,7 @@ def test_a_body_cut_anywhere_is_a_bad_message() -> None:
             Codec().unpack(SAMPLE[:end], SAMPLE_BLOBS)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_body_is_a_message_or_a_bad_message(damage: list[tuple[int, int]]) -> None:
     body = bytearray(SAMPLE)
@@ -202,6 +203,7 @@ def test_a_damaged_body_is_a_message_or_a_bad_message(damage: list[tuple[int, in
         assert isinstance(Codec().unpack(body, SAMPLE_BLOBS), dict)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_a_message_or_a_bad_message(body: bytes) -> None:
     with contextlib.suppress(BadMessage):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.workers.turns import CREDIT, Turns
@@ -51,6 +51,7 @@ def test_ten_sessions_of_one_owner_get_as_much_as_one_of_another() -> None:
     assert abs(got["greedy"] - got["modest"]) <= 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.floats(1e-5, 0.5), min_size=2, max_size=6), st.data())
 def test_owners_share_time_whatever_their_steps_cost(costs: list[float], data: st.DataObject) -> None:
     turns, used = Turns[Line](), defaultdict[str, float](float)

@@ -1,0 +1,393 @@
+"""Activation functions. Each is one kernel of few passes over memory, and so is its gradient."""
+
+from __future__ import annotations
+
+from math import exp, pi, sqrt
+from typing import Any, Literal
+
+from engine.carriers import K
+from engine.declare import Array, Scalar, composite, op
+from engine.dtypes import BOOL, COMPLEX, INT, uint8
+from engine.errors import DtypeMismatch, Invalid
+from engine.metas import broadcast, same
+from engine.op import Spec
+from engine.ops.common import fitting, in_blocks, lacking, publish_inplace, select
+from engine.samples import C, I, S, T
+
+_REAL = [S(T(2, 3)), S(T()), S(T(0, 2))]
+
+
+def _applied(F: Any, name: str, inplace: bool, *args: Any) -> Any:
+    """An operation or its in-place form, as an `inplace` parameter asks."""
+    return getattr(F, f"{name}_" if inplace and F.recording else name)(*args)
+
+
+def gradient(k: K, *args: Any) -> Spec:
+    """The meta of a backward kernel: the common shape and dtype of the gradient and what it is multiplied with."""
+    return broadcast(k, *args)
+
+
+# ---------------------------------------------------------------- sigmoid and tanh
+
+
+def _sigmoid(xp: Any, x: Any, out: Any) -> None:
+    xp.negative(x, out=out)
+    xp.exp(out, out=out)
+    xp.add(out, 1, out=out)
+    xp.reciprocal(out, out=out)
+
+
+@op(
+    family="activations",
+    meta=same,
+    promote="float",
+    elementwise=True,
+    inplace=True,
+    alias=("nn.functional.sigmoid", "special.expit"),
+    save={"input": ("result",)},
+    samples=[*_REAL, S(C(2, 2)), S(I(3))],
+)
+def sigmoid(k: K, input: Array, *, out: Any = None) -> Array:
+    """1 / (1 + exp(-x))."""
+    return in_blocks(k, _sigmoid, (input,), out)
+
+
+@sigmoid.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F._sigmoid_backward(g, F.conj(saved.result))
+
+
+def _sigmoid_slope(xp: Any, g: Any, y: Any, out: Any) -> None:
+    xp.subtract(1, y, out=out)
+    xp.multiply(out, y, out=out)
+    xp.multiply(out, g, out=out)
+
+
+@op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",), "y": ("g", "y")})
+def _sigmoid_backward(k: K, g: Array, y: Array) -> Array:
+    """g * y * (1 - y), where y is the sigmoid."""
+    return in_blocks(k, _sigmoid_slope, (g, y))
+
+
+@_sigmoid_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    y = F.conj(saved.y)
+    return need.g and F._sigmoid_backward(g, y), need.y and g * F.conj(saved.g) * (1 - y * 2)
+
+
+def _tanh_slope(xp: Any, g: Any, y: Any, out: Any) -> None:
+    xp.multiply(y, y, out=out)
+    xp.subtract(1, out, out=out)
+    xp.multiply(out, g, out=out)
+
+
+@op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",), "y": ("g", "y")})
+def _tanh_backward(k: K, g: Array, y: Array) -> Array:
+    """g * (1 - y^2), where y is the hyperbolic tangent."""
+    return in_blocks(k, _tanh_slope, (g, y))
+
+
+@_tanh_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    y = F.conj(saved.y)
+    return need.g and F._tanh_backward(g, y), need.y and g * F.conj(saved.g) * y * -2
+
+
+def _logsigmoid(xp: Any, x: Any, out: Any) -> None:
+    low = xp.minimum(x, 0)
+    xp.abs(x, out=out)
+    xp.negative(out, out=out)
+    xp.exp(out, out=out)
+    xp.log1p(out, out=out)
+    xp.subtract(low, out, out=out)
+
+
+@op(
+    family="activations",
+    name="nn.functional.logsigmoid",
+    meta=lacking("log_sigmoid_cpu", BOOL, INT, COMPLEX),
+    promote="arithmetic",
+    elementwise=True,
+    node="LogSigmoidBackward0",
+    save={"input": ("input",)},
+    samples=_REAL,
+)
+def logsigmoid(k: K, input: Array, *, out: Any = None) -> Array:
+    """log(sigmoid(x)), exact for large negative numbers too."""
+    return in_blocks(k, _logsigmoid, (input,), out)
+
+
+@logsigmoid.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return g * F.sigmoid(-saved.input)
+
+
+# ---------------------------------------------------------------- relu and what is cut off
+
+
+_RELU = lacking(
+    "relu",
+    instead={BOOL: "Boolean inputs not supported for relu", COMPLEX: "clamp is not supported for complex types"},
+)
+
+
+@op(
+    family="activations",
+    meta=_RELU,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    save={"input": ("result",)},
+    samples=[*_REAL, S(I(4, low=-3))],
+)
+def relu(k: K, input: Array, *, out: Any = None) -> Array:
+    """max(x, 0). The gradient at 0 is 0."""
+    return k.xp.maximum(input, 0, out=out)
+
+
+@relu.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F._unless_low(g, saved.result)
+
+
+@op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",)})
+def _unless_low(k: K, g: Array, y: Array) -> Array:
+    """g where not y <= 0, elsewhere 0."""
+    return select(k, ~(y <= 0), g, 0)
+
+
+@_unless_low.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.g and F._unless_low(g, saved.y), None
+
+
+@composite(family="activations", name="nn.functional.relu", node="ReluBackward0", moves=True,
+           samples=[*_REAL, S(T(2, 3), inplace=False)])  # fmt: skip
+def functional_relu(F: Any, input: Array, inplace: bool = False) -> Array:
+    """max(x, 0). The gradient at 0 is 0."""
+    return _applied(F, "relu", inplace, input)
+
+
+def _hardtanh_meta(k: K, input: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> Spec:
+    d = input.dtype
+    if d.category == BOOL:
+        raise DtypeMismatch("Bool inputs not supported for hardtanh")
+    if d.category == COMPLEX:
+        raise DtypeMismatch("clamp is not supported for complex types")
+    if min_val > max_val:
+        raise Invalid("min_val cannot be greater than max_val", param="min_val")
+    if d is uint8 and (min_val < 0 or max_val < 0):
+        raise DtypeMismatch("cannot do hardtanh on an unsigned type with negative limits", param="min_val")
+    if d.category == INT:
+        fitting(min_val, d, "min_val"), fitting(max_val, d, "max_val")
+    return same(k, input)
+
+
+_BOUNDED = [*_REAL, S(T(2, 3), -0.5, 1.5), S(I(4, low=-3), -1, 2)]
+
+
+@op(
+    family="activations",
+    meta=_hardtanh_meta,
+    promote="arithmetic",
+    elementwise=True,
+    inplace=True,
+    keeps=False,
+    node="HardtanhBackward0",
+    save={"input": ("input",)},
+)
+def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, *, out: Any = None) -> Array:
+    """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
+    if input.dtype.kind in "iu":
+        min_val, max_val = int(min_val), int(max_val)
+    raised = k.xp.maximum(input, min_val, out=out)
+    return k.xp.minimum(raised, max_val, out=raised if raised.ndim else out)
+
+
+@_hardtanh.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    x = saved.input
+    outside = F.logical_or(F.le(x, float(saved.min_val)), F.ge(x, float(saved.max_val)))
+    return F.where(outside, 0, g)
+
+
+publish_inplace(_hardtanh, "nn.functional.hardtanh_")
+
+
+@composite(family="activations", name="nn.functional.hardtanh", moves=True, node="HardtanhBackward0", samples=_BOUNDED)
+def hardtanh(
+    F: Any, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, inplace: bool = False
+) -> Array:
+    """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
+    if inplace and F.recording:
+        return F.hardtanh_(input, min_val, max_val)
+    return F._hardtanh(input, min_val, max_val)
+
+
+@composite(
+    family="activations",
+    name="nn.functional.relu6",
+    moves=True,
+    node="HardtanhBackward0",
+    samples=[S(T(2, 3, low=-8.0, high=8.0)), *_REAL, S(I(4, low=-3, high=9))],
+)
+def relu6(F: Any, input: Array, inplace: bool = False) -> Array:
+    """min(max(x, 0), 6)."""
+    return F.hardtanh_(input, 0, 6) if inplace and F.recording else F._hardtanh(input, 0, 6)
+
+
+# ---------------------------------------------------------------- leaks and exponentials below 0
+
+
+@op(
+    family="activations",
+    meta=lacking("leaky_relu_cpu", BOOL, INT, COMPLEX),
+    promote="arithmetic",
+    over=("input",),
+    elementwise=True,
+    inplace=True,
+    node="LeakyReluBackward0",
+    save={"input": ("input",)},
+)
+def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any = None) -> Array:
+    """x where it is positive, negative_slope * x elsewhere."""
+    slope = float(negative_slope)
+    if 0 <= slope <= 1:
+        return k.xp.maximum(input, input * slope, out=out)
+    made = select(k, input > 0, input, input * slope)
+    if out is None:
+        return made
+    out[...] = made
+    return out
+
+
+@_leaky_relu.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.where(F.gt(saved.input, 0), g, g * float(saved.negative_slope))
+
+
+publish_inplace(_leaky_relu, "nn.functional.leaky_relu_")
+
+
+@composite(
+    family="activations",
+    name="nn.functional.leaky_relu",
+    moves=True,
+    node="LeakyReluBackward0",
+    samples=[*_REAL, S(T(2, 3), 0.3), S(T(2, 3), -0.5)],
+)
+def leaky_relu(F: Any, input: Array, negative_slope: Scalar = 0.01, inplace: bool = False) -> Array:
+    """x where it is positive, negative_slope * x elsewhere. The gradient at 0 is negative_slope."""
+    if inplace and F.recording:
+        return F.leaky_relu_(input, negative_slope)
+    return F._leaky_relu(input, negative_slope)
+
+
+@op(
+    family="activations",
+    meta=lacking("elu_cpu", BOOL, INT, COMPLEX),
+    promote="arithmetic",
+    over=("input",),
+    elementwise=True,
+    inplace=True,
+    node="EluBackward0",
+    save={"input": ("input",)},
+)
+def _elu(
+    k: K, input: Array, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0, *, out: Any = None
+) -> Array:
+    """scale * (x where it is positive, alpha * (exp(input_scale * x) - 1) elsewhere)."""
+    xp = k.xp
+    below = xp.expm1(xp.minimum(input, 0) * float(input_scale))
+    made = select(k, input <= 0, below * (float(alpha) * float(scale)), input * float(scale))
+    if out is None:
+        return made
+    out[...] = made
+    return out
+
+
+@_elu.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    x = saved.input
+    alpha, scale, input_scale = float(saved.alpha), float(saved.scale), float(saved.input_scale)
+    scaled = g if scale == 1 else g * scale
+    inner = F.clamp_max(x, 0)
+    below = F.exp(inner if input_scale == 1 else inner * input_scale)
+    return F.where(F.le(x, 0), scaled * (below * (alpha * input_scale)), scaled)
+
+
+publish_inplace(_elu, "nn.functional.elu_")
+
+
+@composite(
+    family="activations",
+    name="nn.functional.elu",
+    moves=True,
+    node="EluBackward0",
+    samples=[*_REAL, S(T(2, 3), 2.0)],
+)
+def elu(F: Any, input: Array, alpha: Scalar = 1.0, inplace: bool = False) -> Array:
+    """x where it is positive, alpha * (exp(x) - 1) elsewhere."""
+    return F.elu_(input, alpha) if inplace and F.recording else F._elu(input, alpha)
+
+
+def _softplus(beta: float, threshold: float) -> Any:
+    def run(xp: Any, x: Any, out: Any) -> None:
+        scaled = x * beta if beta != 1 else x
+        linear = scaled > threshold
+        large = xp.multiply(x, linear) if bool(linear.any()) else None
+        t = xp.exp(scaled)
+        xp.log1p(t, out=t)
+        if beta != 1:
+            xp.true_divide(t, beta, out=t)
+        if large is None:
+            out[...] = t
+        else:
+            out[...] = xp.where(linear, x, t)
+
+    return run
+
+
+@op(
+    family="activations",
+    name="nn.functional.softplus",
+    meta=lacking("softplus_cpu", BOOL, INT, COMPLEX),
+    promote="arithmetic",
+    over=("input",),
+    elementwise=True,
+    node="SoftplusBackward0",
+    save={"input": ("input",)},
+    samples=[*_REAL, S(T(2, 3), 2.0, 3.0), S(T(2, 3), 0.5)],
+)
+def softplus(k: K, input: Array, beta: Scalar = 1, threshold: Scalar = 20, *, out: Any = None) -> Array:
+    """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold."""
+    b = float(beta)
+    xp = k.xp
+    scaled = input if b == 1 else input * b
+    made = xp.exp(scaled)
+    made = xp.log1p(made, out=made if made.ndim else None)
+    if b != 1:
+        made = made / b
+    made = select(k, scaled > float(threshold), input, made)
+    if out is None:
+        return made
+    out[...] = made
+    return out
+
+
+@softplus.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    x, beta = saved.input, float(saved.beta)
+    scaled = x if beta == 1 else x * beta
+    return F.where(F.gt(scaled, float(saved.threshold)), g, g * F.sigmoid(scaled))
+
+
+# ---------------------------------------------------------------- silu
+
+
+def _silu(xp: Any, x: Any, out: Any) -> None:
+    t = xp.negative(x)
+    xp.exp(t, out=t if t.ndim else None)
+    if t.ndim:
+        xp.exp(t, out=t)
+    xp.true_divide(x, t + 1, out=out)

@@ -1,0 +1,584 @@
+"""Indexing: `x[...]` and `x[...] = value`, with everything that PyTorch takes between the brackets.
+
+An index is a list of integers, slices, `None`, `...`, booleans and tensors. Integers, slices, `None` and `...` alone
+make a view (`_basic_index`). Tensors are then applied to that view (`_index`, `_index_put`): a mask stands for the
+tensors of its True places; all of them broadcast together; their common dimensions take the place of the first one
+if they are neighbours, else they come first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from engine.carriers import NUMBERS, K
+from engine.context import HERE, Context
+from engine.declare import Array, Index, Scalar, Shape, composite, op, special, view
+from engine.dtypes import BOOL, INT, bool_, from_numpy, int32, int64, scalar_type, uint8
+from engine.errors import DtypeMismatch, Hint, IndexOutOfRange, Invalid, ShapeMismatch
+from engine.op import REGISTRY, Spec
+from engine.ops.common import fitting
+from engine.ops.scatter import add_rows, cast_index, check_range, combine, floats
+from engine.ops.views import number_in, region_gradient
+from engine.record import REC
+from engine.samples import C, I, S, T
+from engine.shapes import broadcast_two, contiguous_strides, text
+from engine.tape import check_inplace
+from engine.tensor import Tensor, fresh
+
+# ---------------------------------------------------------------- basic indices
+
+# An entry of a basic index as a node keeps it: an integer, None, (start, stop, step) in range, or () for all.
+Entry = Any
+
+
+def _basic_geometry(input: Any, entries: Any) -> Any:
+    sizes: list[int] = []
+    strides: list[int] = []
+    offset = input.offset
+    dim = 0
+    for e in entries:
+        if e is None:
+            sizes.append(1)
+            strides.append(input.shape[dim] * input.strides[dim] if dim < input.ndim else 1)
+            continue
+        n, s = input.shape[dim], input.strides[dim]
+        dim += 1
+        if type(e) is int:
+            offset += e * s
+        elif e:
+            start, stop, step = e
+            offset += start * s
+            sizes.append(-((start - stop) // step) if stop > start else 0)
+            strides.append(s * step)
+        else:
+            sizes.append(n)
+            strides.append(s)
+    return (*sizes, *input.shape[dim:]), (*strides, *input.strides[dim:]), offset
+
+
+def _key(entries: Any) -> tuple[Any, ...]:
+    return (*(slice(*e) if type(e) is tuple and e else slice(None) if e == () else e for e in entries), ...)
+
+
+@view(family="indexing", name="_basic_index", geometry=_basic_geometry)
+def _basic_index(k: K, input: Array, entries: Any) -> Array:
+    """The part of a tensor that integers, slices and new dimensions select."""
+    return input[_key(entries)]
+
+
+_basic_index.vjp(region_gradient("_basic_index"))
+
+
+def _basic_node(input: Any, entries: Any) -> str:
+    """Torch applies an index entry by entry: the last one names the node."""
+    for e in reversed(entries):
+        if e is None:
+            return "UnsqueezeBackward0"
+        if type(e) is int:
+            return "SelectBackward0"
+        if e:
+            return "SliceBackward0"
+    return "AliasBackward0"
+
+
+_basic_index.op.node_rule = _basic_node
+
+
+class Parts:
+    """An index, taken apart: the basic entries, whether they do anything, and tensors by dimension of their result."""
+
+    __slots__ = ("entries", "tensors", "trivial")
+
+    def __init__(self, entries: tuple[Entry, ...], trivial: bool, tensors: list[tuple[int, Any]]) -> None:
+        self.entries = entries
+        self.trivial = trivial
+        self.tensors = tensors
+
+
+def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
+    """An index in normal form. Raises what PyTorch raises."""
+    items = list(index) if isinstance(index, list | tuple) else [index]
+    used = 0
+    for item in items:
+        if item is not None and item is not Ellipsis and type(item) is not bool:
+            used += 1 if type(item) in (int, slice) else _dims_of(F, item)
+    ndim = len(shape)
+    if used > ndim and any(type(item) in (int, slice) for item in items) and shape:
+        raise IndexOutOfRange(f"too many indices for tensor of dimension {ndim}", param="index")
+    entries: list[Entry] = []
+    tensors: list[tuple[int, Any]] = []
+    trivial = True
+    at = place = 0  # in the input, in the result
+    gap = True
+    for item in items:
+        kind = type(item)
+        if item is None:
+            entries.append(None)
+            place += 1
+            trivial = False
+        elif item is Ellipsis:
+            skip = max(ndim - used, 0) if gap else 0
+            gap = False
+            entries += [()] * skip
+            at += skip
+            place += skip
+        elif kind is slice:
+            n = _size(shape, at)
+            entries.append(_slice_entry(item, n))
+            trivial = trivial and entries[-1] == ()
+            at += 1
+            place += 1
+        elif kind is int:
+            entries.append(_int_entry(item, shape, at))
+            at += 1
+            trivial = False
+        elif kind is bool:
+            entries.append(None)
+            tensors.append((place, item))
+            place += 1
+            trivial = False
+        else:
+            d, rank = F.dtype(item), len(F.shape(item))
+            if not rank and d in (bool_, uint8):
+                entries.append(None)
+                tensors.append((place, bool(number_in(item)) or type(item) is Spec))
+                place += 1
+                trivial = False
+            elif not rank and d.category == INT:
+                value = 0 if type(item) is Spec else number_in(item)
+                entries.append(_int_entry(value, shape, at))
+                at += 1
+                trivial = False
+            else:
+                taken = rank if d in (bool_, uint8) else 1
+                tensors.append((place, item))
+                entries += [()] * min(taken, max(ndim - at, 0))
+                at += taken
+                place += taken
+    return Parts(tuple(entries), trivial, tensors)
+
+
+def _dims_of(F: Any, item: Any) -> int:
+    return len(F.shape(item)) if F.dtype(item) in (bool_, uint8) else 1
+
+
+def _size(shape: Shape, at: int) -> int:
+    if at >= len(shape):
+        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
+    return shape[at]
+
+
+def _int_entry(value: int, shape: Shape, at: int) -> int:
+    if not shape:
+        if value == 0:
+            raise IndexOutOfRange(
+                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert "
+                "a 0-dim tensor to a number",
+                param="index",
+            )
+        raise IndexOutOfRange(f"index {value} is out of bounds for dimension 0 with size 0", param="index")
+    n = _size(shape, at)
+    if not -n <= value < n:
+        raise IndexOutOfRange(
+            f"index {value} is out of bounds for dimension {at} with size {n}",
+            hint=Hint("index-range", low=-n, high=n - 1, index=value),
+            param="index",
+        )
+    return value + n if value < 0 else value
+
+
+def _slice_entry(item: slice, n: int) -> Entry:
+    if item.start is None and item.stop is None and item.step in (None, 1):
+        return ()
+    step = 1 if item.step is None else item.step
+    if step <= 0:
+        words = "slice step cannot be zero" if step == 0 else "step must be greater than zero"
+        raise Invalid(words, code="slice-step", hint=Hint("flip-instead"), param="index")
+    start, stop, step = item.indices(n)
+    return start, max(stop, start), step
+
+
+# ---------------------------------------------------------------- tensors as indices
+
+
+def _places_of(F: Any, shape: Shape, tensors: Sequence[tuple[int, Any]]) -> tuple[list[Any], tuple[int, ...]]:
+    """Integer tensors, and the dimension that each one indexes: masks as the places of their True elements."""
+    flat: list[Any] = []
+    dims: list[int] = []
+    for place, item in tensors:
+        if type(item) is bool:
+            flat.append(_constant_place(F, item))
+            dims.append(place)
+            continue
+        d = F.dtype(item)
+        if d in (bool_, uint8):
+            mask = F.shape(item)
+            for j, n in enumerate(mask):
+                if place + j >= len(shape):
+                    raise _too_many(shape, tensors)
+                if shape[place + j] != n:
+                    raise IndexOutOfRange(
+                        f"The shape of the mask {text(mask)} at index {j} does not match the shape of the indexed tensor "
+                        f"{text(shape)} at index {place + j}",
+                        hint=Hint("mask-shape", mask=list(mask), shape=list(shape)),
+                        param="index",
+                    )
+            flat += _true_places(F, item)
+            dims += range(place, place + len(mask))
+        elif d is int64 or d is int32:
+            if place >= len(shape):
+                raise _too_many(shape, tensors)
+            flat.append(item)
+            dims.append(place)
+        else:
+            raise _bad_index(F, item)
+    return flat, tuple(dims)
+
+
+def _bad_index(F: Any, item: Any) -> DtypeMismatch:
+    return cast_index("tensors used as indices must be long, int, byte or bool tensors", Spec((), F.dtype(item)))
+
+
+def _too_many(shape: Shape, tensors: Any) -> IndexOutOfRange:
+    return IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
+
+
+def _constant_place(F: Any, there: bool) -> Any:
+    """What a plain True or False indexes a dimension of size 1 with: its only element, or nothing."""
+    n = 1 if there else 0
+    return F.zeros((n,), int64) if hasattr(F, "k") is False else _zeros(F, n)
+
+
+def _zeros(F: Any, n: int) -> Any:
+    spec = Spec((n,), int64)
+    return F.zeros_for(spec)
+
+
+def _true_places(F: Any, mask: Any) -> list[Any]:
+    """For each dimension of a mask, where its elements are nonzero: int64 tensors of one dimension."""
+    if type(mask) is Spec:
+        return [Spec((mask.numel,), int64)] * mask.ndim
+    array = mask.array if type(mask) is Tensor else mask
+    found = array.nonzero()
+    if type(mask) is not Tensor:
+        return list(found)
+    ctx = HERE.ctx
+    ctx.admit(sum(p.nbytes for p in found))
+    xp = mask.backend.xp
+    return [fresh(xp.ascontiguousarray(p), Spec(p.shape, int64), mask.backend, ctx.ledger) for p in found]
+
+
+def _result_shape(shape: Shape, indices: Sequence[Any], dims: Sequence[int]) -> Shape:
+    common: Shape = ()
+    for i in indices:
+        try:
+            common = broadcast_two(common, i.shape)
+        except ShapeMismatch:
+            raise IndexOutOfRange(
+                "shape mismatch: indexing tensors could not be broadcast together with shapes "
+                + ", ".join(text(x.shape) for x in indices),
+                param="index",
+            ) from None
+    rest = [n for d, n in enumerate(shape) if d not in dims]
+    first = dims[0] if all(b == a + 1 for a, b in zip(dims, dims[1:], strict=False)) else 0
+    return (*rest[:first], *common, *rest[first:])
+
+
+def _index_meta(k: K, input: Spec, indices: Any, dims: Any) -> Spec:
+    made = _result_shape(input.shape, indices, dims)
+    if 0 not in made and any(input.shape[d] == 0 for d in dims):
+        raise IndexOutOfRange("index is out of bounds for dimension with size 0", param="index")
+    return Spec(made, input.dtype)
+
+
+def _check_places(k: K, shape: Shape, indices: Any, dims: Any) -> None:
+    for j, (i, d) in enumerate(zip(indices, dims, strict=True)):
+        n = shape[d]
+        check_range(i, -n, n, lambda bad, j=j, n=n: f"index {bad} is out of bounds for dimension {j} with size {n}")
+
+
+def _full_key(indices: Any, dims: Any) -> tuple[Any, ...]:
+    key: list[Any] = [slice(None)] * (dims[-1] + 1)
+    for i, d in zip(indices, dims, strict=True):
+        key[d] = i
+    return tuple(key)
+
+
+@op(family="indexing", meta=_index_meta, moves=True, node="IndexBackward0", save={"input": ("indices",)})
+def _index(k: K, input: Array, indices: list[Array], dims: Shape) -> Array:
+    """The elements at integer indices along `dims`, as NumPy places them."""
+    if len(dims) == 1:
+        return k.xp.take(input, indices[0], axis=dims[0])
+    return input[_full_key(indices, dims)]
+
+
+@_index.guard
+def _(k: K, input: Any, indices: Any, dims: Any) -> None:
+    _check_places(k, input.shape, indices, dims)
+
+
+@_index.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and F._index_backward(g, saved.indices, saved.dims, saved.input.shape), None
+
+
+def _linear(k: K, shape: Shape, indices: Any, dims: Any) -> Array:
+    """Where in the flattened array the elements at these indices lie, in the shape of the indexed result."""
+    common = indices[0]
+    strides = contiguous_strides(shape)
+    at = None
+    for i, d in zip(indices, dims, strict=True):
+        n = shape[d]
+        part = k.xp.where(i < 0, i + n, i).astype("int64") * strides[d]
+        at = part if at is None else at + part
+    common = at.shape  # type: ignore[union-attr]
+    rest = [d for d in range(len(shape)) if d not in dims]
+    first = dims[0] if all(b == a + 1 for a, b in zip(dims, dims[1:], strict=False)) else 0
+    ndim = len(common) + len(rest)
+    made = at.reshape((1,) * first + common + (1,) * (ndim - first - len(common)))  # type: ignore[union-attr]
+    for j, d in enumerate(rest):
+        place = j if j < first else j + len(common)
+        line = k.xp.arange(shape[d], dtype="int64") * strides[d]
+        made = made + line.reshape((-1,) + (1,) * (ndim - 1 - place))
+    return made
+
+
+def _add_at(k: K, target: Array, indices: Any, dims: Any, values: Array) -> None:
+    """target[indices] += values, duplicates adding up; `target` is C-contiguous, `values` broadcast to the result."""
+    shape = target.shape
+    if not target.size or any(i.size == 0 for i in indices):
+        return
+    if dims == (0,) or list(dims) == [0]:
+        n = shape[0]
+        at = indices[0].reshape(-1)
+        rows = k.xp.ascontiguousarray(k.xp.broadcast_to(values, (*indices[0].shape, *shape[1:])))
+        at = k.xp.where(at < 0, at + n, at)
+        add_rows(k, target.reshape(n, -1), at, rows.reshape(at.size, -1).astype(target.dtype, copy=False))
+        return
+    places = _linear(k, shape, indices, dims)
+    values = k.xp.ascontiguousarray(k.xp.broadcast_to(values, places.shape)).astype(target.dtype, copy=False)
+    combine(k, "add", target.reshape(-1), places.reshape(-1), values.reshape(-1))
+
+
+def _index_backward_meta(k: K, grad: Spec, indices: Any, dims: Any, size: Any) -> Spec:
+    return Spec(size, grad.dtype)
+
+
+@op(family="indexing", meta=_index_backward_meta, moves=True, save={"grad": ("indices",)})
+def _index_backward(k: K, grad: Array, indices: list[Array], dims: Shape, size: Shape) -> Array:
+    """Zeros of `size`, with `grad` added at integer indices along `dims`: the gradient of `_index`."""
+    grad = floats(k, grad)
+    made = k.xp.zeros(size, grad.dtype)
+    _add_at(k, made, indices, dims, grad)
+    return made
+
+
+@_index_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.grad and F._index(g, saved.indices, saved.dims), None
+
+
+# ---------------------------------------------------------------- writing at indices
+
+
+def _put_meta(k: K, input: Spec, indices: Any, values: Spec, dims: Any) -> Spec:
+    made = _index_meta(k, input, indices, dims)
+    if values.dtype is not input.dtype:
+        raise DtypeMismatch(
+            f"Index put requires the source and destination dtypes match, got {scalar_type(input.dtype)} for the "
+            f"destination and {scalar_type(values.dtype)} for the source.",
+            param="values",
+        )
+    trimmed = values.shape
+    while len(trimmed) > len(made.shape) and trimmed[0] == 1:
+        trimmed = trimmed[1:]
+    try:
+        fits = broadcast_two(trimmed, made.shape) == made.shape
+    except ShapeMismatch:
+        fits = False
+    if not fits:
+        raise ShapeMismatch(
+            f"shape mismatch: value tensor of shape {text(values.shape)} cannot be broadcast to indexing result of shape "
+            f"{text(made.shape)}",
+            param="values",
+        )
+    return input
+
+
+def _trimmed(values: Array, ndim: int) -> Array:
+    return values.reshape(values.shape[values.ndim - ndim :]) if values.ndim > ndim else values
+
+
+def _result_ndim(input: Array, indices: Any, dims: Any) -> int:
+    return int(input.ndim - len(dims) + max(i.ndim for i in indices))
+
+
+_PUT_SAVES = {"input": ("indices",), "values": ("indices",)}
+
+
+@op(family="indexing", meta=_put_meta, moves=True, updates=True, inplace=True, node="IndexPutBackward0",
+    save=_PUT_SAVES)
+def _index_put(k: K, input: Array, indices: list[Array], values: Array, dims: Shape, *, out: Any = None) -> Array:
+    """A copy with `values` written at integer indices along `dims`; of duplicates the last one wins on the CPU."""
+    made = input.copy() if out is None else out
+    if all(i.size for i in indices):
+        made[_full_key(indices, dims)] = _trimmed(values, _result_ndim(input, indices, dims))
+    return made
+
+
+@_index_put.guard
+def _(k: K, input: Any, indices: Any, values: Any, dims: Any) -> None:
+    _check_places(k, input.shape, indices, dims)
+
+
+@_index_put.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return (
+        need.input and F._index_put(g, saved.indices, F.zeros_like(F._reshape_first(g)), saved.dims),
+        None,
+        need.values and _values_gradient(F, saved, g),
+    )
+
+
+def _values_gradient(F: Any, saved: Any, g: Any) -> Any:
+    """The gradient of what was written; leading dimensions of size 1 that the result lacks are put back."""
+    made = F._index(g, saved.indices, saved.dims)
+    extra = len(saved.values.shape) - len(F.shape(made))
+    return F.reshape(made, (1,) * extra + tuple(F.shape(made))) if extra > 0 else made
+
+
+@op(family="indexing", meta=_put_meta, updates=True, inplace=True, node="IndexPutBackward0", save=_PUT_SAVES)
+def _index_put_add(k: K, input: Array, indices: list[Array], values: Array, dims: Shape, *, out: Any = None) -> Array:
+    """A copy with `values` added at integer indices along `dims`, duplicates adding up."""
+    made = input.copy(order="C") if out is None or not out.flags.c_contiguous else out
+    _add_at(k, made, indices, dims, _trimmed(values, _result_ndim(input, indices, dims)))
+    if out is not None and made is not out:
+        out[...] = made
+        return out
+    return made
+
+
+@_index_put_add.guard
+def _(k: K, input: Any, indices: Any, values: Any, dims: Any) -> None:
+    _check_places(k, input.shape, indices, dims)
+
+
+@_index_put_add.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and g, None, need.values and _values_gradient(F, saved, g)
+
+
+def _put_places(F: Any, shape: Shape, indices: Any) -> tuple[list[Any], tuple[int, ...]]:
+    """The indices of `index_put`, one for each leading dimension, or None for all of one."""
+    tensors = []
+    place = 0
+    for item in indices:
+        if item is not None:
+            tensors.append((place, item))
+            place += _dims_of(F, item)
+        else:
+            place += 1
+    if place > len(shape):
+        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)} (got {place})", param="indices")
+    if not tensors:
+        raise Invalid("at least one of the indices must be a tensor", code="no-indices", param="indices")
+    return _places_of(F, shape, tensors)
+
+
+_PUT = [S(T(4), [I(2, values=[0, 2])], T(2)), S(T(3, 4), [I(2, values=[0, 2]), I(2, values=[1, -1])], T()),
+        S(T(3, 2), [I(2, values=[1, 1])], T(2, 2), True), S(C(3), [I(1, values=[1])], C(1))]
+
+
+@composite(family="indexing", samples=_PUT, moves=True, node="IndexPutBackward0")
+def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
+    """A copy with `values` written at, or with `accumulate` added to, the elements that `indices` select."""
+    flat, dims = _put_places(F, F.shape(input), indices)
+    if accumulate:
+        return F._index_put_add(input, flat, values, dims)
+    return F._index_put(input, flat, values, dims)
+
+
+@special(family="indexing", samples=_PUT)
+def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
+    """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
+    flat, dims = _put_places(REC, input.shape, indices)
+    name = "_index_put_add_" if accumulate else "_index_put_"
+    return REGISTRY[name].run((input, flat, values, dims))  # type: ignore[misc]
+
+
+# ---------------------------------------------------------------- x[...]
+
+_PICK = [S(T(3, 4), [1]), S(T(3, 4), [slice(1, None), slice(None, None, 2)]), S(T(3, 4), [Ellipsis, None, -1]),
+         S(T(3, 4), [I(2, values=[0, 2])]), S(T(3, 4), [slice(None), I(2, 2, values=[[0, 1], [3, 0]])]),
+         S(C(3), [I(2, values=[2, 2])])]
+_EXAMPLE = {"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0, "1:"]}
+
+
+@composite(family="indexing", moves=True, samples=_PICK, example=_EXAMPLE)
+def getitem(F: Any, input: Array, index: Index) -> Array:
+    """input[index]: a view for integers, slices, null and "..."; a copy where tensors, lists or masks index.
+
+    The index is a list of integers, slices as strings ("1:", "::2"), "...", null, bools, lists, and tensors of integers
+    or bools. Steps of slices are positive.
+    """
+    parts = take_apart(F, F.shape(input), index)
+    if not parts.tensors:
+        return F._basic_index(input, parts.entries)
+    if not parts.trivial:
+        input = F._basic_index(input, parts.entries)
+    flat, dims = _places_of(F, F.shape(input), parts.tensors)
+    return F._index(input, flat, dims)
+
+
+def _assign_meta(k: K, input: Spec, src: Spec) -> Spec:
+    shape = src.shape
+    while len(shape) > input.ndim and shape[0] == 1:
+        shape = shape[1:]
+    REGISTRY["expand"].geometry(Spec(shape, src.dtype), input.shape)  # type: ignore[misc]
+    return input
+
+
+@op(family="indexing", meta=_assign_meta, inplace=True, node="CopyBackwards")
+def _assign(k: K, input: Array, src: Array) -> Array:
+    """`src`, in the dtype of `input`, in its place."""
+    src = _trimmed(src, input.ndim)
+    source = from_numpy(src.dtype)
+    made = k.backend.cast(src, source, k.spec.dtype.compute) if source is not None else src
+    return k.xp.broadcast_to(made, input.shape)
+
+
+@_assign.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    if not need.src:
+        return None, None
+    extra = len(saved.src.shape) - len(F.shape(g))
+    return None, F.reshape(g, (1,) * extra + tuple(F.shape(g))) if extra > 0 else g
+
+
+_PUT_ITEMS = [S(T(3, 4), [1], T(4)), S(T(3, 4), [slice(1, None)], 2.5), S(T(3, 4), [I(2, values=[0, 2])], T(4)),
+              S(T(3, 4), [B34], 0.5)] if (B34 := T(3, 4, dtype="bool")) else []
+
+
+@special(family="indexing", samples=_PUT_ITEMS, example={"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0], "value": 9})
+def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) -> Array:
+    """input[index] = value: the value, a number or a tensor that broadcasts, is written into the input."""
+    parts = take_apart(REC, input.shape, index)
+    region = input if parts.trivial and parts.tensors else REC._basic_index(input, parts.entries)
+    if type(value) in NUMBERS:
+        d = input.dtype
+        number = fitting(value, d)
+        backend = input.backend
+        array = backend.asarray(number, d.compute.np)
+        array = backend.cast(array, d.compute, d)
+        value = fresh(backend.xp.asarray(array), Spec((), d), backend, ctx.ledger)
+    if parts.tensors:
+        flat, dims = _places_of(REC, region.shape, parts.tensors)
+        REGISTRY["_index_put_"].run((region, flat, value, dims))  # type: ignore[misc]
+    else:
+        REGISTRY["_assign_"].run((region, value))  # type: ignore[misc]
+    return input
+
+
+__all__ = ["BOOL", "check_inplace", "getitem", "prod", "setitem_", "take_apart"]

@@ -1,0 +1,271 @@
+"""Optimizer steps as operations over explicit state.
+
+`optim.adam_state {params}` makes the state, an object of lists of tensors, one for each parameter; `optim.adam_` takes
+`params`, `grads` and that state, changes parameters and state in place, records no tape and returns nothing. The step
+counters are tensors too, so a program that repeats a step says all of it. Formulas and their order are those of
+torch.optim's single-tensor implementations; a parameter whose gradient is null is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.carriers import K
+from engine.declare import Array, State, op, special
+from engine.dtypes import float32
+from engine.errors import Hint, Invalid, MissingParameter, ShapeMismatch
+from engine.op import Spec
+from engine.samples import S, T
+from engine.tensor import Tensor, fresh
+
+_FAMILY = "optim"
+
+
+def _check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
+    if len(params) != len(grads):
+        raise Invalid(
+            f"{op} takes one gradient for each parameter: got {len(params)} params and {len(grads)} grads",
+            code="gradient-count",
+            param="grads",
+        )
+    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        if g is not None and g.shape != p.shape:
+            raise ShapeMismatch(
+                f"the gradient of parameter {i} has shape {list(g.shape)}, the parameter {list(p.shape)}", param="grads"
+            )
+        if not (p.dtype.is_floating or p.dtype.is_complex):
+            raise Invalid(f"parameter {i} is of dtype {p.dtype.name}; optimizers change floats", param="params")
+
+
+def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: str, maker: str) -> None:
+    if state is None:
+        raise MissingParameter(
+            f"{op} needs a state: make it once with {maker}", param="state", hint=Hint("make-state", op=maker)
+        )
+    for field in fields:
+        found = state.get(field)
+        if found is None or len(found) != len(params):
+            raise Invalid(
+                f"the state's {field!r} must hold {len(params)} tensors, one for each parameter",
+                code="bad-state",
+                param="state",
+                hint=Hint("make-state", op=maker),
+            )
+        if field == "step":
+            continue
+        for p, s in zip(params, found, strict=True):
+            if s.shape != p.shape:
+                raise ShapeMismatch(
+                    f"a {field} has shape {list(s.shape)}, its parameter {list(p.shape)}", param="state"
+                )
+    for field in state:
+        if field not in fields:
+            raise Invalid(f"the state has no field {field!r} here: {', '.join(fields)}", code="bad-state", param="state")
+
+
+def _check_rates(op: str, **rates: float) -> None:
+    for name, value in rates.items():
+        if not value >= 0:
+            raise Invalid(f"Invalid {name} value: {value}", code="bad-rate", param=name, op=op)
+
+
+def _make_state(ctx: Any, params: Sequence[Tensor], fields: Sequence[str], fill: float = 0.0) -> dict[str, list[Tensor]]:
+    """Zeros like each parameter for every field, and a float32 step counter as PyTorch keeps it."""
+    out: dict[str, list[Tensor]] = {}
+    for field in fields:
+        rows = []
+        for p in params:
+            xp = p.backend.xp
+            if field == "step":
+                spec, array = Spec((), float32), xp.zeros((), dtype=float32.np)
+            else:
+                ctx.admit(p.nbytes)
+                spec, array = p.spec, xp.full(p.shape, fill, dtype=p.dtype.compute.np)
+                array = p.backend.cast(array, p.dtype.compute, p.dtype)
+            rows.append(fresh(array, spec, p.backend, ctx.ledger))
+        out[field] = rows
+    return out
+
+
+def _descent(k: K, p: Any, g: Any, weight_decay: float, maximize: bool) -> Any:
+    """The gradient to follow: turned around for maximize, with weight decay; a new array where it is not `g` itself."""
+    if maximize:
+        g = -g
+    if weight_decay:
+        g = g + p * weight_decay
+    return g
+
+
+_PARAMS = {"params": [T(3, 2), T(2)], "grads": [T(3, 2, grad=False), T(2, grad=False)]}
+_EXAMPLE = {"params": [[0.5, 1.5]], "grads": [[0.25, -0.25]]}
+
+
+# ---------------------------------------------------------------- SGD
+
+
+@special(family=_FAMILY, name="optim.sgd_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
+def sgd_state(ctx: Any, params: list[Array]) -> dict[str, list[Tensor]]:
+    """The state of `optim.sgd_` with momentum: `step` and `momentum_buffer` for each parameter."""
+    return _make_state(ctx, params, ("step", "momentum_buffer"))
+
+
+def _sgd_meta(
+    k: K, params: Any, grads: Any, state: Any = None, lr: float = 0.001, momentum: float = 0.0, dampening: float = 0.0,
+    weight_decay: float = 0.0, nesterov: bool = False, maximize: bool = False,
+) -> None:
+    _check_pairs(params, grads, "optim.sgd_")
+    _check_rates("optim.sgd_", lr=lr, momentum=momentum, weight_decay=weight_decay)
+    if nesterov and (momentum <= 0 or dampening != 0):
+        raise Invalid("Nesterov momentum requires a momentum and zero dampening", param="nesterov")
+    if momentum or state is not None:
+        _check_state(params, state, ("step", "momentum_buffer"), "optim.sgd_ with momentum", "optim.sgd_state")
+
+
+@op(family=_FAMILY, name="optim.sgd_", meta=_sgd_meta, vjp=None, mutates=("params", "state"), returns="value",
+    samples=[S(_PARAMS["params"], _PARAMS["grads"], lr=0.1)], example={**_EXAMPLE, "lr": 0.1})
+def sgd_(
+    k: K,
+    params: list[Array],
+    grads: list[Array | None],
+    state: State | None = None,
+    lr: float = 0.001,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+) -> None:
+    """One step of stochastic gradient descent, as torch.optim.SGD: params -= lr * grads, with momentum if asked.
+
+    momentum_buffer = momentum * momentum_buffer + (1 - dampening) * grad, from the second step on; the first one
+    starts it with the gradient. Needs a state only with momentum.
+    """
+    xp = k.xp
+    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        if g is None:
+            continue
+        g = _descent(k, p, g, weight_decay, maximize)
+        if momentum:
+            counter, buffer = state["step"][i], state["momentum_buffer"][i]
+            first = float(counter) == 0
+            counter += 1
+            xp.multiply(buffer, momentum, out=buffer)
+            xp.add(buffer, g if first or not dampening else g * (1 - dampening), out=buffer)
+            g = g + buffer * momentum if nesterov else buffer
+        elif state is not None:
+            state["step"][i] += 1
+        xp.subtract(p, g * lr, out=p)
+
+
+# ---------------------------------------------------------------- Adam and AdamW
+
+
+def _adam_fields(amsgrad: bool) -> tuple[str, ...]:
+    return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
+
+
+@special(family=_FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
+def adam_state(ctx: Any, params: list[Array], amsgrad: bool = False) -> dict[str, list[Tensor]]:
+    """The state of `optim.adam_` and `optim.adamw_`: `step`, `exp_avg`, `exp_avg_sq` (and `max_exp_avg_sq`)."""
+    return _make_state(ctx, params, _adam_fields(amsgrad))
+
+
+def _adam_check(op: str) -> Any:
+    def meta(
+        k: K, params: Any, grads: Any, state: Any, lr: float = 0.001, betas: Any = (0.9, 0.999), eps: float = 1e-8,
+        weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False,
+    ) -> None:
+        _check_pairs(params, grads, op)
+        _check_rates(op, lr=lr, eps=eps, weight_decay=weight_decay)
+        if len(betas) != 2:
+            raise Invalid(f"betas are two numbers, got {len(betas)}", param="betas")
+        for i, beta in enumerate(betas):
+            if not 0 <= beta < 1:
+                raise Invalid(f"Invalid beta parameter at index {i}: {beta}", param="betas")
+        _check_state(params, state, _adam_fields(amsgrad), op, "optim.adam_state")
+
+    return meta
+
+
+def _adam_step(
+    k: K, params: Any, grads: Any, state: Any, lr: float, betas: Any, eps: float, weight_decay: float, amsgrad: bool,
+    maximize: bool, decoupled: bool,
+) -> None:
+    xp = k.xp
+    beta1, beta2 = betas
+    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        if g is None:
+            continue
+        counter, mean, square = state["step"][i], state["exp_avg"][i], state["exp_avg_sq"][i]
+        counter += 1
+        step = float(counter)
+        g = _descent(k, p, g, 0.0 if decoupled else weight_decay, maximize)
+        if decoupled and weight_decay:
+            xp.multiply(p, 1 - lr * weight_decay, out=p)
+        work = xp.subtract(g, mean)
+        xp.multiply(work, 1 - beta1, out=work)
+        xp.add(mean, work, out=mean)
+        xp.multiply(g, xp.conjugate(g), out=work)
+        xp.multiply(work, 1 - beta2, out=work)
+        xp.multiply(square, beta2, out=square)
+        xp.add(square, work, out=square)
+        if amsgrad:
+            largest = state["max_exp_avg_sq"][i]
+            xp.maximum(largest, square, out=largest)
+            square = largest
+        xp.sqrt(square, out=work)
+        xp.true_divide(work, (1 - beta2**step) ** 0.5, out=work)
+        xp.add(work, eps, out=work)
+        xp.true_divide(mean, work, out=work)
+        xp.multiply(work, lr / (1 - beta1**step), out=work)
+        xp.subtract(p, work, out=p)
+
+
+_ADAM_SAMPLE = {
+    "step": [T(values=0.0, dtype="float32"), T(values=0.0, dtype="float32")],
+    "exp_avg": [T(3, 2, grad=False), T(2, grad=False)],
+    "exp_avg_sq": [T(3, 2, low=0.1, grad=False), T(2, low=0.1, grad=False)],
+}
+_ADAM_EXAMPLE = {
+    **_EXAMPLE,
+    "state": {"step": [{"data": 0, "dtype": "float32"}], "exp_avg": [{"data": [0, 0], "dtype": "float32"}],
+              "exp_avg_sq": [{"data": [0, 0], "dtype": "float32"}]},
+    "lr": 0.01,
+}
+
+
+@op(family=_FAMILY, name="optim.adam_", meta=_adam_check("optim.adam_"), vjp=None, mutates=("params", "state"),
+    returns="value", samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)], example=_ADAM_EXAMPLE)
+def adam_(
+    k: K,
+    params: list[Array],
+    grads: list[Array | None],
+    state: State,
+    lr: float = 0.001,
+    betas: list[float] = (0.9, 0.999),  # type: ignore[assignment]
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    amsgrad: bool = False,
+    maximize: bool = False,
+) -> None:
+    """One step of Adam (Kingma and Ba, 2015), as torch.optim.Adam; weight decay is added to the gradient."""
+    _adam_step(k, params, grads, state, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled=False)
+
+
+@op(family=_FAMILY, name="optim.adamw_", meta=_adam_check("optim.adamw_"), vjp=None, mutates=("params", "state"),
+    returns="value", samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)], example=_ADAM_EXAMPLE)
+def adamw_(
+    k: K,
+    params: list[Array],
+    grads: list[Array | None],
+    state: State,
+    lr: float = 0.001,
+    betas: list[float] = (0.9, 0.999),  # type: ignore[assignment]
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+    amsgrad: bool = False,
+    maximize: bool = False,
+) -> None:
+    """One step of AdamW (Loshchilov and Hutter, 2019), as torch.optim.AdamW; weight decay shrinks the parameters."""
+    _adam_step(k, params, grads, state, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled=True)

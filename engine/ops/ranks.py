@@ -1,0 +1,318 @@
+"""Order statistics, median, quantile and mode, and searching in what is sorted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from engine.carriers import K
+from engine.declare import Array, Dim, Scalar, composite, op
+from engine.dtypes import BOOL, COMPLEX, float32, float64, int32, int64, scalar_type
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.op import Spec
+from engine.ops.common import not_implemented
+from engine.ops.extremes import picked_gradient, refuse_empty, shared_gradient
+from engine.ops.scans import running
+from engine.ops.scatter import cast_index, check_range
+from engine.ops.sorting import lines_of, order_of, pick
+from engine.samples import B, I, S, T
+from engine.shapes import reduced, text, wrap_dim
+
+_DISTINCT = T(2, 3, distinct=True)
+_NAN = T(4, values=[1.0, float("nan"), 0.5, 2.0], grad=False)
+
+# ---------------------------------------------------------------- median
+
+
+def _whole_meta(k: K, input: Spec) -> Spec:
+    if input.dtype.category in (BOOL, COMPLEX):
+        raise not_implemented("median_cpu", input.dtype)
+    return Spec((), input.dtype)
+
+
+def _along_meta(name: str, kernel: str, refused: tuple[int, ...]) -> Any:
+    def meta(k: K, input: Spec, dim: int = -1, keepdim: bool = False) -> Any:
+        d = wrap_dim(dim, input.ndim)
+        refuse_empty(name, input, d) if input.ndim else None
+        if input.dtype.category in refused:
+            raise not_implemented(kernel, input.dtype)
+        shape = reduced(input.shape, (d,), keepdim) if input.ndim else ()
+        return Spec(shape, input.dtype), Spec(shape, int64)
+
+    return meta
+
+
+def _middle(k: K, lines: Array, skip_nan: bool) -> Array:
+    """The rank of the lower median of each line; a NaN in the line takes it, unless NaN is skipped."""
+    n = lines.shape[-1]
+    nan = (lines != lines).sum(axis=-1, keepdims=True)
+    if skip_nan:
+        return k.xp.maximum(n - nan - 1, 0) // 2
+    return k.xp.where(nan > 0, n - nan, (n - 1) // 2)
+
+
+def _declare_median(name: str, skip_nan: bool, what: str) -> None:
+    def whole(k: K, input: Array) -> Array:
+        if input.size == 0:
+            return k.xp.full((), float("nan") if input.dtype.kind == "f" else 0, input.dtype)
+        lines = input.reshape(-1)
+        order = order_of(k, lines, False)
+        return lines[order[_middle(k, lines, skip_nan)]].reshape(())
+
+    def along(k: K, input: Array, dim: Dim = -1, keepdim: bool = False) -> Array:
+        return pick(k, input, _middle(k, lines_of(k, input, dim), skip_nan), dim)
+
+    title = name.capitalize()
+    whole.__doc__ = f"The {what} of all elements: the lower of the two in the middle."
+    along.__doc__ = f"The {what} along `dim`, the lower of the two in the middle, and its index."
+    made = op(family="reductions", name=f"_{name}_all", joins=name, node=f"{title}Backward0", meta=_whole_meta,
+              save={"input": ("input", "result")},
+              samples=[S(T(2, 3, distinct=True)), S(T()), S(I(5)), S(_NAN)])(whole)
+    made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, None, False, True))
+    made = op(family="reductions", name=f"_{name}_dim", joins=name, node=f"{title}Backward1",
+              meta=_along_meta("median", "median_out", (BOOL, COMPLEX)), outputs=("values", "indices"), fields=True,
+              nondiff=("indices",), save={"input": ("indices",)},
+              samples=[S(_DISTINCT, 1), S(_DISTINCT, 0, True), S(T(), 0), S(I(5), 0), S(_NAN, 0)])(along)
+    made.vjp(lambda F, saved, g, need: picked_gradient(F, saved, g[0]))
+
+
+_declare_median("median", False, "median")
+_declare_median("nanmedian", True, "median without NaN")
+
+
+# ---------------------------------------------------------------- mode
+
+
+@op(family="reductions", meta=_along_meta("mode", "mode_cpu", (COMPLEX,)), outputs=("values", "indices"), fields=True,
+    nondiff=("indices",), save={"input": ("indices",)},
+    samples=[S(I(2, 5), 1), S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(B(4))])
+def mode(k: K, input: Array, dim: Dim = -1, keepdim: bool = False) -> Array:
+    """The most frequent element along `dim`, the smallest of several, and the index of its last occurrence."""
+    xp = k.xp
+    lines = lines_of(k, input, dim)
+    order = order_of(k, lines, False)
+    ordered = xp.take_along_axis(lines, order, -1)
+    at = xp.arange(lines.shape[-1], dtype=int64.np)
+    new = xp.ones(lines.shape, bool)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    start = running(k, "maximum", xp.where(new, at, xp.zeros((), int64.np)), lines.ndim - 1)
+    best = xp.expand_dims((at - start).argmax(axis=-1), -1)
+    index = xp.take_along_axis(order, best, -1).reshape(k.spec[0].shape)
+    return xp.take_along_axis(ordered, best, -1).reshape(k.spec[0].shape), index
+
+
+@mode.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return picked_gradient(F, saved, g[0])
+
+
+# ---------------------------------------------------------------- quantile
+
+_INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
+
+
+def _ranks_meta(k: K, ordered: Spec, q: Spec, interpolation: str, skip_nan: Any) -> Any:
+    shape = (*ordered.shape[:-1], q.numel)
+    return Spec(shape, int64), Spec(shape, int64), Spec(shape, ordered.dtype)
+
+
+@op(family="reductions", meta=_ranks_meta, vjp=None, outputs=("below", "above", "weight"))
+def _quantile_ranks(k: K, ordered: Array, q: Array, interpolation: str, skip_nan: Any) -> Array:
+    """The two ranks between which each quantile of a sorted line lies, and the weight of the upper one."""
+    xp = k.xp
+    n = ordered.shape[-1]
+    nan = (ordered != ordered).sum(axis=-1, keepdims=True)
+    q = q.reshape(-1).astype(ordered.dtype)
+    if skip_nan:
+        rank = q * xp.maximum(n - nan - 1, 0).astype(ordered.dtype)
+    else:
+        rank = xp.where(nan > 0, xp.asarray(n - 1, dtype=ordered.dtype), q * (n - 1))
+    if interpolation == "lower":
+        rank = xp.floor(rank)
+    elif interpolation == "higher":
+        rank = xp.ceil(rank)
+    elif interpolation == "nearest":
+        rank = xp.rint(rank)
+    below = xp.floor(rank)
+    above = xp.ceil(rank)
+    weight = xp.full(rank.shape, 0.5, rank.dtype) if interpolation == "midpoint" else rank - below
+    return below.astype(int64.np), above.astype(int64.np), weight
+
+
+@_quantile_ranks.guard
+def _(k: K, ordered: Any, q: Any, interpolation: str, skip_nan: Any) -> None:
+    if q.size and not bool(((q >= 0) & (q <= 1)).all()):
+        raise Invalid("quantile() q values must be in the range [0, 1]", param="q")
+
+
+def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip_nan: bool) -> Any:
+    shape, d = F.shape(input), F.dtype(input)
+    if d is not float32 and d is not float64:
+        raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
+    if 0 in shape:
+        raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
+    if interpolation not in _INTERPOLATIONS:
+        raise Invalid(
+            "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
+            f"{interpolation}",
+            param="interpolation",
+        )
+    scalar = type(q) in (int, float, bool)
+    if scalar:
+        if not 0 <= q <= 1:
+            raise Invalid(f"quantile() q must be in the range [0, 1] but got {q:g}", param="q")
+        q = F.constant(q, input)
+    elif len(F.shape(q)) > 1:
+        raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
+    elif F.dtype(q) is not d:
+        raise DtypeMismatch("quantile() q tensor must be same dtype as the input tensor", param="q")
+    if dim is None:
+        flat, kept_shape, axis = F.reshape(input, (-1,)), (1,) * len(shape), 0
+        out_shape: tuple[int, ...] = kept_shape if keepdim else ()
+        lines = flat
+    else:
+        axis = wrap_dim(dim, len(shape))
+        lines = F.transpose(input, axis, -1) if shape else F.reshape(input, (1,))
+        out_shape = reduced(shape, (axis,), keepdim) if shape else ()
+    ordered = F.sort(lines, -1)[0]
+    below, above, weight = F._quantile_ranks(ordered, q, interpolation, skip_nan)
+    low = F.gather(ordered, -1, below)
+    made = low
+    if interpolation in ("linear", "midpoint"):
+        made = F.lerp(low, F.gather(ordered, -1, above), weight)
+    # made: (..., number of quantiles), the reduced dimension having gone to the end.
+    if scalar or len(F.shape(q)) == 0:
+        made = F.reshape(made, F.shape(made)[:-1])
+        if dim is not None and len(shape) > 1:
+            made = F.transpose(F.unsqueeze(made, -1), axis, -1)
+        return F.reshape(made, out_shape)
+    count = F.shape(made)[-1]
+    if dim is None or not shape:
+        return F.reshape(made, (count, *out_shape))
+    made = F.transpose(F.unsqueeze(made, -2), axis, -2) if axis != len(shape) - 1 else F.unsqueeze(made, -2)
+    made = F.movedim(made, -1, 0)
+    return F.reshape(made, (count, *out_shape))
+
+
+_QUANTILE = [S(T(2, 3, distinct=True), 0.4), S(T(2, 3, distinct=True), T(2, low=0.1, high=0.9, grad=False), 1),
+             S(T(2, 3, distinct=True), 0.3, 0, True, interpolation="nearest"), S(T(), 0.5)]
+
+
+@composite(family="reductions", samples=_QUANTILE)
+def quantile(F: Any, input: Array, q: Array | Scalar, dim: Dim | None = None, keepdim: bool = False,
+             interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear") -> Array:
+    """The quantiles `q`, numbers from 0 to 1, of all elements or along `dim`; for a vector `q` they come first."""
+    return _quantile(F, input, q, dim, keepdim, interpolation, False)
+
+
+@composite(family="reductions", samples=_QUANTILE)
+def nanquantile(F: Any, input: Array, q: Array | Scalar, dim: Dim | None = None, keepdim: bool = False,
+                interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear") -> Array:
+    """The quantiles `q` of what is not NaN, of all elements or along `dim`."""
+    return _quantile(F, input, q, dim, keepdim, interpolation, True)
+
+
+# ---------------------------------------------------------------- searching
+
+
+def _search_meta(k: K, sorted_sequence: Spec, input: Any, out_int32: bool = False, right: bool = False,
+                 side: Any = None, sorter: Spec | None = None) -> Spec:
+    name = "torch.searchsorted(): "
+    number = type(input) is not Spec
+    shape = () if number else input.shape
+    bounds = sorted_sequence.shape
+    if side not in (None, "left", "right"):
+        raise Invalid(f"{name}side can only be 'left' or 'right' but got {side}", param="side")
+    if side == "left" and right:
+        raise Invalid(
+            f"{name}side and right can't be set to opposites, got side of left while right was True", param="side"
+        )
+    if not bounds:
+        raise ShapeMismatch(
+            f"{name}boundaries tensor should have positive dimension, but got 0 dimension", param="sorted_sequence"
+        )
+    if len(bounds) > 1 and not shape:
+        raise ShapeMismatch(
+            f"{name}input value can be a scalar only when boundaries tensor dimension is 1, but we got boundaries "
+            f"tensor dim({len(bounds)}) and input value's dim(0) numel(1)",
+            param="input",
+        )
+    if len(bounds) > 1 and bounds[:-1] != shape[:-1]:
+        raise ShapeMismatch(
+            f"{name}boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor and input "
+            f"value tensor must match, but we got boundaries tensor {text(bounds)} and input value tensor {text(shape)}",
+            param="input",
+        )
+    if sorter is not None:
+        if sorter.shape != bounds:
+            raise ShapeMismatch(
+                f"{name}boundary and sorter must have the same size, but got boundary tensor {text(bounds)}and got "
+                f"sorter tensor {text(sorter.shape)}",
+                param="sorter",
+            )
+        if sorter.dtype is not int64:
+            words = f"{name}sorter must be a tensor of long dtype but got dtype {scalar_type(sorter.dtype)}"
+            raise cast_index(words, sorter, "sorter")
+    for each in (sorted_sequence, input):
+        if type(each) is Spec and each.dtype.category in (BOOL, COMPLEX):
+            raise not_implemented("searchsorted_out_cpu", each.dtype)
+    return Spec(shape, int32 if out_int32 else int64)
+
+
+def _search(k: K, bounds: Array, values: Array, right: bool) -> Array:
+    """The first place where the bound is not less than the value (with `right`, is greater): a binary search.
+
+    NaN is greater than every bound, as in PyTorch.
+    """
+    xp = k.xp
+    low = xp.zeros(values.shape, int64.np)
+    n = bounds.shape[-1]
+    if not n or not values.size:
+        return low
+    high = xp.full(values.shape, n, int64.np)
+    for _ in range(n.bit_length()):
+        middle = (low + high) // 2
+        at = xp.minimum(middle, n - 1)
+        here = bounds[at] if bounds.ndim == 1 else xp.take_along_axis(bounds, at, -1)
+        found = here > values if right else here >= values
+        open_ = low < high
+        low = xp.where(open_ & ~found, middle + 1, low)
+        high = xp.where(open_ & found, middle, high)
+    return low
+
+
+@op(family="sorting", meta=_search_meta, vjp=None,
+    samples=[S(T(4, values=[-1.0, 0.0, 0.5, 1.0]), T(2, 3)), S(T(3, values=[0.0, 1.0, 2.0]), 1.0, right=True),
+             S(T(2, 3, values=[[-1.0, 0.0, 1.0], [0.0, 0.5, 0.6]]), T(2, 2), side="right"),
+             S(I(3, values=[0, 1, 3]), I(4), out_int32=True), S(T(3), T(2), sorter=I(3, values=[0, 1, 2])), S(T(0), T(2))])
+def searchsorted(k: K, sorted_sequence: Array, input: Array | Scalar, out_int32: bool = False, right: bool = False,
+                 side: Literal["left", "right"] | None = None, sorter: Array | None = None) -> Array:
+    """Where each value would have to be inserted to keep the innermost dimension sorted: before its equals, or after.
+
+    `sorter` has the indices that sort a sequence which is not sorted itself.
+    """
+    xp = k.xp
+    values = input if hasattr(input, "dtype") else xp.asarray(input)
+    bounds = sorted_sequence if sorter is None else xp.take_along_axis(sorted_sequence, sorter, -1)
+    return _search(k, bounds, values, right or side == "right")
+
+
+@searchsorted.guard
+def _(k: K, sorted_sequence: Any, input: Any, out_int32: bool = False, right: bool = False, side: Any = None,
+      sorter: Any = None) -> None:
+    if sorter is not None:
+        words = "torch.searchsorted(): sorter index out of range"
+        check_range(sorter, 0, sorted_sequence.shape[-1], words, "sorter")
+
+
+def _bucket_meta(k: K, input: Any, boundaries: Spec, out_int32: bool = False, right: bool = False) -> Spec:
+    if boundaries.ndim != 1:
+        raise ShapeMismatch(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})", param="boundaries")
+    return _search_meta(k, boundaries, input, out_int32)
+
+
+@op(family="sorting", meta=_bucket_meta, vjp=None,
+    samples=[S(T(2, 3), T(4, values=[-1.0, 0.0, 0.5, 1.0])), S(1.0, T(3, values=[0.0, 1.0, 2.0]), right=True),
+             S(I(4), I(3, values=[0, 1, 3]), out_int32=True)])
+def bucketize(k: K, input: Array | Scalar, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
+    """The bucket that each value falls into: boundaries[i-1] < value <= boundaries[i], or with `right` <= and <."""
+    return _search(k, boundaries, input if hasattr(input, "dtype") else k.xp.asarray(input), right)

@@ -1,0 +1,580 @@
+"""Reading and writing along a dimension at places that a tensor of indices names: gather, scatter and their kin."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, Literal
+
+from engine.carriers import K
+from engine.declare import Array, Dim, Scalar, composite, op
+from engine.dtypes import BOOL, COMPLEX, bfloat16, cast_scalar, from_numpy, int32, int64, scalar_type
+from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, NoGradient, Param, ShapeMismatch
+from engine.op import Spec
+from engine.ops.common import fitting, not_implemented
+from engine.samples import B, C, I, S, T
+from engine.shapes import Shape, broadcast_two, contiguous_strides, text, wrap_dim
+
+# ---------------------------------------------------------------- checks
+
+
+def cast_index(words: str, index: Spec, param: str = "index") -> DtypeMismatch:
+    """PyTorch's refusal of an index dtype, with the cast that mends it."""
+    hint = Hint("cast-index", Call("to", {"input": Param(param), "dtype": "int64"}), have=index.dtype.name, param=param)
+    return DtypeMismatch(words, code="index-dtype", hint=hint, param=param)
+
+
+def need_long(name: str, index: Spec) -> None:
+    if index.dtype is not int64:
+        raise cast_index(f"{name}(): Expected a long tensor for index, but got {scalar_type(index.dtype)}", index)
+
+
+def check_range(index: Array, low: int, high: int, words: Any, param: str = "index", **facts: Any) -> None:
+    """Refuses indices outside [low, high). `words` is the message, or makes it from the first bad index."""
+    if index.size == 0 or (int(index.min()) >= low and int(index.max()) < high):
+        return
+    flat = index.reshape(-1)
+    bad = int(flat[int(((flat < low) | (flat >= high)).argmax())])
+    raise IndexOutOfRange(
+        words if isinstance(words, str) else words(bad),
+        hint=Hint("index-range", low=low, high=high - 1, index=bad),
+        param=param, index=bad, **facts,
+    )
+
+
+def check_along(input: Array, dim: int, index: Array, low: int = 0, name: str = "") -> None:
+    """Refuses indices that lie outside of `dim`."""
+    d = wrap_dim(dim, input.ndim)
+    n = input.shape[d] if input.ndim else 1
+    check_range(index, low * n, n, lambda bad: f"{name}index {bad} is out of bounds for dimension {d} with size {n}")
+
+
+# ---------------------------------------------------------------- what the kernels share
+
+
+def floats(k: K, x: Array) -> Array:
+    """Gradients of operations that move raw elements come as they are stored: here they become numbers."""
+    if x.dtype.name == "uint16":
+        return k.backend.widen(x, bfloat16)
+    return x.astype("float32") if x.dtype.name == "float16" else x
+
+
+def places(k: K, shape: Shape, dim: int, index: Array) -> Array:
+    """Where `index` along `dim` points to in the flattened array of `shape`: int64, in the shape of `index`."""
+    xp = k.xp
+    if not shape:
+        return index.astype(int64.np)
+    strides = contiguous_strides(shape)
+    made = index.astype(int64.np)
+    if strides[dim] != 1:
+        made *= strides[dim]
+    grid = None
+    for i, n in enumerate(index.shape):
+        if i != dim and n > 1:
+            line = (xp.arange(n, dtype=int64.np) * strides[i]).reshape((-1,) + (1,) * (index.ndim - 1 - i))
+            grid = line if grid is None else grid + line
+    if grid is not None:
+        made += grid
+    return made
+
+
+def cut(src: Array, shape: Shape) -> Array:
+    """The leading part of `src` that `index`, of this shape, uses."""
+    return src if src.shape == shape or not shape or not src.ndim else src[tuple(slice(0, n) for n in shape)]
+
+
+def put_along(k: K, target: Array, dim: int, index: Array, src: Any) -> None:
+    """target[..., index, ...] = src; `target` is C-contiguous. Of duplicates the last one wins on the CPU."""
+    flat = target.reshape(-1)
+    at = places(k, target.shape, dim, index).reshape(-1)
+    flat[at] = cut(src, index.shape).reshape(-1) if hasattr(src, "dtype") else src
+
+
+def add_along(k: K, target: Array, dim: int, index: Array, src: Array) -> None:
+    """target[..., index, ...] += src, duplicates adding up; `target` is C-contiguous."""
+    at = places(k, target.shape, dim, index).reshape(-1)
+    combine(k, "add", target.reshape(-1), at, cut(src, index.shape).reshape(-1))
+
+
+# What `add.at` of CuPy takes; `maximum.at` and `minimum.at` as well. Other dtypes go through one of these.
+_ATOMIC = frozenset(("int32", "int64", "float32", "float64"))
+
+
+def combine(k: K, how: str, flat: Array, at: Array, values: Array) -> None:
+    """flat[at] = how(flat[at], values), every duplicate counting, for a ufunc called `how`."""
+    xp = k.xp
+    if k.backend.kind == "cpu":
+        getattr(xp, how).at(flat, at, values)
+    elif how == "multiply":
+        _multiply_at(k, flat, at, values)
+    elif flat.dtype.kind == "c":
+        for part in ("real", "imag"):
+            piece = xp.ascontiguousarray(getattr(flat, part))
+            xp.add.at(piece, at, xp.ascontiguousarray(getattr(values, part)))
+            setattr(flat, part, piece)
+    elif flat.dtype.name in _ATOMIC:
+        getattr(xp, how).at(flat, at, values)
+    else:
+        wide = flat.astype(int32.np)
+        getattr(xp, how).at(wide, at, values.astype(int32.np))
+        flat[...] = wide.astype(flat.dtype)
+
+
+def _multiply_at(k: K, flat: Array, at: Array, values: Array) -> None:
+    """`multiply.at`, which CuPy lacks: a product within each run of equal places, by doubling."""
+    xp = k.xp
+    if not at.size:
+        return
+    order = xp.argsort(at)
+    at, values = at[order], values[order]
+    step = 1
+    while step < at.size:
+        same = at[step:] == at[:-step]
+        if not bool(same.any()):
+            break
+        joined = values.copy()
+        joined[step:] = xp.where(same, values[step:] * values[:-step], values[step:])
+        values = joined
+        step *= 2
+    ends = xp.ones(at.shape, bool)
+    ends[:-1] = at[1:] != at[:-1]
+    ends = xp.flatnonzero(ends)
+    flat[at[ends]] *= values[ends]
+
+
+def add_rows(k: K, target: Array, index: Array, rows: Array) -> None:
+    """target[index] += rows for matrices, duplicates adding up; `target` is C-contiguous.
+
+    On the CPU this is the product with the sparse matrix of the indices: one pass over the rows, none over zeros.
+    """
+    if k.backend.kind == "cpu" and target.dtype.kind in "fc" and target.shape[1] > 1:
+        n = index.shape[0]
+        xp = k.xp
+        ones, starts = xp.ones(n, target.dtype), xp.arange(n + 1)
+        pick = k.sp.sparse.csc_matrix((ones, index, starts), shape=(target.shape[0], n))
+        target += pick @ rows
+    else:
+        width = target.shape[1]
+        at = index.astype(int64.np)[:, None] * width + k.xp.arange(width)
+        combine(k, "add", target.reshape(-1), at.reshape(-1), rows.reshape(-1))
+
+
+def rows_of(k: K, x: Array, dim: int) -> Array:
+    """x as a C-contiguous matrix whose rows are what `dim` counts; x itself where that needs no copy."""
+    x = x.reshape(1) if x.ndim == 0 else x
+    n = x.shape[dim]
+    moved = x if dim == 0 else k.xp.moveaxis(x, dim, 0)
+    return k.xp.ascontiguousarray(moved).reshape(n, -1) if x.size else moved.reshape(n, prod(moved.shape[1:]))
+
+
+def from_rows(k: K, rows: Array, shape: Shape, dim: int) -> Array:
+    """The inverse of `rows_of`."""
+    if not shape:
+        return rows.reshape(())
+    moved = rows.reshape((shape[dim], *shape[:dim], *shape[dim + 1 :]))
+    return moved if dim == 0 else k.xp.moveaxis(moved, 0, dim)
+
+
+def editable(input: Array, out: Any) -> Array:
+    """What a kernel that updates writes into: `out` where it is C-contiguous, else a copy of the input."""
+    return out if out is not None and out.flags.c_contiguous else input.copy()
+
+
+def edited(made: Array, out: Any) -> Array:
+    """The result of such a kernel, stored where it was wanted."""
+    if out is not None and made is not out:
+        out[...] = made
+        return out
+    return made
+
+
+# ---------------------------------------------------------------- gather
+
+
+def _check_index(name: str, index: Spec) -> bool:
+    """The dtype of an index; an empty one is not looked at any further."""
+    if index.numel == 0:
+        return False
+    if index.dtype is not int64 and index.dtype is not int32:
+        raise cast_index(f"{name}(): Expected dtype int32/int64 for index", index)
+    return True
+
+
+def _gather_meta(k: K, input: Spec, dim: int, index: Spec, sparse_grad: bool = False) -> Spec:
+    d = wrap_dim(dim, input.ndim)
+    if _check_index("gather", index):
+        if max(index.ndim, 1) != max(input.ndim, 1):
+            raise ShapeMismatch("Index tensor must have the same number of dimensions as input tensor", param="index")
+        for i in range(min(input.ndim, index.ndim)):
+            if i != d and index.shape[i] > input.shape[i]:
+                raise ShapeMismatch(
+                    f"Size does not match at dimension {i} expected index {text(index.shape)} to be no larger than self "
+                    f"{text(input.shape)} apart from dimension {d}",
+                    param="index",
+                )
+    return Spec(index.shape, input.dtype)
+
+
+_ALONG = I(2, 2, values=[[0, 2], [1, 1]])
+
+
+@op(family="scatter", meta=_gather_meta, moves=True, save={"input": ("index",)},
+    samples=[S(T(2, 3), 1, _ALONG), S(T(3, 2), 0, I(1, 2, high=3)), S(T(), 0, I(2, high=1)), S(T(2, 3), -1, I(0)),
+             S(C(2, 3), 1, I(2, 1, dtype="int32", high=3)), S(I(2, 3), 1, _ALONG)])
+def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False) -> Array:
+    """Elements along `dim` at `index`: result[i][j] = input[i][index[i][j]] for dim=1. The result is like `index`.
+
+    Sizes of `index` may be smaller than the input's in the other dimensions.
+    """
+    if index.size == 0:
+        return k.xp.empty(index.shape, input.dtype)
+    d = wrap_dim(dim, input.ndim)
+    if input.ndim and not input.flags.c_contiguous:
+        used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(index.shape))
+        return k.xp.take_along_axis(input[used], index.astype(int64.np), d)
+    return input.reshape(-1)[places(k, input.shape, d, index)]
+
+
+@gather.guard
+def _(k: K, input: Any, dim: int, index: Any, sparse_grad: bool = False) -> None:
+    check_along(input, dim, index)
+
+
+@gather.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F._place(g, saved.index, saved.dim, saved.input.shape)
+
+
+def _place_meta(k: K, src: Spec, index: Spec, dim: Any, shape: Any, once: Any = False) -> Spec:
+    return Spec(shape, src.dtype)
+
+
+@op(family="scatter", meta=_place_meta, node="ScatterAddBackward0", save={"src": ("index",)})
+def _place(k: K, src: Array, index: Array, dim: Any, shape: Any, once: Any = False) -> Array:
+    """Zeros of `shape`, with `src` added at `index` along `dim`: the gradient of gather. `once`: no index repeats."""
+    src = floats(k, src)
+    made = k.xp.zeros(shape, src.dtype)
+    if index.size:
+        (put_along if once else add_along)(k, made, wrap_dim(dim, len(shape)), index, src)
+    return made
+
+
+@_place.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.gather(g, saved.dim, saved.index)
+
+
+@composite(family="scatter", node="GatherBackward0",
+           samples=[S(T(2, 3), I(2, 1, high=3), 1), S(T(2, 3), I(4, high=6)), S(T(2, 3), I(1, 2, low=-3, high=3), 1)])
+def take_along_dim(F: Any, input: Array, indices: Array, dim: Dim | None = None) -> Array:
+    """Elements along `dim` at `indices`, the other dimensions broadcast; without `dim`, of the flattened tensor."""
+    at, shape = F.shape(indices), F.shape(input)
+    if F.dtype(indices) is not int64:
+        raise cast_index(
+            f"torch.take_along_dim(): dtype of indices should be Long but got {scalar_type(F.dtype(indices))}",
+            Spec(at, F.dtype(indices)), "indices",
+        )
+    if dim is None:
+        return F.gather(F.reshape(input, (prod(shape),)), 0, F.reshape(indices, (prod(at),)))
+    if len(at) != len(shape):
+        raise ShapeMismatch(
+            "torch.take_along_dim(): input and indices should have the same number of dimensions, but got "
+            f"{len(shape)} dimensions for input, and {len(at)} dimensions for indices",
+            param="indices",
+        )
+    d = wrap_dim(dim, len(shape), scalar_ok=False)
+    others = broadcast_two((*shape[:d], 1, *shape[d + 1 :]), (*at[:d], 1, *at[d + 1 :]))
+    wide = F.expand(input, (*others[:d], shape[d], *others[d + 1 :]))
+    index = F._from_end(F.expand(indices, (*others[:d], at[d], *others[d + 1 :])), shape[d], d)
+    return F.gather(wide, d, index)
+
+
+def _from_end_meta(k: K, index: Spec, n: Any, dim: Any) -> Spec:
+    return index
+
+
+@op(family="scatter", meta=_from_end_meta, vjp=None)
+def _from_end(k: K, index: Array, n: Any, dim: Any) -> Array:
+    """Indices in [0, n), negative ones having counted from the end."""
+    return k.xp.where(index < 0, index + n, index)
+
+
+@_from_end.guard
+def _(k: K, index: Any, n: Any, dim: Any) -> None:
+    check_range(index, -n, n, lambda bad: f"index {bad} is out of bounds for dimension {dim} with size {n}", "indices")
+
+
+# ---------------------------------------------------------------- scatter
+
+
+def _scatter_checks(input: Spec, dim: int, index: Spec, src: Any) -> None:
+    d = wrap_dim(dim, input.ndim)
+    filled = _check_index("scatter", index)
+    if type(src) is Spec and src.dtype is not input.dtype:
+        raise DtypeMismatch(
+            "scatter(): Expected self.dtype to be equal to src.dtype",
+            hint=Hint("cast-one", Call("to", {"input": Param("src"), "dtype": input.dtype.name}),
+                      a=input.dtype.name, b=src.dtype.name, param="src"),
+            param="src",
+        )
+    if not filled:
+        return
+    rank = max(input.ndim, 1)
+    if max(index.ndim, 1) != rank:
+        raise ShapeMismatch("Index tensor must have the same number of dimensions as self tensor", param="index")
+    sizes, mine = index.shape or (1,), input.shape or (1,)
+    fits = all(i == d or n <= mine[i] for i, n in enumerate(sizes))
+    words = f"Expected index {text(index.shape)} to be no larger than self {text(input.shape)} apart from dimension {d}"
+    if type(src) is Spec:
+        if max(src.ndim, 1) != rank:
+            raise ShapeMismatch("Index tensor must have the same number of dimensions as src tensor", param="src")
+        fits = fits and all(n <= m for n, m in zip(sizes, src.shape or (1,), strict=True))
+        words += f" and to be no larger size than src {text(src.shape)}"
+    if not fits:
+        raise ShapeMismatch(words, param="index")
+
+
+def _scatter_meta(k: K, input: Spec, dim: int, index: Spec, src: Any = None, value: Any = None,
+                  reduce: Any = None) -> Spec:
+    given = value if src is None else src
+    if given is None:
+        raise Invalid("scatter() missing required argument: 'src' or 'value'", code="missing-parameter", param="src")
+    _scatter_checks(input, dim, index, given)
+    if type(given) is not Spec:
+        fitting(given, input.dtype)
+    if reduce not in (None, "add", "multiply"):
+        raise Invalid("reduce argument must be either add or multiply.", param="reduce")
+    return input
+
+
+@op(family="scatter", meta=_scatter_meta, updates=True, inplace=True, save={"input": ("index",), "src": ("index",)},
+    samples=[S(T(2, 3), 1, _ALONG, T(2, 2)), S(T(2, 3), 1, I(2, 1, high=3), value=1.5), S(T(), 0, I(1, high=1), T(1)),
+             S(T(3, 2), 0, I(2, 2, values=[[0, 1], [2, 0]]), T(3, 2)), S(T(2, 3), 0, I(0), T(2, 3)),
+             S(T(2, 3), 1, _ALONG, T(2, 2), reduce="add"), S(T(2, 3), 1, _ALONG, value=2.0, reduce="multiply"),
+             S(I(2, 3), 1, _ALONG, I(2, 2)), S(C(2, 3), 1, _ALONG, C(2, 2))])
+def scatter(k: K, input: Array, dim: Dim, index: Array, src: Array | Scalar | None = None, value: Scalar | None = None,
+            reduce: Literal["add", "multiply"] | None = None, *, out: Any = None) -> Array:
+    """A copy with `src`, or the number `value`, written along `dim` at `index`; the opposite of gather.
+
+    For dim=1, result[i][index[i][j]] = src[i][j]. `reduce` adds to or multiplies what is there.
+    """
+    made = editable(input, out)
+    d = wrap_dim(dim, input.ndim)
+    given = value if src is None else src
+    if not hasattr(given, "dtype"):
+        given = cast_scalar(given, from_numpy(input.dtype))
+    if index.size:
+        if reduce is None:
+            put_along(k, made, d, index, given)
+        else:
+            if not hasattr(given, "dtype"):
+                given = k.xp.broadcast_to(k.xp.asarray(given, dtype=input.dtype), index.shape)
+            at = places(k, made.shape, d, index).reshape(-1)
+            combine(k, reduce, made.reshape(-1), at, cut(given, index.shape).reshape(-1))
+    return edited(made, out)
+
+
+@scatter.guard
+def _(k: K, input: Any, dim: int, index: Any, src: Any = None, value: Any = None, reduce: Any = None) -> None:
+    check_along(input, dim, index)
+
+
+def _src_gradient(F: Any, g: Any, dim: int, index: Any, src: Any) -> Any:
+    """What a scattered source receives; what of it was not scattered, zeros."""
+    made = F.gather(g, dim, index)
+    have, want = F.shape(made), F.shape(src)
+    return made if have == want else F._enlarge(made, want)
+
+
+def _enlarge_meta(k: K, input: Spec, shape: Any) -> Spec:
+    return Spec(shape, input.dtype)
+
+
+@op(family="scatter", meta=_enlarge_meta)
+def _enlarge(k: K, input: Array, shape: Any) -> Array:
+    """Zeros of `shape`, with the input in the corner of the lowest indices."""
+    input = floats(k, input)
+    made = k.xp.zeros(shape, input.dtype)
+    if input.size:
+        cut(made, input.shape)[...] = input.reshape(input.shape or (1,) * len(shape))
+    return made
+
+
+@_enlarge.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    for i, n in enumerate(saved.input.shape):
+        g = F.narrow(g, i, 0, n)
+    return g
+
+
+@scatter.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    dim, index, reduce = saved.dim, saved.index, saved.reduce
+    if reduce == "multiply" and saved.src is not None:
+        raise NoGradient(
+            "the derivative for 'scatter' with reduce='multiply' and a tensor is not implemented; scatter_reduce with "
+            "reduce='prod' has one",
+            code="no-derivative", op="scatter",
+        )
+    if reduce == "multiply":
+        return need.input and F.scatter(g, dim, index, value=saved.value, reduce="multiply"), None, None
+    mine = need.input and (g if reduce == "add" else F.scatter(g, dim, index, value=0))
+    return mine, None, need.src and _src_gradient(F, g, dim, index, saved.src)
+
+
+def _scatter_add_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec) -> Spec:
+    _scatter_checks(input, dim, index, src)
+    return input
+
+
+@op(family="scatter", meta=_scatter_add_meta, updates=True, inplace=True, save={"src": ("index",)},
+    samples=[S(T(2, 3), 1, _ALONG, T(2, 2)), S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)), S(T(), 0, I(2, high=1), T(2)),
+             S(T(2, 3), 0, I(0), T(2, 3)), S(I(2, 3), 1, _ALONG, I(2, 2)), S(C(2, 3), 1, _ALONG, C(2, 2))])
+def scatter_add(k: K, input: Array, dim: Dim, index: Array, src: Array, *, out: Any = None) -> Array:
+    """A copy with `src` added along `dim` at `index`, duplicates adding up."""
+    made = editable(input, out)
+    if index.size:
+        add_along(k, made, wrap_dim(dim, input.ndim), index, src)
+    return edited(made, out)
+
+
+@scatter_add.guard
+def _(k: K, input: Any, dim: int, index: Any, src: Any) -> None:
+    check_along(input, dim, index)
+
+
+@scatter_add.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and g, None, need.src and _src_gradient(F, g, saved.dim, saved.index, saved.src)
+
+
+# ---------------------------------------------------------------- scatter with a reduction
+
+_REDUCTIONS = {"sum": "add", "mean": "add", "prod": "multiply", "amax": "maximum", "amin": "minimum"}
+
+
+def _identity(how: str, dtype: Any) -> Any:
+    """What changes nothing under a reduction, as a Python number of this NumPy dtype."""
+    if how in ("add", "multiply"):
+        return how == "multiply" if dtype.kind == "b" else int(how == "multiply")
+    low = how == "maximum"
+    if dtype.kind == "f":
+        return float("-inf") if low else float("inf")
+    if dtype.kind == "b":
+        return not low
+    bits = 8 * dtype.itemsize
+    if dtype.kind == "u":
+        return 0 if low else (1 << bits) - 1
+    return -(1 << (bits - 1)) if low else (1 << (bits - 1)) - 1
+
+
+def reduce_at(k: K, made: Array, at: Array, values: Array, reduce: str, include_self: bool) -> None:
+    """Reduces `values` into the C-contiguous `made` at flat places `at`, in place, what is there counting or not."""
+    xp = k.xp
+    flat = made.reshape(-1)
+    how = _REDUCTIONS[reduce]
+    if not include_self:
+        flat[at] = _identity(how, made.dtype)
+    combine(k, how, flat, at, values)
+    if reduce == "mean":
+        n = (xp.ones if include_self else xp.zeros)(flat.shape, int64.np)
+        combine(k, "add", n, at, xp.ones(at.shape, int64.np))
+        n = xp.maximum(n, 1)
+        if made.dtype.kind in "iu":
+            flat[...] = flat // n.astype(made.dtype)
+        else:
+            flat /= n.astype(made.real.dtype)
+
+
+def _reduce_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec, reduce: str, include_self: bool = True) -> Spec:
+    _scatter_checks(input, dim, index, src)
+    if reduce not in _REDUCTIONS:
+        raise Invalid(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}", param="reduce")
+    category = input.dtype.category
+    if category == BOOL and reduce == "mean" or category == COMPLEX and reduce in ("amax", "amin"):
+        raise not_implemented(f"scatter_gather_tensor_cpu_reduce_{reduce}", input.dtype)
+    return input
+
+
+_REDUCE_SAVE = ("input", "index", "src", "result")
+
+
+@op(family="scatter", meta=_reduce_meta, updates=True, inplace=True, save={"input": _REDUCE_SAVE, "src": _REDUCE_SAVE},
+    samples=[S(T(2, 3), 1, _ALONG, T(2, 2), r) for r in ("sum", "prod", "mean")]
+    + [S(T(2, 3, distinct=True), 1, _ALONG, T(2, 2, distinct=True, low=2.5, high=4.0), r) for r in ("amax", "amin")]
+    + [S(T(2, 3), 1, _ALONG, T(2, 2), r, include_self=False) for r in ("sum", "prod", "mean")]
+    + [S(T(), 0, I(2, high=1), T(2), "prod"), S(I(2, 3), 1, _ALONG, I(2, 2), "mean")])
+def scatter_reduce(k: K, input: Array, dim: Dim, index: Array, src: Array,
+                   reduce: Literal["sum", "prod", "mean", "amax", "amin"], include_self: bool = True, *,
+                   out: Any = None) -> Array:
+    """A copy with `src` reduced into it along `dim` at `index`; `include_self` says whether what was there counts."""
+    made = editable(input, out)
+    if index.size:
+        at = places(k, made.shape, wrap_dim(dim, input.ndim), index).reshape(-1)
+        reduce_at(k, made, at, cut(src, index.shape).reshape(-1), reduce, include_self)
+    return edited(made, out)
+
+
+@scatter_reduce.guard
+def _(k: K, input: Any, dim: int, index: Any, src: Any, reduce: str, include_self: bool = True) -> None:
+    check_along(input, dim, index)
+
+
+class _Along:
+    """What a reducing scatter reads and writes with, so that index_reduce has the same gradient."""
+
+    def __init__(self, F: Any, dim: int, index: Any, reduce: str, include_self: bool) -> None:
+        self.F, self.dim, self.index, self.reduce, self.include_self = F, dim, index, reduce, include_self
+
+    def read(self, x: Any) -> Any:
+        return self.F.gather(x, self.dim, self.index)
+
+    def add(self, x: Any, src: Any) -> Any:
+        return self.F.scatter_add(x, self.dim, self.index, src)
+
+    def clear(self, x: Any) -> Any:
+        return self.F.scatter(x, self.dim, self.index, value=0)
+
+    def run(self, x: Any, src: Any) -> Any:
+        return self.F.scatter_reduce(x, self.dim, self.index, src, self.reduce, self.include_self)
+
+
+def reduce_gradient(F: Any, to: Any, x: Any, src: Any, result: Any, g: Any) -> tuple[Any, Any]:
+    """The gradients of a reducing scatter, as PyTorch has them: ties share, zeros in products take the other way."""
+    reduce = to.reduce
+    if reduce == "sum":
+        mine, theirs = g, to.read(g)
+    elif reduce == "mean":
+        base = F.ones_like(g) if to.include_self else F.zeros_like(g)
+        n = to.add(base, F.ones_like(src))
+        n = F.where(F.eq(n, 0), 1.0, n)
+        mine, theirs = g / n, to.read(g) / to.read(n)
+    elif reduce == "prod":
+        nonzero_x = F.where(F.eq(x, 0), 1.0, x)
+        mine = g * to.run(nonzero_x, src) / nonzero_x
+        zero = F.eq(src, 0)
+        zeros = to.read(to.add(F.zeros_like(x), F.where(zero, F.ones_like(src), 0.0)))
+        single = F.logical_and(zero, F.eq(zeros, 1))
+        others = to.read(g * to.run(x, F.where(single, 1.0, src)))
+        theirs = F.where(single, others, to.read(g * result) / F.where(zero, 1.0, src))
+    else:
+        at_x = F.where(F.eq(x, result), F.ones_like(g), 0.0)
+        at_src = F.where(F.eq(src, to.read(result)), F.ones_like(src), 0.0)
+        shared = g / to.add(at_x, at_src)
+        mine, theirs = at_x * shared, at_src * to.read(shared)
+    return (mine if to.include_self else to.clear(mine)), theirs
+
+
+@scatter_reduce.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    src, index = saved.src, saved.index
+    whole = F.shape(src)
+    used = F.shape(index)
+    for i, n in enumerate(used):
+        if n != whole[i]:
+            src = F.narrow(src, i, 0, n)
+    src = F.reshape(src, used)
+    to = _Along(F, saved.dim, index, saved.reduce, saved.include_self)
+    mine, theirs = reduce_gradient(F, to, saved.input, src, saved.result, g)
+    if used != whole and len(used) == len(whole):
+        theirs = F._enlarge(theirs, whole)
+    return need.input and mine, None, need.src and F.reshape(theirs, whole)

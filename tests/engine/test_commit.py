@@ -1,0 +1,115 @@
+"""Commits: a session can be rebuilt from them alone, and goes on with equal bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import pytest
+from tests.engine.programs import floats, run, step
+
+from engine.session import Session
+from engine.tape import FREED
+
+HISTORY: list[dict[str, Any]] = [
+    {"inputs": {"x": {**floats(4, 3), "requires_grad": True}, "w": {**floats(3, 2, seed=1), "requires_grad": True}},
+     "keep": {"x": "x", "w": "w"}},
+    {"steps": [step("mm", "h", input="x", mat2="w"), step("tanh", "h", input="h")], "keep": {"h": "h"}},
+    {"steps": [step("getitem", "v", input="h", index=["1:3", 0]), step("mul_", input="v", other=3)], "keep": {"v": "v"}},
+    {"steps": [step("sum", "l", input="h")], "keep": {"l": "l"}},
+    {"steps": [step("backward", input="l", retain_graph=True)]},
+    {"steps": [step("randn", "n", size=[5]), step("dropout", "n", input="n", p=0.5)], "keep": {"n": "n"}},
+    {"steps": [step("optim.adam_state", "st", params=["x", "w"])], "keep": {"st": "adam"}},
+    {"steps": [{"repeat": 3, "steps": [step("optim.adam_", params=["x", "w"], grads=["x.grad", "w.grad"], state="adam")]}]},
+    {"steps": [step("set_default_dtype", d="float64"), step("rand", "d", size=[2])], "keep": {"d": "d"}},
+    {"steps": [step("_release", input="n")]},
+    {"steps": [step("cat", "c", tensors=["x", "x"]), step("split", ["p", "q", "r"], input="c", split_size_or_sections=3)],
+     "keep": {"q": "q"}},
+    {"steps": [step("to", "b", input="x", dtype="bfloat16"), step("mul", "b", input="b", other="b")], "keep": {"b": "b"}},
+]
+NEXT: list[dict[str, Any]] = [
+    {"steps": [step("backward", input="l")], "return": ["x.grad", "w.grad"]},
+    {"steps": [step("sum", "s", input="v"), step("sum", "t", input="q"), step("add", "s", input="s", other="t"),
+               step("to", "u", input="b", dtype="float32"), step("sum", "u", input="u"),
+               step("add", "s", input="s", other="u"), step("backward", input="s")],
+     "return": ["x.grad"]},
+    {"steps": [step("randn", "n", size=[20]), step("randint", "m", high=9, size=[4])], "return": ["n", "m"],
+     "keep": {"n": "n"}},
+    {"steps": [step("optim.adam_", params=["w"], grads=["w.grad"],
+                    state={"step": ["adam.step.1"], "exp_avg": ["adam.exp_avg.1"], "exp_avg_sq": ["adam.exp_avg_sq.1"]})],
+     "return": ["w", "x", "h", "v"]},
+]
+
+
+def replay(session: Session, program: dict[str, Any]) -> Any:
+    fields = {k + "_" if k == "return" else k: v for k, v in program.items() if k != "steps"}
+    return run(session, *program.get("steps", ()), **fields)
+
+
+def bits(session: Session) -> dict[str, Any]:
+    """Values, gradients, tape and generator, as far as a client can ever tell."""
+    out: dict[str, Any] = {"generator": session.ctx.rng.get_state(), "names": sorted(session.names), "seq": session.ctx.seq}
+    out["counter"], out["default"] = session.counter, session.ctx.default_dtype.name
+    for key, t in session.tensors.items():
+        grad = t.grad
+        out[key] = (
+            t.uid, t.name, t.array.tobytes(), t.shape, t.strides, t.offset, t.requires_grad, t.version,
+            None if grad is None else (grad.array.tobytes(), grad.version),
+            None if t.edge is None else graph(t.edge[0]),
+            None if t.view is None else (t.view.base.uid, len(t.view.steps), t.view.creation, t.view.version),
+        )
+    aliases: dict[int, list[str]] = {}
+    for key, t in session.tensors.items():
+        aliases.setdefault(id(t.storage), []).append(key)
+    out["aliases"] = sorted(aliases.values())
+    return out
+
+
+def graph(node: Any) -> list[Any]:
+    rows, stack, seen = [], [node], set()
+    while stack:
+        n = stack.pop()
+        if n.seq in seen:
+            continue
+        seen.add(n.seq)
+        saved = "freed" if n.saved is FREED else [(row[2].tobytes(), row[4]) for row in n.saved]
+        rows.append((n.seq, n.op.name, n.grad_fn, n.mask, saved))
+        stack.extend(e[0] for e in n.edges if type(e) is tuple)
+    return sorted(rows)
+
+
+@pytest.mark.parametrize("upto", range(1, len(HISTORY) + 1))
+def test_a_session_is_rebuilt_from_its_commits_and_goes_on_with_equal_bits(upto: int) -> None:
+    commits: list[bytes] = []
+    session = Session("s", seed=5, on_commit=lambda commit: commits.append(msgpack.packb(commit)))
+    for program in HISTORY[:upto]:
+        replay(session, program)
+    again = Session.rebuild([msgpack.unpackb(c, strict_map_key=False) for c in commits], "s", seed=5)
+    assert bits(again) == bits(session)
+    if upto < len(HISTORY):
+        return
+    for program in NEXT:
+        ours, theirs = replay(session, program)["results"], replay(again, program)["results"]
+        for name, answer in ours.items():
+            assert answer.values.tobytes() == theirs[name].values.tobytes(), name
+        assert bits(again) == bits(session)
+
+
+def test_a_refused_program_makes_no_commit() -> None:
+    commits: list[Any] = []
+    session = Session("s", seed=5, on_commit=commits.append)
+    run(session, inputs={"x": floats(2)}, keep={"x": "x"})
+    with pytest.raises(Exception, match="nosuch"):
+        run(session, step("add_", input="x", other=1), step("add", input="nosuch", other=1))
+    assert len(commits) == 1
+
+
+def test_a_commit_holds_only_what_changed() -> None:
+    commits: list[Any] = []
+    session = Session("s", seed=5, on_commit=commits.append)
+    run(session, inputs={"x": floats(100, 100), "y": floats(100, 100)}, keep={"x": "x", "y": "y"})
+    run(session, step("getitem", "r", input="x", index=[3]), step("fill_", input="r", value=1))
+    last = commits[-1]
+    assert last["storages"] == []
+    assert [[(low, high) for low, high, _ in w["ranges"]] for w in last["writes"]] == [[(300, 400)]]
+    assert last["tensors"] == []
