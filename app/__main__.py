@@ -13,6 +13,7 @@ import uvicorn
 from app import settings as options
 from app.main import create_app
 from app.settings import Settings
+from engine.errors import EngineError
 
 SHUTDOWN_S = 10  # how long requests that run at the end may take
 
@@ -51,8 +52,13 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; the exit status."""
     settings = options.read(arguments)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        application = create_app(settings)
+    except EngineError as error:
+        print(f"python -m app: error: {error.detail}", file=sys.stderr)
+        return 2
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         host=settings.host,
         port=settings.port,
         log_level="debug" if settings.log_level == "debug" else "warning",

@@ -46,9 +46,10 @@ SENTENCES: Mapping[str, str] = {
     "tensor-data": 'a tensor that is written out is an object with data: {{"data": [[1.0, 2.0]]}}',
     "slice": 'slices are strings such as "1:", ":-1" and "::2"',
     # -------------------------------------------------------- dtypes and devices
+    # What a beginner meets first is tested word for word in tests/app/test_teaching.py.
     "cast-one": (
-        "cast {param} first: {call} makes a new tensor of it: use that one's id, "
-        'or say "out_name" as well to give it the old one\'s name'
+        "cast {param} first: {call}; that makes a new tensor, so use its id, "
+        'or add "out_name" to give it the old one\'s name'
     ),
     "cast-input": (
         "the tensor is {have}; cast it to a floating-point dtype first: {call} :: "
@@ -90,6 +91,8 @@ SENTENCES: Mapping[str, str] = {
     "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
     "dim-range": "the tensor has {ndim} dimensions, so dim goes from {low} to {high}; negative ones count from the end",
     "index-range": "indices go from {low} to {high} here; the first that does not is {index}",
+    "flip-instead": "steps are 1 or more; the operation flip turns a dimension round",
+    "mask-shape": "a mask has the sizes of the dimensions it stands for: {mask} does not fit {shape}",
     "view-size": "the sizes of a shape multiply to the number of elements, here {total}; one of them may be -1",
     "use-reshape": 'the elements would have to be copied: use the operation reshape, with "shape": {shape}',
     "expand": "only a dimension of size 1 can be expanded; the operation repeat copies any",

@@ -96,7 +96,8 @@ class Settings:
         metadata=_option(
             str,
             "SPEC",
-            "auto (one worker per GPU, else one for the CPU), inline (in this process), or a list such as cpu:2",
+            "auto (one worker per GPU, else one for the CPU), inline (in this process), a list such as cpu:2, "
+            "or practice-cuda (a simulated CUDA device)",
         ),
     )
     data_dir: Path = field(

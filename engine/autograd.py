@@ -74,7 +74,7 @@ def _saved_arrays(node: Node, k: K) -> tuple[Any, list[Any]]:
         raise freed()
     values = list(node.args)
     n = len(values)
-    values += node.outs
+    values += node.outs[:1] if op.multi_view else node.outs
     compute = node.compute
     backend = node.backend
     for at, sub, array, storage, version in node.saved:
@@ -108,7 +108,7 @@ def _saved_tensors(node: Node) -> Any:
         raise freed()
     values = list(node.args)
     n = len(values)
-    values += node.outs
+    values += node.outs[:1] if op.multi_view else node.outs
     edges = _edges_by_position(node)
     compute = node.compute
     for at, sub, array, storage, version in node.saved:
@@ -199,10 +199,17 @@ def _flatten(node: Node, grads: Any) -> Sequence[Any]:
 def _fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
     """A gradient as its input is: summed over what was broadcast, real where it is real, in its storage dtype."""
     d = spec.dtype
+    if node.backend is not backend and type(g) is node.backend.ndarray:
+        # The input lives on another device: it was moved, or is a 0-d CPU tensor beside tensors of a GPU.
+        reduced = d.reduced and node.op.moves
+        g = g if g.shape == spec.shape or reduced else sum_to(g, spec.shape)
+        g = backend.from_host(node.backend.to_host(g))
     if type(g) is not backend.ndarray:
         g = backend.xp.asarray(g)
-    if d.reduced and node.op.moves and g.dtype == d.np and g.shape == spec.shape:
-        return g  # moved as it is
+    if d.reduced and node.op.moves and g.dtype == d.np:
+        if g.shape == spec.shape:
+            return g  # moved as it is
+        g = backend.widen(g, d)
     if g.shape != spec.shape:
         g = sum_to(g, spec.shape)
     if d.reduced:
@@ -253,7 +260,7 @@ def rule_on_arrays(node: Node, g: Any, k: K) -> tuple[list[Any], Sequence[Any]]:
                 raise _changed(node, at, array, storage, version)
             d = values[at].dtype
             values[at] = k.backend.widen(array, d) if d.reduced and not op.moves else array
-        grads = op.vjp(k.raw, tuple.__new__(op.saved_type, values), g, op.plans[node.mask][0])  # type: ignore[misc]
+        grads = op.vjp(k.raw, tuple.__new__(op.saved_type, values), g, (op.plans.get(node.mask) or op.plan(node.mask, ()))[0])  # type: ignore[misc]
         return values, grads if type(grads) is tuple else (grads,)
     saved, values = _saved_arrays(node, k)
     if not op.moves:
@@ -343,6 +350,7 @@ class _Backward:
             else:
                 backend = node.backend
                 ndarray = backend.ndarray
+                foreign = backend.kind != "cpu"  # inputs may be 0-d CPU tensors
                 values, grads = rule_on_arrays(node, g, ks[backend])
                 # This loop runs once per input of every node, so `send` is written out for the common cases.
                 for edge, gi in zip(node.edges, grads):  # noqa: B905  # strict costs, and a law checks the lengths
@@ -354,7 +362,7 @@ class _Backward:
                         made = gi
                         if type(gi) is not ndarray or gi.shape != spec.shape or gi.dtype is not spec.dtype.np:
                             made = _fit_array(gi, spec, target.backend, node)
-                        elif spec.dtype.reduced and not node.op.moves:
+                        elif (spec.dtype.reduced and not node.op.moves) or (foreign and target.backend is not backend):
                             made = _fit_array(gi, spec, target.backend, node)
                         if len(target.outs) == 1 and target not in buffers:
                             buffers[target] = made
@@ -366,7 +374,7 @@ class _Backward:
                         made = gi
                         if type(gi) is not ndarray or gi.shape != spec.shape or gi.dtype is not spec.dtype.np:
                             made = _fit_array(gi, spec, edge.backend, node)
-                        elif spec.dtype.reduced and not node.op.moves:
+                        elif (spec.dtype.reduced and not node.op.moves) or (foreign and edge.backend is not backend):
                             made = _fit_array(gi, spec, edge.backend, node)
                         if edge in leaves:
                             self.send(edge, made)
@@ -398,7 +406,9 @@ class _Backward:
             if edge is None or gi is None or gi is False:
                 continue
             target = edge[0].outs[edge[1]] if type(edge) is tuple else edge.spec
-            self.send(edge, _fit_tensor(gi, target))
+            made = _fit_tensor(gi, target)
+            where = edge[0].backend if type(edge) is tuple else edge.backend
+            self.send(edge, made if made.backend is where else REC._to_device(made, where.name))
 
     def restrict(self, roots: Sequence[Edge], inputs: Sequence[Edge]) -> None:
         """Only what lies between the roots and these inputs is to run."""

@@ -91,7 +91,7 @@ class _DryScope(Scope):
         groups = super().state(name, param)
         return {k: [Planned(t.spec, t.device, t.requires_grad, None, False) for t in v] for k, v in groups.items()}
 
-    def literal(self, value: Any, param: str, empty: type = float) -> Any:
+    def literal(self, value: Any, param: str, empty: type = float, adopt: bool = False) -> Any:
         t = super().literal(value, param, empty)
         self.bytes += t.nbytes
         return Planned(t.spec, t.device, t.requires_grad, None, True)

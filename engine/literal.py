@@ -21,12 +21,12 @@ HostArray = np.ndarray[Any, Any]
 
 
 def read(
-    data: Any, d: DType | None, shape: Sequence[int] | None, default: DType, *, param: str = "data"
+    data: Any, d: DType | None, shape: Sequence[int] | None, default: DType, *, param: str = "data", adopt: bool = False
 ) -> tuple[HostArray, DType]:
     """A host array in storage dtype, of its own memory, and its dtype.
 
     Without `d` the dtype is torch.tensor's inference: bool, int64, or `default` where there is a float. A complex
-    dtype takes pairs [re, im]. Raises ShapeMismatch for ragged lists, with the path of the first offender.
+    dtype takes pairs [re, im]. With `adopt`, a writable array is taken over instead of copied. Raises ShapeMismatch for ragged lists, with the path of the first offender.
     """
     if isinstance(data, ArrayData):
         array, source, inferred = data.array, DTYPES[data.dtype], data.inferred
@@ -41,7 +41,8 @@ def read(
     made = CPU.cast(array, source, d)
     if shape is not None:
         made = _reshaped(made, shape, param)
-    if made is array or made.base is not None or not made.flags.c_contiguous or not made.flags.writeable:
+    plain = made.flags.c_contiguous and made.flags.writeable
+    if not plain or not (adopt or (made is not array and made.base is None)):
         made = np.array(made, order="C", copy=True)
     return made, d
 

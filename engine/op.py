@@ -160,7 +160,7 @@ class Op:
     def differentiable(self) -> bool:
         if self.kind == INPLACE:
             return self.functional is not None and self.functional.differentiable
-        return self.kind in (COMPOSITE, VIEW) or self.vjp is not None
+        return self.kind == COMPOSITE or self.vjp is not None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         """All arguments in positional order, defaults filled in. Raises UnknownParameter, MissingParameter."""

@@ -247,7 +247,7 @@ def compile_step(raw: Mapping[str, Any]) -> Step:
         raise MissingParameter("a step needs an op" if name is None else "op is a name", param="op")
     args = _object(raw, "args")
     op = REGISTRY[name] if name in PRIVATE else find_op(name)
-    if op.kind == "overloads":
+    if op.overloads:
         op = choose(op, dict(args))
     out = _compile_out(raw.get("out"))
     no_grad = raw.get("no_grad", False)
@@ -356,8 +356,8 @@ class Scope:
             return found
         raise NoSuchTensor(f"there is no optimizer state {name!r}", param=param, hint=Hint("make-state"))
 
-    def literal(self, value: Any, param: str, empty: type = float) -> Tensor:
-        """A tensor from values that the caller wrote down."""
+    def literal(self, value: Any, param: str, empty: type = float, adopt: bool = False) -> Tensor:
+        """A tensor from values that the caller wrote down; `adopt` where they are read only once."""
         ctx = self.ctx
         wanted = shape = None
         backend = ctx.default_backend
@@ -389,7 +389,7 @@ class Scope:
                 value = value["data"]
         if empty is int and value == [] and wanted is None:
             wanted = dtype("int64")
-        array, d = read(value, wanted, shape, ctx.default_dtype, param=param)
+        array, d = read(value, wanted, shape, ctx.default_dtype, param=param, adopt=adopt)
         ctx.admit(array.nbytes)
         t = fresh(backend.from_host(array), Spec(array.shape, d), backend, ctx.ledger)
         if flag:
@@ -415,7 +415,7 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
     outcome = Outcome(scope, {}, 0)
     for name, value in program.inputs.items():
         try:
-            scope.names[name] = scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name)
+            scope.names[name] = scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name, adopt=True)
         except EngineError as e:
             e.param = e.param or name
             if e.hint is not None:

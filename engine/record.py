@@ -41,6 +41,8 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         many = type(made) is list
         geometries = made if many else [made]
         results = [view_of(source, *g) for g in geometries]
+        if op.vjp is None:  # an alias through which no gradient passes starts anew: PyTorch does not call it a view
+            return results if many else results[0]
         old = source.view
         base = source if old is None else old.base
         steps = () if old is None else old.steps

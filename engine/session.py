@@ -16,7 +16,6 @@ import numpy as np
 import engine.ops  # noqa: F401  the operations register themselves
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
-from engine.backend import CPU
 from engine.commit import Commit, Reached, Rebuild, make_commit
 from engine.context import Context, active, grad_mode
 from engine.dryrun import dry_run as run_dry
@@ -184,7 +183,7 @@ class Session:
             t = self.get(reference)
             if t is None or self.etag(t) != tag:
                 raise PreconditionFailed(
-                    f"{reference!r} has changed since: its etag is {self.etag(t) if t else None!r}",
+                    f"{reference!r} has changed since: its etag is {None if t is None else self.etag(t)!r}",
                     hint=Hint("read-again", name=reference),
                     param=reference,
                 )
@@ -376,6 +375,7 @@ class Session:
                 requires_grad=shown_requires_grad(t) and grad_fn is None,
                 grad_fn=grad_fn,
                 device=t.device,
+                default_dtype=self.ctx.default_dtype.name,
             )
         }
 
@@ -388,6 +388,7 @@ class Session:
                 requires_grad=shown_requires_grad(t) and shown_grad_fn(t) is None,
                 grad_fn=shown_grad_fn(t),
                 device=t.device,
+                default_dtype=self.ctx.default_dtype.name,
             )
         }
 
@@ -505,9 +506,9 @@ def shown_requires_grad(t: Tensor) -> bool:
 
 
 def host_values(t: Tensor) -> np.ndarray[Any, Any]:
-    """The values on the host, C-contiguous and of their own memory: the tensor may change before they are sent."""
+    """The values on the host, C-contiguous: perhaps the tensor's own memory, so whoever keeps them copies them."""
     host = t.backend.to_host(t.array)
-    return np.array(host, order="C", copy=True) if t.backend is CPU else np.ascontiguousarray(host)
+    return np.ascontiguousarray(host).reshape(t.shape)
 
 
 def check_default_dtype(name: str) -> Any:

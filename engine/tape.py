@@ -79,7 +79,7 @@ def refresh(t: Tensor) -> None:
     view = t.view
     if view is None or view.version == t.storage.version:
         return
-    base = view.base
+    base = base_of(view)
     ctx = HERE.ctx
     if not base.requires_grad:
         return
@@ -101,6 +101,14 @@ def refresh(t: Tensor) -> None:
     undo.slot(t, "requires_grad")
     undo.force_slot(view, "version")
     t.edge, t.requires_grad, view.version = edge, True, t.storage.version
+
+
+def base_of(view: View) -> Tensor:
+    """The base, which is no view: where its own sizes were changed in place since, the tensor that has the old ones."""
+    base = view.base
+    while base.view is not None:
+        base = base.view.base
+    return base
 
 
 def shown_grad_fn(t: Tensor) -> str | None:
@@ -212,7 +220,7 @@ def rebase(ctx: Context, t: Tensor, node: Node) -> None:
     undo = ctx.undo
     view = t.view
     if view is not None:
-        base = view.base
+        base = base_of(view)
         put = REGISTRY["_view_put"]
         paste = Node(
             put,

@@ -19,6 +19,7 @@ _BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/o
 _WHERE = ("SessionHeader", "SessionQuery")
 _HOW = ("Values", "Int64")
 _ONE = ("TensorPath", *_WHERE)
+_UNCHANGED = {"304": answer("You have it.", ETag="ETag")}
 
 
 def _call(tag: str, name: str, summary: str, replies: Json, **rest: Any) -> Json:
@@ -186,14 +187,13 @@ def _tensor() -> Json:
         ),
     ]
     found = {"ETag": "ETag", "Curlgrad_Dtype": "Dtype", "Curlgrad_Shape": "Shape"}
-    unchanged = {"304": answer("You have it.", ETag="ETag")}
     return {
         "/v1/tensors/{id}": {
             "get": _call(
                 "tensors",
                 "read_tensor",
                 "Read a tensor",
-                {"200": answer("The tensor, in the form asked for.", forms, **found), **unchanged, **problems(READS)},
+                {"200": answer("The tensor, in the form asked for.", forms, **found), **_UNCHANGED, **problems(READS)},
                 parameters=read,
             ),
             "patch": _call(
@@ -231,7 +231,7 @@ def _tensor() -> Json:
                     "200": answer(
                         "The gradient, in the form asked for.", {**forms, **json_of(ref("GradObject"))}, **found
                     ),
-                    **unchanged,
+                    **_UNCHANGED,
                     **problems(READS),
                 },
                 parameters=read,
@@ -314,7 +314,8 @@ def _system() -> Json:
                 "catalogue",
                 "list_operations",
                 "List all operations",
-                {"200": answer("All.", json_of(ref("OpList"))), **problems(ASKS)},
+                {"200": answer("All.", json_of(ref("OpList")), ETag="ETag"), **_UNCHANGED, **problems(ASKS)},
+                parameters=parameters("Cached"),
             ),
         },
         "/v1/ops/{op}": {

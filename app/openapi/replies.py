@@ -62,7 +62,7 @@ PARAMETERS: Json = {
 HEADERS: Json = {
     "RequestId": {"description": "Names the request, also in the server's log.", "schema": {"type": "string"}},
     "ServerTiming": {"description": "`queue`, `run` and `encode`, in ms.", "schema": {"type": "string"}},
-    "ETag": {"description": "Opaque; changes with the tensor.", "schema": {"type": "string"}},
+    "ETag": {"description": "Opaque; changes with what it tags.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new one is.", "schema": {"type": "string", "format": "uri-reference"}},
     "Dtype": {"description": "The dtype of raw bytes.", "schema": {"type": "string"}},
     "Shape": {"description": "The shape of raw bytes, such as `2,3`.", "schema": {"type": "string"}},

@@ -146,6 +146,9 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     first = arrays[0]
     if out is None:
         out = k.xp.empty_like(first)
+    if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
+        function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
+        return out
     if k.backend.kind != "cpu" or first.size <= 2 * BLOCK or not all(a.flags.c_contiguous for a in (*arrays, out)):
         function(k.xp, *arrays, out)
         return out
@@ -169,8 +172,10 @@ def select(k: K, mask: Any, a: Any, b: Any) -> Any:
     x = b if type(a) in NUMBERS else a
     if type(x) in NUMBERS or x.shape != mask.shape or x.dtype.name not in _BITS:
         return xp.where(mask, a, b)
-    if type(b) in NUMBERS and b == 0 and not (mask.flags.c_contiguous ^ x.flags.c_contiguous):
+    if type(b) in NUMBERS and b == 0:
         return xp.multiply(_bits(a), mask).view(a.dtype)
+    if type(a) in NUMBERS and a == 0:
+        return xp.multiply(_bits(b), ~mask).view(b.dtype)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
         return xp.where(mask, a, b)
     return in_blocks(k, _selected, (mask, a, b), xp.empty_like(a))

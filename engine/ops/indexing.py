@@ -9,22 +9,20 @@ if they are neighbours, else they come first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 from engine.carriers import NUMBERS, K
 from engine.context import HERE, Context
 from engine.declare import Array, Index, Scalar, Shape, composite, op, special, view
-from engine.dtypes import BOOL, INT, bool_, from_numpy, int32, int64, scalar_type, uint8
+from engine.dtypes import INT, bool_, from_numpy, int32, int64, scalar_type, uint8
 from engine.errors import DtypeMismatch, Hint, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting
 from engine.ops.scatter import add_rows, cast_index, check_range, combine, floats
 from engine.ops.views import number_in, region_gradient
 from engine.record import REC
-from engine.samples import C, I, S, T
+from engine.samples import B, C, I, S, T
 from engine.shapes import broadcast_two, contiguous_strides, text
-from engine.tape import check_inplace
 from engine.tensor import Tensor, fresh
 
 # ---------------------------------------------------------------- basic indices
@@ -203,13 +201,14 @@ def _slice_entry(item: slice, n: int) -> Entry:
 # ---------------------------------------------------------------- tensors as indices
 
 
-def _places_of(F: Any, shape: Shape, tensors: Sequence[tuple[int, Any]]) -> tuple[list[Any], tuple[int, ...]]:
+def _places_of(F: Any, input: Any, tensors: Sequence[tuple[int, Any]]) -> tuple[list[Any], tuple[int, ...]]:
     """Integer tensors, and the dimension that each one indexes: masks as the places of their True elements."""
+    shape = F.shape(input)
     flat: list[Any] = []
     dims: list[int] = []
     for place, item in tensors:
         if type(item) is bool:
-            flat.append(_constant_place(F, item))
+            flat.append(_constant_place(F, input, item))
             dims.append(place)
             continue
         d = F.dtype(item)
@@ -245,15 +244,14 @@ def _too_many(shape: Shape, tensors: Any) -> IndexOutOfRange:
     return IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
 
 
-def _constant_place(F: Any, there: bool) -> Any:
+def _constant_place(F: Any, like: Any, there: bool) -> Any:
     """What a plain True or False indexes a dimension of size 1 with: its only element, or nothing."""
-    n = 1 if there else 0
-    return F.zeros((n,), int64) if hasattr(F, "k") is False else _zeros(F, n)
-
-
-def _zeros(F: Any, n: int) -> Any:
-    spec = Spec((n,), int64)
-    return F.zeros_for(spec)
+    spec = Spec((1 if there else 0,), int64)
+    if type(like) is Spec:
+        return spec
+    if type(like) is Tensor:
+        return fresh(like.backend.xp.zeros(spec.shape, int64.np), spec, like.backend, HERE.ctx.ledger)
+    return F.k.xp.zeros(spec.shape, int64.np)
 
 
 def _true_places(F: Any, mask: Any) -> list[Any]:
@@ -436,7 +434,7 @@ def _(k: K, input: Any, indices: Any, values: Any, dims: Any) -> None:
 @_index_put.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return (
-        need.input and F._index_put(g, saved.indices, F.zeros_like(F._reshape_first(g)), saved.dims),
+        need.input and F._index_put(g, saved.indices, F.constant(0, g), saved.dims),
         None,
         need.values and _values_gradient(F, saved, g),
     )
@@ -470,8 +468,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.input and g, None, need.values and _values_gradient(F, saved, g)
 
 
-def _put_places(F: Any, shape: Shape, indices: Any) -> tuple[list[Any], tuple[int, ...]]:
+def _put_places(F: Any, input: Any, indices: Any) -> tuple[list[Any], tuple[int, ...]]:
     """The indices of `index_put`, one for each leading dimension, or None for all of one."""
+    shape = F.shape(input)
     tensors = []
     place = 0
     for item in indices:
@@ -484,7 +483,7 @@ def _put_places(F: Any, shape: Shape, indices: Any) -> tuple[list[Any], tuple[in
         raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)} (got {place})", param="indices")
     if not tensors:
         raise Invalid("at least one of the indices must be a tensor", code="no-indices", param="indices")
-    return _places_of(F, shape, tensors)
+    return _places_of(F, input, tensors)
 
 
 _PUT = [S(T(4), [I(2, values=[0, 2])], T(2)), S(T(3, 4), [I(2, values=[0, 2]), I(2, values=[1, -1])], T()),
@@ -494,7 +493,7 @@ _PUT = [S(T(4), [I(2, values=[0, 2])], T(2)), S(T(3, 4), [I(2, values=[0, 2]), I
 @composite(family="indexing", samples=_PUT, moves=True, node="IndexPutBackward0")
 def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
     """A copy with `values` written at, or with `accumulate` added to, the elements that `indices` select."""
-    flat, dims = _put_places(F, F.shape(input), indices)
+    flat, dims = _put_places(F, input, indices)
     if accumulate:
         return F._index_put_add(input, flat, values, dims)
     return F._index_put(input, flat, values, dims)
@@ -503,7 +502,7 @@ def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumul
 @special(family="indexing", samples=_PUT)
 def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
     """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
-    flat, dims = _put_places(REC, input.shape, indices)
+    flat, dims = _put_places(REC, input, indices)
     name = "_index_put_add_" if accumulate else "_index_put_"
     return REGISTRY[name].run((input, flat, values, dims))  # type: ignore[misc]
 
@@ -528,7 +527,7 @@ def getitem(F: Any, input: Array, index: Index) -> Array:
         return F._basic_index(input, parts.entries)
     if not parts.trivial:
         input = F._basic_index(input, parts.entries)
-    flat, dims = _places_of(F, F.shape(input), parts.tensors)
+    flat, dims = _places_of(F, input, parts.tensors)
     return F._index(input, flat, dims)
 
 
@@ -558,7 +557,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 _PUT_ITEMS = [S(T(3, 4), [1], T(4)), S(T(3, 4), [slice(1, None)], 2.5), S(T(3, 4), [I(2, values=[0, 2])], T(4)),
-              S(T(3, 4), [B34], 0.5)] if (B34 := T(3, 4, dtype="bool")) else []
+              S(T(3, 4), [B(3, 4)], 0.5)]
 
 
 @special(family="indexing", samples=_PUT_ITEMS, example={"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0], "value": 9})
@@ -574,11 +573,9 @@ def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) ->
         array = backend.cast(array, d.compute, d)
         value = fresh(backend.xp.asarray(array), Spec((), d), backend, ctx.ledger)
     if parts.tensors:
-        flat, dims = _places_of(REC, region.shape, parts.tensors)
+        flat, dims = _places_of(REC, region, parts.tensors)
         REGISTRY["_index_put_"].run((region, flat, value, dims))  # type: ignore[misc]
     else:
         REGISTRY["_assign_"].run((region, value))  # type: ignore[misc]
     return input
 
-
-__all__ = ["BOOL", "check_inplace", "getitem", "prod", "setitem_", "take_apart"]

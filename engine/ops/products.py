@@ -384,7 +384,7 @@ def _plus(k: K, made: Array, input: Array, beta: complex, alpha: complex) -> Arr
     if alpha != 1:
         made = times(alpha, made)
     if beta != 0:
-        made = k.xp.add(made, times(beta, input), out=made) if made.ndim else made + times(beta, input)
+        made = k.xp.add(made, times(beta, input), out=made) if made.size else made
     return made
 
 
@@ -487,8 +487,7 @@ def addbmm(k: K, input: Array, batch1: Array, batch2: Array, beta: Scalar = 1, a
     """beta * input + alpha * the sum of all products of a batch: one product with long rows."""
     b, n, m = batch1.shape
     rows = batch1.swapaxes(0, 1).reshape(n, b * m)
-    return _plus(k, multiply(k, rows, batch2.reshape(b * m, -1) if batch2.size else batch2.reshape(b * m, batch2.shape[2])),
-                 input, beta, alpha)
+    return _plus(k, multiply(k, rows, batch2.reshape(b * m, batch2.shape[2])), input, beta, alpha)
 
 
 @addbmm.vjp
@@ -625,7 +624,7 @@ def linear(k: K, input: Array, weight: Array, bias: Array | None = None) -> Arra
     if weight.ndim == 1:
         return multiply(k, input, weight)
     made = multiply(k, input, weight.T)
-    return made if bias is None else k.xp.add(made, bias, out=made)
+    return made if bias is None or not made.size else k.xp.add(made, bias, out=made)
 
 
 @linear.vjp

@@ -33,7 +33,7 @@ def _meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
     return Spec(input.shape, k.dtype)
 
 
-def _lines(k: K, x: Array, axis: int) -> tuple[Array, int, bool]:
+def turned_lines(k: K, x: Array, axis: int) -> tuple[Array, int, bool]:
     """(x or its transposed copy, the axis to work along, whether it was transposed): short lines are slow on the CPU."""
     if k.backend.kind == "cpu" and axis == x.ndim - 1 and 0 < x.shape[axis] <= SHORT_LINE and x.size > 256:
         return k.xp.ascontiguousarray(x.reshape(-1, x.shape[axis]).T), 0, True
@@ -56,7 +56,7 @@ def softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Arra
         return input - input + 1
     if input.size == 0:
         return input.copy()
-    x, axis, turned = _lines(k, input, wrap_dim(dim, input.ndim))
+    x, axis, turned = turned_lines(k, input, wrap_dim(dim, input.ndim))
     e, s, _ = exponentials(k, x, axis)
     e /= s
     return e.T.reshape(input.shape) if turned else e
@@ -77,7 +77,7 @@ def _softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
     """(g - sum(g * y)) * y along `dim`."""
     if grad.ndim == 0:
         return k.xp.zeros_like(grad)
-    y, axis, turned = _lines(k, result, wrap_dim(dim, result.ndim))
+    y, axis, turned = turned_lines(k, result, wrap_dim(dim, result.ndim))
     g = k.xp.ascontiguousarray(grad.reshape(-1, grad.shape[-1]).T) if turned else grad
     made = k.xp.multiply(g, y)
     inner = total(k, made, (axis,), True)
@@ -104,7 +104,7 @@ def log_softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> 
         return input - input
     if input.size == 0:
         return input.copy()
-    x, axis, turned = _lines(k, input, wrap_dim(dim, input.ndim))
+    x, axis, turned = turned_lines(k, input, wrap_dim(dim, input.ndim))
     xp = k.xp
     made = xp.subtract(x, largest(k, x, axis, True))
     made -= xp.log(total(k, xp.exp(made), (axis,), True))

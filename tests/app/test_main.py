@@ -99,3 +99,11 @@ def test_an_address_that_others_reach_needs_leave() -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     assert "--allow-open" in said
+
+
+def test_workers_that_make_no_sense_end_with_a_message() -> None:
+    process = start("--workers", "gpus")
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "cannot read 'gpus'" in said
+    assert "Traceback" not in said

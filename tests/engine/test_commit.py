@@ -14,7 +14,7 @@ from engine.tape import FREED
 HISTORY: list[dict[str, Any]] = [
     {"inputs": {"x": {**floats(4, 3), "requires_grad": True}, "w": {**floats(3, 2, seed=1), "requires_grad": True}},
      "keep": {"x": "x", "w": "w"}},
-    {"steps": [step("mm", "h", input="x", mat2="w"), step("tanh", "h", input="h")], "keep": {"h": "h"}},
+    {"steps": [step("mm", "h", input="x", mat2="w"), step("mul", "h", input="h", other=0.5)], "keep": {"h": "h"}},
     {"steps": [step("getitem", "v", input="h", index=["1:3", 0]), step("mul_", input="v", other=3)], "keep": {"v": "v"}},
     {"steps": [step("sum", "l", input="h")], "keep": {"l": "l"}},
     {"steps": [step("backward", input="l", retain_graph=True)]},

@@ -1,0 +1,399 @@
+"""Sums of products over named dimensions: einsum, tensordot, kron, chains of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+from engine.carriers import K
+from engine.declare import Array, composite, op
+from engine.dtypes import C_NAMES, INT, int64
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
+from engine.op import Spec
+from engine.ops.products import multiply, refuse_bool, same_dtype
+from engine.samples import C, I, S, T
+from engine.shapes import Shape, text, wrap_dim
+
+Labels = tuple[int, ...]
+
+# ---------------------------------------------------------------- the kernel
+
+
+def _einsum_meta(k: K, operands: Sequence[Spec], inputs: Any, output: Labels, sizes: dict[int, int]) -> Spec:
+    first = operands[0]
+    for other in operands[1:]:
+        same_dtype(first, other, "operands", "operands", "expected scalar type {a} but found {b}")
+    d = first.dtype
+    if len(operands) > 1:
+        refuse_bool(d, "bmm")
+    elif d.category <= INT and set(inputs[0]) - set(output):
+        d = int64
+    return Spec(tuple([sizes[label] for label in output]), d)
+
+
+@op(family="linalg", meta=_einsum_meta, save={"operands": ("operands",)})
+def _einsum(k: K, operands: list[Array], inputs: Any, output: Any, sizes: Any) -> Array:
+    """The product of all operands, summed over the labels that the output lacks.
+
+    `inputs` and `output` are tuples of labels, `sizes` gives each label's size. A label twice in an input takes the
+    diagonal, twice in the output fills one; a label that only the output has expands.
+    """
+    wanted = tuple(dict.fromkeys(output))
+    terms = [_single(k, x, labels, sizes) for x, labels in zip(operands, inputs, strict=True)]
+    while len(terms) > 1:
+        i, j = _cheapest(terms, wanted, sizes)
+        b, a = terms.pop(j), terms.pop(i)
+        kept = set(wanted).union(*(labels for _, labels in terms))
+        terms.append(_pair(k, *a, *b, kept))
+    made, have = _reduced(terms[0][0], terms[0][1], set(wanted), k.spec.dtype is int64)
+    made = made.transpose([have.index(label) for label in wanted if label in have])
+    if len(have) < len(wanted):
+        made = made.reshape([sizes[label] if label in have else 1 for label in wanted])
+        made = k.xp.broadcast_to(made, [sizes[label] for label in wanted])
+    if len(wanted) < len(output):
+        made = _embedded(k, made, wanted, output, sizes)
+    return made
+
+
+@_einsum.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    grads: list[Any] = []
+    for i, wanted in enumerate(need.operands):
+        if not wanted:
+            grads.append(None)
+            continue
+        others = [F.conj(x) for j, x in enumerate(saved.operands) if j != i]
+        labels = [saved.output, *(names for j, names in enumerate(saved.inputs) if j != i)]
+        # Where the input's dimension was broadcast, the driver sums.
+        grads.append(F._einsum([g, *others], tuple(labels), saved.inputs[i], saved.sizes))
+    return (grads,)
+
+
+def _single(k: K, x: Array, labels: Labels, sizes: dict[int, int]) -> tuple[Array, list[int]]:
+    """An operand without repeated labels, and without dimensions of size 1 that are to be broadcast."""
+    have = list(labels)
+    for label in dict.fromkeys(labels):
+        while have.count(label) > 1:
+            i = have.index(label)
+            j = have.index(label, i + 1)
+            x = k.xp.diagonal(x, 0, i, j)
+            del have[j], have[i]
+            have.append(label)
+    keep = [n == sizes[label] for n, label in zip(x.shape, have, strict=True)]
+    if not all(keep):
+        x = x.reshape([n for n, stays in zip(x.shape, keep, strict=True) if stays])
+        have = [label for label, stays in zip(have, keep, strict=True) if stays]
+    return x, have
+
+
+def _reduced(x: Array, labels: list[int], kept: set[int], widen: bool = False) -> tuple[Array, list[int]]:
+    """The sum over the labels that nobody else has."""
+    axes = tuple(i for i, label in enumerate(labels) if label not in kept)
+    if not axes:
+        return x, labels
+    return x.sum(axis=axes, dtype=int64.np if widen else x.dtype), [label for label in labels if label in kept]
+
+
+def _cheapest(terms: list[tuple[Array, list[int]]], wanted: Labels, sizes: dict[int, int]) -> tuple[int, int]:
+    """The pair whose product is smallest; the earliest of equals."""
+    if len(terms) == 2:
+        return 0, 1
+    best, found = None, (0, 1)
+    for i in range(len(terms)):
+        for j in range(i + 1, len(terms)):
+            kept = set(wanted).union(*(labels for at, (_, labels) in enumerate(terms) if at not in (i, j)))
+            both = set(terms[i][1]) | set(terms[j][1])
+            cost = (prod(sizes[x] for x in both & kept), prod(sizes[x] for x in both))
+            if best is None or cost < best:
+                best, found = cost, (i, j)
+    return found
+
+
+def _pair(k: K, a: Array, la: list[int], b: Array, lb: list[int], kept: set[int]) -> tuple[Array, list[int]]:
+    """The product of two operands as one batch of matrix products."""
+    a, la = _reduced(a, la, kept | set(lb))
+    b, lb = _reduced(b, lb, kept | set(la))
+    batch = [x for x in la if x in lb and x in kept]
+    inner = [x for x in la if x in lb and x not in kept]
+    left = [x for x in la if x not in lb]
+    right = [x for x in lb if x not in la]
+    a = a.transpose([la.index(x) for x in batch + left + inner])
+    b = b.transpose([lb.index(x) for x in batch + inner + right])
+    nb, ni = len(batch), len(inner)
+    ends, shape = b.shape[nb + ni :], a.shape[: nb + len(left)]
+    if not inner:
+        return a.reshape(*shape, *([1] * len(right))) * b.reshape(*shape[:nb], *([1] * len(left)), *ends), batch + left + right
+    size, columns = prod(a.shape[nb + len(left) :]), prod(ends)
+    rows, many = prod(shape[nb:]), prod(shape[:nb])
+    if nb:
+        made = multiply(k, a.reshape(many, rows, size), b.reshape(many, size, columns))
+    else:
+        made = multiply(k, a.reshape(rows, size), b.reshape(size, columns))
+    return made.reshape(*shape, *ends), batch + left + right
+
+
+def _embedded(k: K, made: Array, wanted: Labels, output: Labels, sizes: dict[int, int]) -> Array:
+    """Zeros, with `made` on the diagonal that the repeated labels name."""
+    full = k.xp.zeros([sizes[label] for label in output], made.dtype)
+    if made.size:
+        strides = [sum(s for s, label in zip(full.strides, output, strict=True) if label == x) for x in wanted]
+        k.backend.view(full, full.dtype, [sizes[x] for x in wanted], 0, strides)[...] = made
+    return full
+
+
+# ---------------------------------------------------------------- einsum
+
+
+def _wrong(words: str) -> Invalid:
+    return Invalid(f"einsum(): {words}", code="bad-equation", param="equation")
+
+
+def _subscripts(part: str, where: str) -> tuple[str, int]:
+    """(labels with "." where the ellipsis is, how many letters)."""
+    out = ""
+    i = 0
+    while i < len(part):
+        c = part[i]
+        if c == ".":
+            if "." in out:
+                raise _wrong(f"found '.' for {where} for which an ellipsis was already found")
+            if part[i : i + 3] != "...":
+                raise _wrong(f"found '.' for {where} that is not part of any ellipsis (...)")
+            i += 2
+        out += c
+        i += 1
+    return out, sum(1 for c in out if c != ".")
+
+
+@lru_cache(maxsize=512)
+def parse(equation: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], Labels]:
+    """The labels of each operand and of the output. Raises Invalid in PyTorch's words.
+
+    Letters are their codes; the dimensions of the ellipsis are -1 for the last of them, -2 for the one before.
+    """
+    arrow = equation.find("->")
+    left, right = (equation, None) if arrow < 0 else (equation[:arrow], equation[arrow + 2 :])
+    for i, c in enumerate(equation):
+        if not (c.isascii() and c.isalpha()) and c not in " .," and not (arrow >= 0 and i in (arrow, arrow + 1)):
+            raise _wrong(f"invalid subscript given at index {i} in the equation string, subscripts must be in [a-zA-Z]")
+    parts = left.replace(" ", "").split(",")
+    if len(parts) != len(ranks):
+        fewer = len(ranks) < len(parts)
+        raise _wrong(f"{'fewer' if fewer else 'more'} operands were provided than specified in the equation")
+    inputs: list[Labels] = []
+    longest = 0
+    for at, (part, rank) in enumerate(zip(parts, ranks, strict=True)):
+        names, letters = _subscripts(part, f"operand {at}")
+        if "." not in names and letters != rank:
+            raise _wrong(
+                f"the number of subscripts in the equation ({letters}) does not match the number of dimensions ({rank}) "
+                f"for operand {at} and no ellipsis was given"
+            )
+        if letters > rank:
+            raise _wrong(
+                f"the number of subscripts in the equation ({letters}) is more than the number of dimensions ({rank}) for "
+                f"operand {at}"
+            )
+        extra = rank - letters if "." in names else 0
+        longest = max(longest, extra)
+        labels: list[int] = []
+        for c in names:
+            labels += range(-extra, 0) if c == "." else [ord(c)]
+        inputs.append(tuple(labels))
+    dots = list(range(-longest, 0))
+    counted = [label for labels in inputs for label in labels if label > 0]
+    if right is None:
+        return tuple(inputs), (*dots, *sorted(x for x in set(counted) if counted.count(x) == 1))
+    names, _ = _subscripts(right.replace(" ", ""), "output")
+    output: list[int] = []
+    for c in names:
+        if c == ".":
+            output += dots
+        elif c == ",":
+            raise _wrong("found ',' in the output")
+        elif ord(c) in output:
+            raise _wrong(f"output subscript {c} appears more than once in the output")
+        elif ord(c) not in counted:
+            raise _wrong(f"output subscript {c} does not appear in the equation for any input operand")
+        else:
+            output.append(ord(c))
+    return tuple(inputs), tuple(output)
+
+
+def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int]:
+    """Each label's size; dimensions of size 1 are broadcast between operands, though not within one."""
+    sizes: dict[int, int] = {}
+    for at, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
+        here: dict[int, int] = {}
+        for label, n in zip(labels, shape, strict=True):
+            name = chr(label) if label > 0 else "..."
+            if here.setdefault(label, n) != n:
+                raise ShapeMismatch(
+                    f"einsum(): subscript {name} is repeated for operand {at} but the sizes don't match, {n} != {here[label]}"
+                )
+            old = sizes.get(label, 1)
+            if old == 1:
+                sizes[label] = n
+            elif n not in (1, old):
+                raise ShapeMismatch(
+                    f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with previously "
+                    f"seen size {old}",
+                    hint=Hint("broadcast", a=list(shapes[0]), b=list(shape), dim=labels.index(label)),
+                )
+    return sizes
+
+
+@composite(family="linalg", moves=True,
+           samples=[S("ij,jk->ik", [T(2, 3), T(3, 2)]), S("ii->i", [T(3, 3)]), S("ij->", [T(2, 3)]), S("i,j", [T(2), T(3)]),
+                    S("...ij,...jk->...ik", [T(2, 1, 2, 3), T(2, 3, 2)]), S("bi,oij,bj->bo", [T(2, 3), T(2, 3, 2), T(2, 2)]),
+                    S("ij,j->ji", [T(2, 1), T(3)]), S("ii->", [T(2, 2)]), S("ij,jk", [C(2, 2), C(2, 2)]),
+                    S("ij,jk", [I(2, 2), I(2, 2)])])
+def einsum(F: Any, equation: str, operands: list[Array]) -> Array:
+    """Sums of products by Einstein's convention: "ij,jk->ik" is the matrix product.
+
+    A letter names a dimension; what the output (after ->) lacks is summed over. "..." stands for any dimensions, which
+    are broadcast. Without an arrow the output has the letters that occur once, in alphabetical order.
+    """
+    if not operands:
+        raise Invalid(
+            "einsum(): must specify the equation string and at least one operand, or at least one operand and its "
+            "subscripts list",
+            param="operands",
+        )
+    shapes = [F.shape(x) for x in operands]
+    inputs, output = parse(equation, tuple([len(shape) for shape in shapes]))
+    return F._einsum(list(operands), inputs, output, _sizes(inputs, shapes))
+
+
+# ---------------------------------------------------------------- tensordot, kron
+
+
+@composite(family="linalg", moves=True, node="ViewBackward0",
+           samples=[S(T(2, 3), T(3, 2), 1), S(T(2, 3), T(2, 3)), S(T(2, 3, 4), T(4, 2), [[0, 2], [1, 0]]), S(T(2), T(3), 0),
+                    S(C(2, 2), C(2), 1), S(I(2, 3), I(3), 1)])
+def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
+    """Sums of products over the last `dims` dimensions of `a` and the first of `b`, or over two lists of dimensions."""
+    sa, sb = F.shape(a), F.shape(b)
+    x, y = Spec(sa, F.dtype(a)), Spec(sb, F.dtype(b))
+    if isinstance(dims, int):
+        if dims < 0:
+            raise Invalid(f"tensordot expects dims >= 0, but got dims={dims}", param="dims")
+        if dims > min(len(sa), len(sb)):
+            raise Invalid(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}", param="dims")
+        left, right = list(range(-dims, 0)), list(range(dims))
+    else:
+        left, right = [[d] if isinstance(d, int) else list(d) for d in dims]
+    if len(left) != len(right):
+        raise Invalid("both dimension lists should have same length", param="dims")
+    same_dtype(x, y, "a", "b", "both inputs should have same dtype")
+    labels_a, labels_b = list(range(1, len(sa) + 1)), list(range(len(sa) + 1, len(sa) + len(sb) + 1))
+    sizes = dict(zip(labels_a + labels_b, (*sa, *sb), strict=True))
+    for i, j in zip(left, right, strict=True):
+        p, q = wrap_dim(i, len(sa)), wrap_dim(j, len(sb))
+        if sa[p] != sb[q] and 1 not in (sa[p], sb[q]):
+            raise ShapeMismatch(
+                f"contracted dimensions need to match, but first has size {sa[p]} in dim {i} and second has size {sb[q]} in "
+                f"dim {j}",
+                hint=Hint("inner-sizes", a=list(sa), b=list(sb)),
+            )
+        labels_b[q] = labels_a[p]
+        sizes[labels_a[p]] = max(sa[p], sb[q]) if min(sa[p], sb[q]) else 0
+    both = set(labels_a) & set(labels_b)
+    output = tuple(label for label in labels_a + labels_b if label not in both)
+    return F._einsum([a, b], (tuple(labels_a), tuple(labels_b)), output, sizes)
+
+
+@composite(family="linalg", node="UnsafeViewBackward0", moves=True,
+           samples=[S(T(2, 2), T(2, 3)), S(T(2), T(2, 3)), S(T(), T(2)), S(T(0, 2), T(2, 2)), S(C(2), C(2)), S(I(2, 2), T(2))])
+def kron(F: Any, input: Array, other: Array) -> Array:
+    """The Kronecker product: each element of the input times the whole of the other."""
+    a, b = F.shape(input), F.shape(other)
+    n = max(len(a), len(b))
+    a, b = (1,) * (n - len(a)) + a, (1,) * (n - len(b)) + b
+    spaced = F.mul(
+        F.reshape(input, [size for m in a for size in (m, 1)]), F.reshape(other, [size for m in b for size in (1, m)])
+    )
+    return F.reshape(spaced, [x * y for x, y in zip(a, b, strict=True)])
+
+
+# ---------------------------------------------------------------- chains
+
+
+def _check_chain(F: Any, tensors: Sequence[Any]) -> list[Shape]:
+    n = len(tensors)
+    if n < 2:
+        raise Invalid(f"multi_dot(): expected at least 2 tensors but got {n}", param="tensors")
+    shapes = [F.shape(t) for t in tensors]
+    for at, shape in enumerate(shapes):
+        if at in (0, n - 1):
+            if len(shape) not in (1, 2):
+                which = "first" if at == 0 else "last"
+                raise ShapeMismatch(f"multi_dot(): the {which} tensor must be 1D or 2D but got {len(shape)}D")
+        elif len(shape) != 2:
+            raise ShapeMismatch(f"multi_dot(): tensor {at} must be 2D but got {len(shape)}D")
+    first = F.dtype(tensors[0])
+    for at, t in enumerate(tensors):
+        if F.dtype(t) is not first:
+            raise DtypeMismatch(
+                f"multi_dot(): all tensors must have be the same dtype but tensor 0 is {C_NAMES[first.name]} and tensor {at} "
+                f"{C_NAMES[F.dtype(t).name]}"
+            )
+    for at in range(n - 1):
+        a, b = shapes[at], shapes[at + 1]
+        if a[-1] != b[0]:
+            raise ShapeMismatch(
+                f"multi_dot(): tensors {at} and {at + 1} with shapes {text(a)} and {text(b)} cannot be multiplied",
+                hint=Hint("inner-sizes", a=list(a), b=list(b)),
+            )
+    return shapes
+
+
+@lru_cache(maxsize=256)
+def _order(sizes: Shape) -> dict[tuple[int, int], int]:
+    """Where to split each stretch of a chain of matrices, sizes[i] by sizes[i + 1], for the fewest multiplications."""
+    n = len(sizes) - 1
+    cost = {(i, i): 0 for i in range(n)}
+    split: dict[tuple[int, int], int] = {}
+    for length in range(1, n):
+        for i in range(n - length):
+            j = i + length
+            found = min(
+                (cost[i, s] + cost[s + 1, j] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j)
+            )
+            cost[i, j], split[i, j] = found
+    return split
+
+
+def _chain(F: Any, tensors: Sequence[Any]) -> Any:
+    shapes = _check_chain(F, tensors)
+    matrices = list(tensors)
+    row, column = len(shapes[0]) == 1, len(shapes[-1]) == 1
+    if row:
+        matrices[0] = F.reshape(matrices[0], (1, *shapes[0]))
+    if column:
+        matrices[-1] = F.reshape(matrices[-1], (*shapes[-1], 1))
+    sizes = tuple([F.shape(m)[0] for m in matrices] + [F.shape(matrices[-1])[1]])
+    split = _order(sizes)
+
+    def product(i: int, j: int) -> Any:
+        return matrices[i] if i == j else F.mm(product(i, split[i, j]), product(split[i, j] + 1, j))
+
+    made = product(0, len(matrices) - 1)
+    if row or column:
+        made = F.reshape(made, sizes[:1] * (not row) + sizes[-1:] * (not column))
+    return made
+
+
+@composite(family="linalg", name="linalg.multi_dot", node="ViewBackward0", moves=True,
+           samples=[S([T(2, 3), T(3, 4), T(4, 2)]), S([T(3), T(3, 2), T(2)]), S([C(2, 2), C(2, 2)])])
+def multi_dot(F: Any, tensors: list[Array]) -> Array:
+    """The product of a chain of matrices, multiplied in the cheapest order; the first and last may be vectors."""
+    return _chain(F, tensors)
+
+
+@composite(family="linalg", moves=True, samples=[S([T(2, 3), T(3, 4), T(4, 2)]), S([T(2, 3)])])
+def chain_matmul(F: Any, matrices: list[Array]) -> Array:
+    """The product of a chain of matrices, multiplied in the cheapest order."""
+    return matrices[0] if len(matrices) == 1 else _chain(F, matrices)
