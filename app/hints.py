@@ -73,9 +73,7 @@ SENTENCES: Mapping[str, str] = {
         "or cast the tensor first: {call} :: the result is {want} and cannot be kept in a tensor of {have}: "
         "use the operation without its underscore"
     ),
-    "give-dtype": (
-        'the data are {have}; say the dtype as well: "dtype": "{dtype}" (JSON\'s 1 is an integer, its 1.0 a float)'
-    ),
+    "give-dtype": 'say the dtype as well: "dtype": "{dtype}" (in JSON, 1 is an integer and 1.0 a float)',
     "move-device": (
         "move one of them first: {call} makes a new tensor there, so use its id :: "
         "move one of them first, with the operation to, and use the id of the new tensor"
@@ -93,9 +91,23 @@ SENTENCES: Mapping[str, str] = {
     "index-range": "indices go from {low} to {high} here; the first that does not is {index}",
     "flip-instead": "steps are 1 or more; the operation flip turns a dimension round",
     "mask-shape": "a mask has the sizes of the dimensions it stands for: {mask} does not fit {shape}",
+    "cat-sizes": "except in dimension {dim} all must have the same sizes; they are {shapes}",
+    "stack-sizes": "stack takes tensors of one shape, and these are {shapes}; cat joins along a dimension they have",
+    "stack-instead": "the operation stack joins 0-d tensors, into one of one dimension",
+    "split-sizes": "the sizes must add up to {size}, the size of dimension {dim}",
+    "conv-rank": "an input has the dimensions batch, channels and {dims} of space; the sizes here are {input}",
+    "conv-channels": (
+        "dimension 1 of the input is its channels: {have} here, where weight and groups make it {want}; "
+        "permute it if the channels stand last"
+    ),
+    "conv-kernel": "the kernel reaches over {kernel}, the padded input is {input}: add padding, or take a smaller one",
     "view-size": "the sizes of a shape multiply to the number of elements, here {total}; one of them may be -1",
     "use-reshape": 'the elements would have to be copied: use the operation reshape, with "shape": {shape}',
     "expand": "only a dimension of size 1 can be expanded; the operation repeat copies any",
+    "use-logits": (
+        "give probabilities, as sigmoid makes them; "
+        "or the logits themselves to nn.functional.binary_cross_entropy_with_logits"
+    ),
     # -------------------------------------------------------- autograd
     "backward-scalar": (
         'its shape is {shape}: reduce it to one number first ({call}), or give "gradient", of the same shape :: '

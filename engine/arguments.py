@@ -27,8 +27,9 @@ def read_argument(op: Op, p: ParamSpec, value: Any) -> tuple[bool, Any]:
         if form.endswith("?") or (form in ("any", "index")) or (not p.required and p.default is None):
             return form != "index", None if form != "index" else (lambda scope: [None])
         raise _wrong(op, p, value)
-    base = form.removesuffix("?")
-    for part in base.split("|"):
+    parts = form.removesuffix("?").split("|")
+    # A number is a Python scalar wherever PyTorch takes one, and a 0-d tensor where it takes only tensors.
+    for part in sorted(parts, key=lambda part: part != "scalar"):
         reader = _READERS.get(part)
         if reader is None:
             raise Bug(f"no reader for {part}", op=op.name)
@@ -90,11 +91,6 @@ def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
     return None if found is None else (True, found)
 
 
-def _read_tensor_or_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
-    found = number(value)
-    return (True, found) if found is not None else _read_tensor(op, p, value)
-
-
 def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
         return False, lambda scope: scope.tensors(value, p.name)
@@ -102,6 +98,8 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
         return False, lambda scope: [scope.literal(ArrayData(row, value.dtype, value.inferred), p.name) for row in value.array]
     if type(value) is not list:
         return None
+    if len(value) == 1 and type(value[0]) is list and any(type(v) in (str, dict) for v in value[0]):
+        value = value[0]  # meshgrid([a, b]) as well as meshgrid(a, b)
     getters: list[Getter | None] = []
     for item in value:
         if item is None:
@@ -180,6 +178,13 @@ def _read_state(op: Op, p: ParamSpec, value: Any) -> Read:
     return False, lambda scope: {name: get(scope) for name, get in groups.items()}
 
 
+def _read_data(op: Op, p: ParamSpec, value: Any) -> Read:
+    """What torch.tensor takes: data as they are; a string is a reference, unless it is a number."""
+    if type(value) is str and value not in WORDS and not value.lstrip("+-").isdecimal():
+        return False, lambda scope: scope.tensor(value, p.name)
+    return True, value
+
+
 def _read_any(op: Op, p: ParamSpec, value: Any) -> Read:
     return True, value
 
@@ -246,7 +251,7 @@ _READERS: dict[str, Callable[[Op, ParamSpec, Any], Read]] = {
     "device": _read_device,
     "state": _read_state,
     "index": _read_index,
-    "data": _read_any,
+    "data": _read_data,
     "any": _read_any,
 }
 

@@ -181,8 +181,8 @@ def _as(t: Tensor, d: DType) -> Tensor:
 
 def _flatten(node: Node, grads: Any) -> Sequence[Any]:
     """A rule's answer as one gradient per flattened input."""
-    if type(grads) is not tuple:
-        grads = (grads,)
+    if type(grads) is not tuple:  # the first input's alone
+        grads = (grads, *(None,) * (len(node.op.slots) - 1))
     if not node.sizes:
         return grads  # type: ignore[no-any-return]
     flat: list[Any] = []
@@ -309,6 +309,8 @@ class _Backward:
                 buffer[i] = g if buffer[i] is None else self.add(buffer[i], g, node.outs[i])
         else:
             if self.wanted_leaves is not None and edge not in self.wanted_leaves:
+                return
+            if edge.view is not None and edge.view.creation == "no_grad":
                 return
             old = self.leaves.get(edge)
             if old is None:

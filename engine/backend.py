@@ -136,7 +136,7 @@ class ModuleBackend(Backend):
         if array.base is not None:
             return False
         memory = array.data.mem
-        return not any(isinstance(x, self.ndarray) and x.data.mem is memory for x in others)
+        return not any(isinstance(x, self.ndarray) and x.data.mem == memory for x in others)
 
     def to_host(self, array: Array) -> np.ndarray[Any, Any]:
         return array.get()  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ import inspect
 import re
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
+from keyword import iskeyword
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from engine.record import runner
@@ -45,6 +46,10 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "dims": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "ints": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "shape": {"type": "array", "items": {"type": "integer"}},
+    "ints|str": {
+        "anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}]
+    },
+    "float|floats": {"anyOf": [{"$ref": _REF + "FloatArg"}, {"type": "array", "items": {"$ref": _REF + "FloatArg"}}]},
     "dtype": {"$ref": _REF + "DTypeArg"},
     "device": {"$ref": _REF + "DeviceArg"},
     "index": {"$ref": _REF + "IndexArg"},
@@ -58,6 +63,8 @@ _SHOWN = {
     "scalar": "Number",
     "dims": "int or list of ints",
     "ints": "int or list of ints",
+    "ints|str": "int, list of ints or string",
+    "float|floats": "float or list of floats",
     "shape": "list of ints",
     "state": "object of lists of Tensors",
     "dim": "int",
@@ -126,8 +133,9 @@ def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
         schema = {"enum": list(choices)} if choices else dict(_SCHEMAS.get(form, {}))
         if optional:
             schema = {"enum": [*choices, None]} if choices else {"anyOf": [schema, {"type": "null"}]}
+        label = p.name[:-1] if iskeyword(p.name[:-1]) else p.name  # `from_` is PyTorch's `from`
         spec = ParamSpec(
-            p.name,
+            label,
             (_SHOWN.get(form, form) if not choices else " | ".join(choices)) + (" or null" if optional else ""),
             form + ("?" if optional else ""),
             required=required,
@@ -135,7 +143,7 @@ def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
             schema=schema,
             choices=choices,
         )
-        spec.doc = _PARAM_DOCS.get(p.name, "")
+        spec.doc = _PARAM_DOCS.get(label, "")
         params.append(spec)
     return params
 
@@ -242,8 +250,17 @@ def join(op: Op, name: str) -> None:
     head.overloads.append(op)
 
 
+def _tensor_param(p: ParamSpec) -> ParamSpec:
+    """The parameter as one that takes no number: there is no changing a number in place."""
+    if p.form == "tensor":
+        return p
+    made = ParamSpec(p.name, _SHOWN["tensor"], "tensor", required=True, default=None, schema=dict(_SCHEMAS["tensor"]))
+    made.doc = p.doc
+    return made
+
+
 def _make_inplace(op: Op) -> None:
-    twin = Op(op.name + "_", INPLACE, op.params)
+    twin = Op(op.name + "_", INPLACE, (_tensor_param(op.params[0]), *op.params[1:]))
     twin.functional = op
     twin.slots, twin.has_lists = op.slots, op.has_lists
     twin.family, twin.node = op.family, op.node

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.answer import ArrayData
 from engine.backend import CPU
-from engine.dtypes import BOOL, COMPLEX, DTYPES, INT, DType, bool_, float64, from_numpy, int64, scalar_dtype
+from engine.dtypes import BOOL, COMPLEX, DTYPES, FLOAT, INT, DType, bool_, float64, from_numpy, int64, scalar_dtype, to_complex
 from engine.errors import Hint, Invalid, ShapeMismatch, WrongType
 from engine.shapes import check_size, text
 
@@ -34,7 +34,9 @@ def read(
         array, source = _from_python(data, d, param)
         inferred = True
     if d is None:
-        d = default if inferred and source is float64 else source
+        d = source
+        if inferred and source.category >= FLOAT:
+            d = default if source is float64 else to_complex(default)
     if d.category == COMPLEX and inferred:
         array, source = _pairs(array, source, param)
     _check_range(array, source, d, param)
@@ -49,6 +51,8 @@ def read(
 
 def _reshaped(array: HostArray, shape: Sequence[int], param: str) -> HostArray:
     check_size(shape)
+    if array.size == 0 == prod(shape):
+        return array.reshape(tuple(shape))  # nested lists cannot say which of their dimensions is the empty one
     if array.ndim > 1 and array.shape != tuple(shape):
         raise ShapeMismatch(
             f"the data have shape {text(array.shape)}, but shape says {text(shape)}", param=param, code="data-shape"
@@ -167,11 +171,15 @@ def _pairs(array: HostArray, source: DType, param: str) -> tuple[HostArray, DTyp
 
 
 def _check_range(array: HostArray, source: DType, d: DType, param: str) -> None:
-    """Integers must fit an integer dtype, as torch.tensor demands."""
-    if d.category != INT or source.category not in (INT, BOOL) or source is d or not array.size:
+    """Numbers must fit an integer dtype, as torch.tensor demands; negative ones wrap around in uint8, as there."""
+    if source.category == COMPLEX and d.category != COMPLEX:
+        raise WrongType("must be real number, not complex", param=param, hint=Hint("give-dtype", dtype="complex64"))
+    if d.category != INT or source.category == BOOL or source is d or not array.size:
         return
     info = np.iinfo(d.np)
-    if source.category == INT and (array.min() < info.min or array.max() > info.max):
+    low = info.min if info.min else -info.max
+    fits = (array >= low) & (array <= info.max) if source is not int64 else (array.min() >= low, array.max() <= info.max)
+    if not np.all(fits):
         raise Invalid(
             f"value cannot be converted to type {d.name} without overflow", code="integer-overflow", param=param
         )

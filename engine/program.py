@@ -70,7 +70,7 @@ class Namespace(Protocol):
 
 
 # Operations that the HTTP front uses and no client sees.
-PRIVATE = frozenset(("_release", "_release_unnamed", "_clear_grad", "_rename"))
+PRIVATE = frozenset(("_release", "_release_unnamed", "_clear_grad", "_rename", "_backward"))
 
 # ---------------------------------------------------------------- compiled form
 

@@ -61,6 +61,9 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
                 if r.dtype.is_floating or r.dtype.is_complex:
                     r.edge = (node, i)
                     r.requires_grad = True
+        elif source.requires_grad:  # as in PyTorch: it requires grad, but nothing ever arrives at it (see `send`)
+            for r in results:
+                r.requires_grad = r.dtype.is_floating or r.dtype.is_complex
         return results if many else results[0]
 
     return run
@@ -138,6 +141,8 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         ctx = HERE.ctx
         t = args[0]
         given = Inputs(f, args)
+        if given.mask:
+            check_inplace(t, True)
         backend = t.backend
         if given.backend is not backend:
             raise device_mismatch(f, backend, next(x for x in given.tensors[1:] if x is not None), given.tensors)
@@ -162,7 +167,6 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             )
         check_overlap(t, given.tensors[1:])
         tracked = bool(given.mask) and has_rule
-        check_inplace(t, bool(given.mask))
         prepare(f, k, values, specs, compute)
         if f.guard is not None:
             f.guard(k, *values)
@@ -248,11 +252,11 @@ class Rec:
         setattr(self, name, call)
         return call
 
-    def shape(self, x: Tensor) -> tuple[int, ...]:
-        return x.spec.shape
+    def shape(self, x: Tensor | Spec) -> tuple[int, ...]:
+        return x.shape
 
-    def dtype(self, x: Tensor) -> DType:
-        return x.spec.dtype
+    def dtype(self, x: Tensor | Spec) -> DType:
+        return x.dtype
 
     def can_view(self, x: Tensor, shape: tuple[int, ...]) -> bool:
         return view_strides(x.shape, x.strides, shape) is not None

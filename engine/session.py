@@ -340,21 +340,27 @@ class Session:
 
     def _read(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
         t = self._found(q)
-        index = q.get("index")
-        if index is None:
+        part = self._part(q, t)
+        if part is t:
             return self.answer(t, values)
-        part = REC.getitem(t, [_index_part(p) for p in index.split(",")])
         answer = self.answer(part, values, grad=False)
         answer.id, answer.name, answer.etag = t.id, t.name, self.etag(t)
         answer.requires_grad, answer.grad_fn = shown_requires_grad(t), shown_grad_fn(t)
         return answer
+
+    def _part(self, q: Mapping[str, Any], t: Tensor) -> Tensor:
+        index = q.get("index")
+        return t if index is None else REC.getitem(t, [_index_part(p) for p in index.split(",")])  # type: ignore[no-any-return]
 
     def _grad(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
         return self.answer(self._found({"ref": f"{q['ref']}.grad"}), values, grad=False)
 
     def _list(self, q: Mapping[str, Any], values: str) -> Reply:
         limit = q.get("limit") or 100
-        after = int(q["cursor"][1:]) if q.get("cursor") else 0
+        cursor = q.get("cursor") or "t0"
+        if not (cursor[:1] == "t" and cursor[1:].isdigit()):
+            raise Invalid(f"{cursor!r} is no cursor: take the one that the page before gave", code="bad-cursor", param="cursor")
+        after = int(cursor[1:])
         ids = sorted((int(i[1:]) for i in self.tensors if int(i[1:]) > after))
         page = ids[:limit]
         more = len(ids) > limit
@@ -370,7 +376,7 @@ class Session:
         grad_fn = shown_grad_fn(t)
         return {
             "text": tensor_text(
-                host_values(t),
+                host_values(self._part(q, t)),
                 t.dtype.name,
                 requires_grad=shown_requires_grad(t) and grad_fn is None,
                 grad_fn=grad_fn,

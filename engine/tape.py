@@ -121,21 +121,25 @@ def shown_grad_fn(t: Tensor) -> str | None:
 
 def view_refusal(view: View, t: Tensor, *, indirect: bool) -> Conflict:
     """PyTorch's refusal to change views of some kinds in place."""
-    what = "its base or another view of its base has been modified inplace" if indirect else "is being modified inplace"
+    what = "its base or another view of its base has been" if indirect else "is being"
+    source = None
+    if t.edge is not None:
+        source = f"Output {t.edge[1]} of {t.edge[0].grad_fn.removesuffix('0').removesuffix('Backward')}"
+    if view.creation == "no_grad" or source is None:
+        prefix = "A view was created in" if source is None else f"{source} is a view of a view which was created in"
+        words = f"{prefix} no_grad mode and {what} modified inplace with grad mode enabled."
+    else:
+        words = f"{source} is a view and {what} modified inplace."
     if view.creation == "no_grad":
-        words = (
-            f"A view was created in no_grad mode and {what} with grad mode enabled. Given that this use case is "
-            "ambiguous and error-prone, it is forbidden. You can clarify your code by moving both the view and the "
-            "inplace either both inside the no_grad block (if you don't want the inplace to be tracked) or both "
-            "outside (if you want the inplace to be tracked)."
+        words += (
+            " Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving "
+            "both the view and the inplace either both inside the no_grad block (if you don't want the inplace to be "
+            "tracked) or both outside (if you want the inplace to be tracked)."
         )
     else:
-        op, _, index = view.steps[-1]
-        name = op.node.removesuffix("0").removesuffix("Backward")
-        words = (
-            f"Output {index} of {name} is a view and {what}. This view is the output of a function that returns "
-            "multiple views. Such functions do not allow the output views to be modified inplace. You should replace "
-            "the inplace operation by an out-of-place one."
+        words += (
+            " This view is the output of a function that returns multiple views. Such functions do not allow the output "
+            "views to be modified inplace. You should replace the inplace operation by an out-of-place one."
         )
     return Conflict(words, code="view-changed-in-place", hint=Hint("out-of-place"))
 
@@ -191,6 +195,15 @@ def overlap_within() -> Invalid:
     )
 
 
+def overlap_between() -> Invalid:
+    return Invalid(
+        "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
+        "location. Please clone() the tensor before performing the operation.",
+        code="memory-overlap",
+        hint=Hint("clone-first", Call("clone", {"input": Param("other")})),
+    )
+
+
 def check_overlap(t: Tensor, others: Sequence[Tensor | None]) -> None:
     if has_internal_overlap(t.shape, t.strides):
         raise overlap_within()
@@ -207,12 +220,7 @@ def check_overlap(t: Tensor, others: Sequence[Tensor | None]) -> None:
         else:
             partial = low < ohigh and olow < high
         if partial:
-            raise Invalid(
-                "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single "
-                "memory location. Please clone() the tensor before performing the operation.",
-                code="memory-overlap",
-                hint=Hint("clone-first", Call("clone", {"input": Param("other")})),
-            )
+            raise overlap_between()
 
 
 def rebase(ctx: Context, t: Tensor, node: Node) -> None:

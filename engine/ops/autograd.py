@@ -55,7 +55,7 @@ def _seeds(outputs: list[Any], given: list[Any] | None, param: str) -> list[Any]
 
 
 @special(
-    family="autograd", name="autograd.grad", returns="list of Tensors", example={"outputs": [_SCALAR], "inputs": [_SCALAR]}
+    family="autograd", name="autograd.grad", returns="list of Tensors", example={"outputs": [_SCALAR], "inputs": [_SCALAR], "allow_unused": True}
 )
 def autograd_grad(
     ctx: Context,
@@ -147,6 +147,20 @@ def _release_unnamed(ctx: Context) -> int:
     for t in unnamed:
         session.release(t)
     return len(unnamed)
+
+
+@special(family="session", returns="value")
+def _backward(
+    ctx: Context,
+    input: Array,
+    gradient: Array | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    inputs: list[Array] | None = None,
+) -> dict[str, Any]:
+    """`backward`, answering with the accumulated gradient of each tensor it reached, by name or id."""
+    reached = run_backward([input], [gradient], retain_graph=retain_graph, create_graph=create_graph, inputs=inputs)
+    return {t.name or t.id or "": t.grad for t in reached if t is not None and t.id is not None}
 
 
 @special(family="session")

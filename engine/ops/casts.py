@@ -14,7 +14,7 @@ from engine.op import REGISTRY, Spec
 from engine.ops.common import memory_order
 from engine.samples import B, C, I, S, T
 from engine.tape import Node, edge_of, refresh
-from engine.tensor import Tensor, fresh
+from engine.tensor import fresh
 
 # ---------------------------------------------------------------- dtypes
 
@@ -201,4 +201,3 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return g
 
 
-__all__ = ["Tensor"]

@@ -50,8 +50,7 @@ def _check_classes(input: Spec, target: Spec, weight: Spec | None) -> tuple[int,
     else:
         if len(shape) == 4 and len(given) != 3:
             raise ShapeMismatch(
-                "only batches of spatial targets supported (3D tensors) but got targets of dimension: "
-                f"{len(given)}",
+                f"only batches of spatial targets supported (3D tensors) but got targets of dimension: {len(given)}",
                 param="target",
             )
         if given[1:] != shape[2:]:
@@ -65,8 +64,12 @@ def _check_classes(input: Spec, target: Spec, weight: Spec | None) -> tuple[int,
         raise DtypeMismatch(
             f"expected target dtype to be Long or Byte, but got {scalar_type(target.dtype)}",
             code="index-dtype",
-            hint=Hint("cast-index", Call("to", {"input": Param("target"), "dtype": "int64"}), have=target.dtype.name,
-                      param="target"),
+            hint=Hint(
+                "cast-index",
+                Call("to", {"input": Param("target"), "dtype": "int64"}),
+                have=target.dtype.name,
+                param="target",
+            ),
             param="target",
         )
     if weight is not None and weight.dtype is not input.dtype:
@@ -88,8 +91,10 @@ def _check_targets(target: Array, classes: int, ignore_index: int) -> None:
     if bool(bad.any()):
         value = int(flat[int(bad.argmax())])
         raise IndexOutOfRange(
-            f"Target {value} is out of bounds.", hint=Hint("index-range", low=0, high=classes - 1, index=value),
-            param="target", index=value,
+            f"Target {value} is out of bounds.",
+            hint=Hint("index-range", low=0, high=classes - 1, index=value),
+            param="target",
+            index=value,
         )
 
 
@@ -136,7 +141,11 @@ def _nll_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: s
     return Spec(shape if reduction == "none" else (), input.dtype)
 
 
-@op(family="losses", node="NllLossBackward0", meta=_nll_meta, save={"input": ("target", "weight")})
+def _nll_node(input: Spec, *rest: Any) -> str:
+    return "NllLossBackward0" if input.ndim <= 2 else "NllLoss2DBackward0"
+
+
+@op(family="losses", node=_nll_node, meta=_nll_meta, save={"input": ("target", "weight")})
 def _nll_loss(k: K, input: Array, target: Array, weight: Array | None, reduction: Any, ignore_index: Any) -> Array:
     """Minus the element of each row at its target, weighted and reduced: linear in the input."""
     rows = _Rows(k, target, weight, ignore_index, _class_axis(input.shape) if input.ndim > 1 else 0, input.dtype)
@@ -167,8 +176,9 @@ def _shaped(k: K, grad: Spec, target: Spec, weight: Any, shape: Any, *rest: Any)
 
 
 @op(family="losses", node="NllLossBackwardBackward0", meta=_shaped, save={"grad": ("target", "weight")})
-def _nll_loss_back(k: K, grad: Array, target: Array, weight: Array | None, shape: Any, reduction: Any,
-                   ignore_index: Any) -> Array:
+def _nll_loss_back(
+    k: K, grad: Array, target: Array, weight: Array | None, shape: Any, reduction: Any, ignore_index: Any
+) -> Array:
     """The transpose of nll_loss."""
     xp = k.xp
     rows = _Rows(k, target, weight, ignore_index, _class_axis(shape) if len(shape) > 1 else 0, grad.dtype)
@@ -187,12 +197,29 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 _TARGET = I(3, values=[0, 2, 1])
 
 
-@composite(family="losses", name="nn.functional.nll_loss", moves=True,
-           samples=[S(T(3, 4), _TARGET), S(T(3, 4), I(3, values=[0, 2, -100]), T(4, low=0.5, grad=False)),
-                    S(T(3, 4), _TARGET, reduction="none"), S(T(2, 3, 2), I(2, 2, high=3), reduction="sum"),
-                    S(T(4), I(high=4)), S(T(2, 3, 2, 2), I(2, 2, 2, high=3), ignore_index=1)])
-def nll_loss(F: Any, input: Array, target: Array, weight: Array | None = None, size_average: bool | None = None,
-             ignore_index: int = -100, reduce: bool | None = None, reduction: Reduction = "mean") -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.nll_loss",
+    moves=True,
+    samples=[
+        S(T(3, 4), _TARGET),
+        S(T(3, 4), I(3, values=[0, 2, -100]), T(4, low=0.5, grad=False)),
+        S(T(3, 4), _TARGET, reduction="none"),
+        S(T(2, 3, 2), I(2, 2, high=3), reduction="sum"),
+        S(T(4), I(high=4)),
+        S(T(2, 3, 2, 2), I(2, 2, 2, high=3), ignore_index=1),
+    ],
+)
+def nll_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+) -> Array:
     """Minus the log-probability of each target class; input (N, C) or (N, C, d1, ...), target (N) or (N, d1, ...).
 
     "mean" divides by the sum of the targets' weights; targets equal to `ignore_index` count nowhere.
@@ -203,8 +230,9 @@ def nll_loss(F: Any, input: Array, target: Array, weight: Array | None = None, s
 # ---------------------------------------------------------------- cross_entropy
 
 
-def _cross_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: str, ignore_index: int,
-                smoothing: float) -> Any:
+def _cross_meta(
+    k: K, input: Spec, target: Spec, weight: Spec | None, reduction: str, ignore_index: int, smoothing: float
+) -> Any:
     if input.dtype.category != FLOAT:
         raise not_implemented("log_softmax_lastdim_kernel_impl", input.dtype)
     shape = _check_classes(input, target, weight)
@@ -212,10 +240,21 @@ def _cross_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction:
     return Spec(shape if reduction == "none" else (), input.dtype), Spec(input.shape, input.dtype.compute)
 
 
-@op(family="losses", node="NllLossBackward0", meta=_cross_meta, outputs=("result", "probs"),
-    save={"input": ("target", "weight", "probs")})
-def _cross_entropy(k: K, input: Array, target: Array, weight: Array | None, reduction: Any, ignore_index: Any,
-                   smoothing: Any) -> Array:
+def _cross_node(input: Spec, target: Spec, weight: Any, reduction: str, ignore_index: int, smoothing: float) -> str:
+    """torch's grad_fn, which is that of the last of the operations that PyTorch composes the loss of."""
+    return "AddBackward0" if smoothing > 0 else _nll_node(input)
+
+
+@op(
+    family="losses",
+    node=_cross_node,
+    meta=_cross_meta,
+    outputs=("result", "probs"),
+    save={"input": ("target", "weight", "probs")},
+)
+def _cross_entropy(
+    k: K, input: Array, target: Array, weight: Array | None, reduction: Any, ignore_index: Any, smoothing: Any
+) -> Array:
     """The loss, and the probabilities, which the gradient is made of.
 
     In each row with target t, weight w and x' = x - max(x), s = sum(exp(x')):
@@ -287,10 +326,22 @@ def _back_meta(k: K, grad: Spec, probs: Spec, *rest: Any) -> Spec:
     return probs
 
 
-@op(family="losses", node="NllLossBackwardBackward0", meta=_back_meta,
-    save={"grad": ("probs", "target", "weight"), "probs": ("grad", "target", "weight")})
-def _cross_entropy_back(k: K, grad: Array, probs: Array, target: Array, weight: Array | None, reduction: Any,
-                        ignore_index: Any, smoothing: Any) -> Array:
+@op(
+    family="losses",
+    node="NllLossBackwardBackward0",
+    meta=_back_meta,
+    save={"grad": ("probs", "target", "weight"), "probs": ("grad", "target", "weight")},
+)
+def _cross_entropy_back(
+    k: K,
+    grad: Array,
+    probs: Array,
+    target: Array,
+    weight: Array | None,
+    reduction: Any,
+    ignore_index: Any,
+    smoothing: Any,
+) -> Array:
     """The gradient of cross_entropy: linear in `grad`, affine in the probabilities."""
     xp = k.xp
     axis = _class_axis(probs.shape) if probs.ndim > 1 else 0
@@ -320,15 +371,24 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return mine, theirs, None, None
 
 
-def _rows_meta(k: K, grad: Spec, target: Spec, weight: Any, reduction: Any, ignore_index: Any, smoothing: Any,
-               shape: Any) -> Spec:
+def _rows_meta(
+    k: K, grad: Spec, target: Spec, weight: Any, reduction: Any, ignore_index: Any, smoothing: Any, shape: Any
+) -> Spec:
     axis = _class_axis(shape)
     return Spec((*shape[:axis], 1, *shape[axis + 1 :]), grad.dtype)
 
 
 @op(family="losses", node="NllLossBackwardBackward0", meta=_rows_meta, save={"grad": ("target", "weight")})
-def _cross_entropy_rows(k: K, grad: Array, target: Array, weight: Array | None, reduction: Any, ignore_index: Any,
-                        smoothing: Any, shape: Any) -> Array:
+def _cross_entropy_rows(
+    k: K,
+    grad: Array,
+    target: Array,
+    weight: Array | None,
+    reduction: Any,
+    ignore_index: Any,
+    smoothing: Any,
+    shape: Any,
+) -> Array:
     """What multiplies the probabilities in the gradient of cross_entropy, with the class axis of size 1."""
     axis = _class_axis(shape) if len(shape) > 1 else 0
     rows = _Rows(k, target, weight, ignore_index, axis, grad.dtype)
@@ -349,8 +409,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 @composite(family="losses")
-def _cross_entropy_soft(F: Any, input: Array, target: Array, weight: Array | None, reduction: Any,
-                        smoothing: Any) -> Array:
+def _cross_entropy_soft(
+    F: Any, input: Array, target: Array, weight: Array | None, reduction: Any, smoothing: Any
+) -> Array:
     """cross_entropy for targets that are probabilities."""
     shape = F.shape(input)
     axis = 0 if len(shape) <= 1 else 1
@@ -378,14 +439,31 @@ def _cross_entropy_soft(F: Any, input: Array, target: Array, weight: Array | Non
     return F.div(made, n // classes if n else 0)
 
 
-@composite(family="losses", name="nn.functional.cross_entropy", moves=True,
-           samples=[S(T(3, 4), _TARGET), S(T(3, 4), I(3, values=[0, 2, -100]), T(4, low=0.5, grad=False)),
-                    S(T(3, 4), T(3, 4, low=0.0, high=1.0)), S(T(3, 4), _TARGET, label_smoothing=0.1, reduction="none"),
-                    S(T(2, 3, 2), I(2, 2, high=3), reduction="sum"), S(T(4), I(high=4)),
-                    S(T(3, 4), _TARGET, T(4, low=0.5, grad=False), label_smoothing=0.2)])
-def cross_entropy(F: Any, input: Array, target: Array, weight: Array | None = None, size_average: bool | None = None,
-                  ignore_index: int = -100, reduce: bool | None = None, reduction: Reduction = "mean",
-                  label_smoothing: float = 0.0) -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.cross_entropy",
+    moves=True,
+    samples=[
+        S(T(3, 4), _TARGET),
+        S(T(3, 4), I(3, values=[0, 2, -100]), T(4, low=0.5, grad=False)),
+        S(T(3, 4), T(3, 4, low=0.0, high=1.0)),
+        S(T(3, 4), _TARGET, label_smoothing=0.1, reduction="none"),
+        S(T(2, 3, 2), I(2, 2, high=3), reduction="sum"),
+        S(T(4), I(high=4)),
+        S(T(3, 4), _TARGET, T(4, low=0.5, grad=False), label_smoothing=0.2),
+    ],
+)
+def cross_entropy(
+    F: Any,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    label_smoothing: float = 0.0,
+) -> Array:
     """The cross entropy of softmax(input) with class targets, or with probabilities of the input's shape.
 
     input (N, C) or (N, C, d1, ...), or (C) alone; class targets (N) or (N, d1, ...), int64. "mean" divides by the sum
@@ -395,16 +473,12 @@ def cross_entropy(F: Any, input: Array, target: Array, weight: Array | None = No
     if F.shape(input) == F.shape(target):
         if F.dtype(target).category != FLOAT:
             raise DtypeMismatch(
-                "Expected floating point type for target with class probabilities, got "
-                f"{scalar_type(F.dtype(target))}",
+                f"Expected floating point type for target with class probabilities, got {scalar_type(F.dtype(target))}",
                 param="target",
             )
         if ignore_index >= 0:
             raise Invalid("ignore_index is not supported for floating point target", param="ignore_index")
         return F._cross_entropy_soft(input, target, weight, reduction, label_smoothing)
     if label_smoothing > 1:
-        raise Invalid(
-            f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}", param="label_smoothing"
-        )
+        raise Invalid(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}", param="label_smoothing")
     return F._cross_entropy(input, target, weight, reduction, ignore_index, label_smoothing)[0]
-

@@ -201,13 +201,19 @@ def memory_order(array: Any) -> Sequence[int]:
 
 
 def laid_out(k: K, values: Any, like: Any) -> Any:
-    """Host values, one-dimensional and in memory order, as a device array with the shape and layout of `like`."""
+    """Host values, one-dimensional and in memory order, as a device array with the shape and layout of `like`.
+
+    `like` may be on another device; then only its strides are looked at.
+    """
     flat = k.from_host(values)
     if like.flags.c_contiguous:
         return flat.reshape(like.shape)
+    order = list(memory_order(like))
+    placed = flat.reshape([like.shape[i] for i in order]).transpose([order.index(i) for i in range(like.ndim)])
+    if type(like) is not k.backend.ndarray:
+        return placed
     made = k.xp.empty_like(like, dtype=flat.dtype)
-    order = memory_order(made)
-    made.transpose(order)[...] = flat.reshape([made.shape[i] for i in order])
+    made[...] = placed
     return made
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Scalar, composite, op
-from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, float32, float64, int64
+from engine.dtypes import COMPLEX, FLOAT, INT, float32, float64, int64
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -28,15 +28,24 @@ def _places(k: K, input: Array) -> Array:
     return xp.stack(xp.nonzero(input), axis=1).astype(int64.np)
 
 
-@op(family="indexing", meta=_where_meta, vjp=None, dynamic=True,
-    samples=[S(I(2, 3, high=2)), S(B(4)), S(T()), S(T(0, 2)), S(C(2))])
+@op(
+    family="indexing",
+    meta=_where_meta,
+    vjp=None,
+    dynamic=True,
+    samples=[S(I(2, 3, high=2)), S(B(4)), S(T()), S(T(0, 2)), S(C(2))],
+)
 def argwhere(k: K, input: Array) -> Array:
     """The indices of the nonzero elements, one row each, in the order of the elements."""
     return _places(k, input)
 
 
-@composite(family="indexing", moves=True, returns="Tensor or list of Tensors",
-           samples=[S(I(2, 3, high=2)), S(B(4), as_tuple=True), S(T()), S(T(0, 2))])
+@composite(
+    family="indexing",
+    moves=True,
+    returns="Tensor or list of Tensors",
+    samples=[S(I(2, 3, high=2)), S(B(4), as_tuple=True), S(T()), S(T(0, 2))],
+)
 def nonzero(F: Any, input: Array, as_tuple: bool = False) -> Array:
     """The indices of the nonzero elements: a row for each, or with `as_tuple` a vector for each dimension."""
     if not as_tuple:
@@ -50,8 +59,12 @@ def _static_meta(k: K, input: Spec, size: int, fill_value: int = -1) -> Spec:
     return Spec((size, input.ndim), int64)
 
 
-@op(family="indexing", meta=_static_meta, vjp=None,
-    samples=[S(I(2, 3, high=2), size=3), S(B(4), size=6, fill_value=0), S(T(), size=1)])
+@op(
+    family="indexing",
+    meta=_static_meta,
+    vjp=None,
+    samples=[S(I(2, 3, high=2), size=3), S(B(4), size=6, fill_value=0), S(T(), size=1)],
+)
 def nonzero_static(k: K, input: Array, size: int, fill_value: int = -1) -> Array:
     """The first `size` rows of `nonzero`, filled up with `fill_value`: a shape that does not depend on values."""
     made = k.xp.full((size, input.ndim), fill_value, int64.np)
@@ -68,8 +81,12 @@ def _one_hot_meta(k: K, input: Spec, num_classes: int = -1) -> Spec:
         raise DtypeMismatch(
             "one_hot is only applicable to index tensor of type LongTensor.",
             code="index-dtype",
-            hint=Hint("cast-index", Call("to", {"input": Param("input"), "dtype": "int64"}), have=input.dtype.name,
-                      param="input"),
+            hint=Hint(
+                "cast-index",
+                Call("to", {"input": Param("input"), "dtype": "int64"}),
+                have=input.dtype.name,
+                param="input",
+            ),
             param="input",
         )
     if input.numel == 0 and num_classes <= 0:
@@ -77,8 +94,14 @@ def _one_hot_meta(k: K, input: Spec, num_classes: int = -1) -> Spec:
     return Spec((*input.shape, max(num_classes, 0)), int64)
 
 
-@op(family="indexing", name="nn.functional.one_hot", meta=_one_hot_meta, vjp=None, dynamic=True,
-    samples=[S(I(3, values=[0, 2, 1])), S(I(2, 2), 5), S(I(high=2), 3), S(I(0), 3)])
+@op(
+    family="indexing",
+    name="nn.functional.one_hot",
+    meta=_one_hot_meta,
+    vjp=None,
+    dynamic=True,
+    samples=[S(I(3, values=[0, 2, 1])), S(I(2, 2), 5), S(I(high=2), 3), S(I(0), 3)],
+)
 def one_hot(k: K, input: Array, num_classes: int = -1) -> Array:
     """Rows of zeros with a one at each class; `num_classes` defaults to the largest class plus one."""
     n = num_classes if num_classes != -1 else int(input.max()) + 1
@@ -108,8 +131,13 @@ def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: in
     return Spec((minlength,), d)
 
 
-@op(family="reductions", meta=_bincount_meta, vjp=None, dynamic=True,
-    samples=[S(I(6)), S(I(6), T(6), minlength=8), S(I(0)), S(I(3, dtype="uint8"))])
+@op(
+    family="reductions",
+    meta=_bincount_meta,
+    vjp=None,
+    dynamic=True,
+    samples=[S(I(6)), S(I(6), T(6), minlength=8), S(I(0)), S(I(3, dtype="uint8"))],
+)
 def bincount(k: K, input: Array, weights: Array | None = None, minlength: int = 0) -> Array:
     """How often each non-negative integer occurs in a vector, or the sum of its `weights`."""
     if input.size == 0:
@@ -138,8 +166,12 @@ def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) 
     return Spec((bins,), input.dtype)
 
 
-@op(family="reductions", meta=_histc_meta, vjp=None,
-    samples=[S(T(10), 4, -2, 2), S(T(3, 4), bins=5), S(T(0), 3), S(T(4), 3, 1.0, 1.0)])
+@op(
+    family="reductions",
+    meta=_histc_meta,
+    vjp=None,
+    samples=[S(T(10), 4, -2, 2), S(T(3, 4), bins=5), S(T(0), 3), S(T(4), 3, 1.0, 1.0)],
+)
 def histc(k: K, input: Array, bins: int = 100, min: Scalar = 0, max: Scalar = 0) -> Array:
     """A histogram of equal bins from `min` to `max`, or over the input's range where the two are equal."""
     xp = k.xp
@@ -247,19 +279,44 @@ def _chosen(made: Any, inverse: bool, counts: bool) -> Any:
     return wanted[0] if len(wanted) == 1 else wanted
 
 
-@composite(family="sorting", moves=True, returns="Tensor or list of Tensors",
-           samples=[S(I(6)), S(I(6), return_inverse=True, return_counts=True), S(I(4, 2, high=2), dim=0), S(T(0)),
-                    S(B(4)), S(I(), return_inverse=True)])
-def unique(F: Any, input: Array, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False,
-           dim: Dim | None = None) -> Array:
+@composite(
+    family="sorting",
+    moves=True,
+    returns="Tensor or list of Tensors",
+    samples=[
+        S(I(6)),
+        S(I(6), return_inverse=True, return_counts=True),
+        S(I(4, 2, high=2), dim=0),
+        S(T(0)),
+        S(B(4)),
+        S(I(), return_inverse=True),
+    ],
+)
+def unique(
+    F: Any,
+    input: Array,
+    sorted: bool = True,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    dim: Dim | None = None,
+) -> Array:
     """The distinct elements, or slices along `dim`, in ascending order; on demand where each went, and how many."""
     return _chosen(F._unique(input, sorted, dim), return_inverse, return_counts)
 
 
-@composite(family="sorting", moves=True, returns="Tensor or list of Tensors",
-           samples=[S(I(6, values=[1, 1, 2, 2, 2, 1])), S(I(6), return_inverse=True, return_counts=True),
-                    S(I(4, 2, high=2), dim=0), S(T(0))])
-def unique_consecutive(F: Any, input: Array, return_inverse: bool = False, return_counts: bool = False,
-                       dim: Dim | None = None) -> Array:
+@composite(
+    family="sorting",
+    moves=True,
+    returns="Tensor or list of Tensors",
+    samples=[
+        S(I(6, values=[1, 1, 2, 2, 2, 1])),
+        S(I(6), return_inverse=True, return_counts=True),
+        S(I(4, 2, high=2), dim=0),
+        S(T(0)),
+    ],
+)
+def unique_consecutive(
+    F: Any, input: Array, return_inverse: bool = False, return_counts: bool = False, dim: Dim | None = None
+) -> Array:
     """The input without repetitions of what came just before; on demand where each went, and how many."""
     return _chosen(F._unique_consecutive(input, True, dim), return_inverse, return_counts)

@@ -124,14 +124,15 @@ def _pair(k: K, a: Array, la: list[int], b: Array, lb: list[int], kept: set[int]
     nb, ni = len(batch), len(inner)
     ends, shape = b.shape[nb + ni :], a.shape[: nb + len(left)]
     if not inner:
-        return a.reshape(*shape, *([1] * len(right))) * b.reshape(*shape[:nb], *([1] * len(left)), *ends), batch + left + right
+        spaced = b.reshape((*shape[:nb], *([1] * len(left)), *ends))
+        return a.reshape((*shape, *([1] * len(right)))) * spaced, batch + left + right
     size, columns = prod(a.shape[nb + len(left) :]), prod(ends)
     rows, many = prod(shape[nb:]), prod(shape[:nb])
     if nb:
         made = multiply(k, a.reshape(many, rows, size), b.reshape(many, size, columns))
     else:
         made = multiply(k, a.reshape(rows, size), b.reshape(size, columns))
-    return made.reshape(*shape, *ends), batch + left + right
+    return made.reshape((*shape, *ends)), batch + left + right
 
 
 def _embedded(k: K, made: Array, wanted: Labels, output: Labels, sizes: dict[int, int]) -> Array:

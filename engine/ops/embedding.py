@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from engine.carriers import K
 from engine.context import grad_mode
 from engine.declare import Array, composite, op
-from engine.dtypes import FLOAT, TENSOR_TYPES, bool_, int32, int64
+from engine.dtypes import TENSOR_TYPES, bool_, int32, int64
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.scatter import add_rows, cast_index, check_range, floats
@@ -24,16 +24,28 @@ def _lookup_meta(k: K, weight: Spec, indices: Spec, *rest: Any) -> Spec:
         raise cast_index(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
             f"{name} instead (while checking arguments for embedding)",
-            indices, "input",
+            indices,
+            "input",
         )
     return Spec((*indices.shape, weight.shape[1]), weight.dtype)
 
 
-@op(family="nn", meta=_lookup_meta, moves=True, save={"weight": ("indices",)},
-    samples=[S(T(3, 2), _PAIR), S(T(3, 2), I(4, high=3), 1), S(T(3, 2), _PAIR, scale_grad_by_freq=True),
-             S(T(3, 2), I(high=3)), S(T(3, 2), I(0))])
-def embedding(k: K, weight: Array, indices: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False,
-              sparse: bool = False) -> Array:
+@op(
+    family="nn",
+    meta=_lookup_meta,
+    moves=True,
+    save={"weight": ("indices",)},
+    samples=[
+        S(T(3, 2), _PAIR),
+        S(T(3, 2), I(4, high=3), 1),
+        S(T(3, 2), _PAIR, scale_grad_by_freq=True),
+        S(T(3, 2), I(high=3)),
+        S(T(3, 2), I(0)),
+    ],
+)
+def embedding(
+    k: K, weight: Array, indices: Array, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+) -> Array:
     """The rows of `weight` (V x D) at `indices`; the row `padding_idx` gets no gradient.
 
     `scale_grad_by_freq` divides a row's gradient by how often its index occurs; gradients are dense always.
@@ -111,8 +123,10 @@ def _embedding_renorm(k: K, input: Array, indices: Array, max_norm: Any, norm_ty
     made = input.copy() if out is None else out
     used = xp.unique(indices.reshape(-1))
     rows = made[used]
-    size = (xp.abs(rows) ** norm_type).sum(axis=1) ** (1.0 / norm_type) if norm_type != float("inf") else abs(rows).max(
-        axis=1
+    size = (
+        (xp.abs(rows) ** norm_type).sum(axis=1) ** (1.0 / norm_type)
+        if norm_type != float("inf")
+        else abs(rows).max(axis=1)
     )
     scale = xp.where(size > max_norm, max_norm / (size + 1e-7), xp.ones((), rows.dtype)).astype(rows.dtype)
     made[used] = rows * scale[:, None]
@@ -132,11 +146,27 @@ def _padding(padding_idx: int | None, rows: int) -> int:
     return padding_idx + rows if padding_idx < 0 else padding_idx
 
 
-@composite(family="nn", name="nn.functional.embedding", moves=True,
-           samples=[S(_PAIR, T(3, 2)), S(I(4, high=3), T(3, 2), padding_idx=1), S(I(high=3), T(3, 2)),
-                    S(_PAIR, T(3, 2), scale_grad_by_freq=True)])
-def embedding_lookup(F: Any, input: Array, weight: Array, padding_idx: int | None = None, max_norm: float | None = None,
-                     norm_type: float = 2.0, scale_grad_by_freq: bool = False, sparse: bool = False) -> Array:
+@composite(
+    family="nn",
+    name="nn.functional.embedding",
+    moves=True,
+    samples=[
+        S(_PAIR, T(3, 2)),
+        S(I(4, high=3), T(3, 2), padding_idx=1),
+        S(I(high=3), T(3, 2)),
+        S(_PAIR, T(3, 2), scale_grad_by_freq=True),
+    ],
+)
+def embedding_lookup(
+    F: Any,
+    input: Array,
+    weight: Array,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Array:
     """The rows of `weight` at the indices `input`; the row `padding_idx` gets no gradient.
 
     `max_norm` first scales the rows that are looked up, in `weight` itself, down to that norm (of `norm_type`).

@@ -29,7 +29,8 @@ def refuse_empty(name: str, input: Spec, dim: Any, *, colon: str = "()") -> None
             raise Invalid(
                 f"{name}(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim "
                 "with the 'dim' argument.",
-                code="empty-reduction", param="dim",
+                code="empty-reduction",
+                param="dim",
             )
         return
     for d in wrap_dims(dim, input.ndim):
@@ -72,7 +73,9 @@ def picked_gradient(F: Any, saved: Any, g: Any) -> Any:
     """The gradient of values that were picked along `dim` at `indices`, which have size 1 there or are reduced."""
     shape = saved.input.shape
     d = wrap_dim(saved.dim, len(shape))
-    return F._place(kept(F, g, shape, d, saved.keepdim), kept(F, saved.indices, shape, d, saved.keepdim), d, shape, True)
+    return F._place(
+        kept(F, g, shape, d, saved.keepdim), kept(F, saved.indices, shape, d, saved.keepdim), d, shape, True
+    )
 
 
 # ---------------------------------------------------------------- max, min
@@ -134,7 +137,8 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
             if input.numel == 0:
                 raise IndexOutOfRange(
                     f"{arg}(): Expected reduction dim to be specified for input.numel() == 0.",
-                    code="empty-reduction", param="dim",
+                    code="empty-reduction",
+                    param="dim",
                 )
             return Spec((1,) * input.ndim if keepdim else (), int64)
         d = wrap_dim(dim, input.ndim)
@@ -157,24 +161,72 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
 
     common = {"family": "reductions"}
     title = name.capitalize()
-    made = op(name=f"_{name}_all", joins=name, node=f"{title}Backward1", meta=whole_meta,
-              save={"input": ("input", "result")}, samples=[S(T(2, 3, distinct=True)), S(_TIES), S(T()), S(I(2, 3)),
-                                                            S(B(3))], **common)(whole)
+    made = op(
+        name=f"_{name}_all",
+        joins=name,
+        node=f"{title}Backward1",
+        meta=whole_meta,
+        save={"input": ("input", "result")},
+        samples=[S(T(2, 3, distinct=True)), S(_TIES), S(T()), S(I(2, 3)), S(B(3))],
+        **common,
+    )(whole)
     made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, None, False, True))
-    made = op(name=f"_{name}_dim", joins=name, node=f"{title}Backward0", meta=along_meta, nondiff=("indices",),
-              outputs=("values", "indices"), fields=True, save={"input": ("indices",)},
-              samples=[S(T(2, 3, distinct=True), 1), S(T(2, 3, distinct=True), 0, True), S(T(), 0), S(T(0, 3), 1),
-                       S(I(2, 3), -1), S(B(2, 3), 0)], **common)(along)
+    made = op(
+        name=f"_{name}_dim",
+        joins=name,
+        node=f"{title}Backward0",
+        meta=along_meta,
+        nondiff=("indices",),
+        outputs=("values", "indices"),
+        fields=True,
+        save={"input": ("indices",)},
+        samples=[
+            S(T(2, 3, distinct=True), 1),
+            S(T(2, 3, distinct=True), 0, True),
+            S(T(), 0),
+            S(T(0, 3), 1),
+            S(I(2, 3), -1),
+            S(B(2, 3), 0),
+        ],
+        **common,
+    )(along)
     made.vjp(lambda F, saved, g, need: picked_gradient(F, saved, g[0]))
-    composite(name=f"_{name}_other", joins=name, moves=True,
-              samples=[S(T(3, 2, distinct=True), T(2, low=3.0, high=4.0)), S(I(3), I(3))], **common)(binary)
-    made = op(name=f"a{name}", meta=amax_meta, save={"input": ("input", "result")},
-              samples=[S(T(2, 3, distinct=True), 1), S(T(2, 3, distinct=True)), S(T(2, 3, distinct=True), [0, 1], True),
-                       S(_TIES, 1), S(T()), S(T(0, 3), 1), S(I(2, 3), 0)], **common)(amax)
+    composite(
+        name=f"_{name}_other",
+        joins=name,
+        moves=True,
+        samples=[S(T(3, 2, distinct=True), T(2, low=3.0, high=4.0)), S(I(3), I(3))],
+        **common,
+    )(binary)
+    made = op(
+        name=f"a{name}",
+        meta=amax_meta,
+        save={"input": ("input", "result")},
+        samples=[
+            S(T(2, 3, distinct=True), 1),
+            S(T(2, 3, distinct=True)),
+            S(T(2, 3, distinct=True), [0, 1], True),
+            S(_TIES, 1),
+            S(T()),
+            S(T(0, 3), 1),
+            S(I(2, 3), 0),
+        ],
+        **common,
+    )(amax)
     made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, saved.dim, saved.keepdim))
-    op(name=arg, meta=arg_meta, vjp=None, samples=[S(T(2, 3, distinct=True), 1), S(T(2, 3, distinct=True)),
-                                                   S(T(2, 3, distinct=True), 0, True), S(T()), S(_NAN, 1)],
-       **common)(places)
+    op(
+        name=arg,
+        meta=arg_meta,
+        vjp=None,
+        samples=[
+            S(T(2, 3, distinct=True), 1),
+            S(T(2, 3, distinct=True)),
+            S(T(2, 3, distinct=True), 0, True),
+            S(T()),
+            S(_NAN, 1),
+        ],
+        **common,
+    )(places)
 
 
 _declare_extreme("max", "maximum", "maximum", "argmax")
@@ -187,7 +239,8 @@ def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> 
     if dim is None and input.numel == 0:
         raise Invalid(
             "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.",
-            code="empty-reduction", param="input",
+            code="empty-reduction",
+            param="input",
         )
     dims = wrap_dims(dim, input.ndim)
     refuse_empty("aminmax", input, dim, colon="")
@@ -195,10 +248,20 @@ def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> 
     return out, out
 
 
-@op(family="reductions", meta=_aminmax_meta, outputs=("min", "max"), fields=True,
+@op(
+    family="reductions",
+    meta=_aminmax_meta,
+    outputs=("min", "max"),
+    fields=True,
     save={"input": ("input", "min", "max")},
-    samples=[S(T(2, 3, distinct=True)), S(T(2, 3, distinct=True), dim=1), S(_TIES, dim=0, keepdim=True), S(T()),
-             S(I(2, 3))])
+    samples=[
+        S(T(2, 3, distinct=True)),
+        S(T(2, 3, distinct=True), dim=1),
+        S(_TIES, dim=0, keepdim=True),
+        S(T()),
+        S(I(2, 3)),
+    ],
+)
 def aminmax(k: K, input: Array, dim: Dim | None = None, keepdim: bool = False) -> Array:
     """The minimum and the maximum of all elements, or along `dim`; NaN wins. Ties share the gradient."""
     if input.ndim == 0:

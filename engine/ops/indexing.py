@@ -23,6 +23,7 @@ from engine.ops.views import number_in, region_gradient
 from engine.record import REC
 from engine.samples import B, C, I, S, T
 from engine.shapes import broadcast_two, contiguous_strides, text
+from engine.tape import check_overlap, overlap_between
 from engine.tensor import Tensor, fresh
 
 # ---------------------------------------------------------------- basic indices
@@ -499,10 +500,19 @@ def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumul
     return F._index_put(input, flat, values, dims)
 
 
+def _refuse_overlap(target: Tensor, values: Tensor) -> None:
+    """Writing at indices refuses values from the memory that is written to."""
+    if values is target or (values.storage is target.storage and values.shape == target.shape):
+        if target.numel and target.is_dense and values.offset == target.offset:
+            raise overlap_between()
+    check_overlap(target, (values,))
+
+
 @special(family="indexing", samples=_PUT)
 def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
     """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
     flat, dims = _put_places(REC, input, indices)
+    _refuse_overlap(input, values)
     name = "_index_put_add_" if accumulate else "_index_put_"
     return REGISTRY[name].run((input, flat, values, dims))  # type: ignore[misc]
 
@@ -539,7 +549,8 @@ def _assign_meta(k: K, input: Spec, src: Spec) -> Spec:
     return input
 
 
-@op(family="indexing", meta=_assign_meta, inplace=True, node="CopyBackwards")
+@op(family="indexing", meta=_assign_meta, inplace=True,
+    node=lambda input, src: "CopyBackwards" if src.shape else "FillBackward3")
 def _assign(k: K, input: Array, src: Array) -> Array:
     """`src`, in the dtype of `input`, in its place."""
     src = _trimmed(src, input.ndim)
@@ -564,7 +575,7 @@ _PUT_ITEMS = [S(T(3, 4), [1], T(4)), S(T(3, 4), [slice(1, None)], 2.5), S(T(3, 4
 def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) -> Array:
     """input[index] = value: the value, a number or a tensor that broadcasts, is written into the input."""
     parts = take_apart(REC, input.shape, index)
-    region = input if parts.trivial and parts.tensors else REC._basic_index(input, parts.entries)
+    region = input if parts.trivial else REC._basic_index(input, parts.entries)
     if type(value) in NUMBERS:
         d = input.dtype
         number = fitting(value, d)
@@ -573,6 +584,7 @@ def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) ->
         array = backend.cast(array, d.compute, d)
         value = fresh(backend.xp.asarray(array), Spec((), d), backend, ctx.ledger)
     if parts.tensors:
+        _refuse_overlap(region, value)
         flat, dims = _places_of(REC, region, parts.tensors)
         REGISTRY["_index_put_"].run((region, flat, value, dims))  # type: ignore[misc]
     else:

@@ -9,7 +9,7 @@ from engine.declare import Array, Dim, Ints, Shape, composite, op, view
 from engine.dtypes import DType, int64, result_type, scalar_type
 from engine.errors import Hint, Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.ops.views import number_in, region_gradient
+from engine.ops.views import at_least, number_in, region_gradient
 from engine.samples import C, I, S, T
 from engine.shapes import text, wrap_dim
 from engine.tensor import Tensor
@@ -17,7 +17,7 @@ from engine.tensor import Tensor
 # ---------------------------------------------------------------- cat, stack
 
 
-def _joint(k: K, tensors: Any, *rest: Any) -> tuple[DType, DType]:
+def promoted(k: K, tensors: Any, *rest: Any) -> tuple[DType, DType]:
     """The dtype that all are promoted to, whatever their dimensions: in a list each tensor counts fully."""
     if not tensors:
         return k.default_dtype, k.default_dtype
@@ -69,7 +69,7 @@ def _cat_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
     return Spec((*shape[:d], total, *shape[d + 1 :]), k.dtype)
 
 
-@op(family="joining", meta=_cat_meta, promote=_joint, over=("tensors",), alias=("concat", "concatenate"),
+@op(family="joining", meta=_cat_meta, promote=promoted, over=("tensors",), alias=("concat", "concatenate"),
     samples=[S([T(2, 3), T(1, 3)]), S([T(2, 3), T(2, 1)], -1), S([T(2), I(2)]), S([T(0), T(2, 3)], 1), S([T(0, 2), T(1, 2)]),
              S([C(2), T(1)])])
 def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
@@ -91,7 +91,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     at = 0
     for shape, wanted in zip(shapes, need.tensors, strict=True):
         if _is_legacy(shape):
-            grads.append(F._slice(g, d, 0, 0) if wanted and len(F.shape(g)) == 1 else None)
+            grads.append(F.reshape(F._slice(g, d, 0, 0), (0,)) if wanted else None)
             continue
         grads.append(F._slice(g, d, at, at + shape[d]) if wanted else None)
         at += shape[d]
@@ -114,7 +114,7 @@ def _stack_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
     return Spec((*shape[:d], len(tensors), *shape[d:]), k.dtype)
 
 
-@op(family="joining", meta=_stack_meta, promote=_joint, over=("tensors",),
+@op(family="joining", meta=_stack_meta, promote=promoted, over=("tensors",),
     samples=[S([T(3), T(3)]), S([T(2, 3), T(2, 3)], -1), S([T(), T()]), S([T(0), T(0)]), S([T(2), I(2)]), S([C(2), C(2)])])
 def stack(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors, all of one size, along a new dimension."""
@@ -138,7 +138,7 @@ _PAIR = [S([T(2, 3), T(2, 3)]), S([T(3), T(3)]), S([T(), T()])]
 def hstack(F: Any, tensors: list[Array]) -> Array:
     """The tensors side by side: along the second dimension, or the only one."""
     _some(tensors, "hstack")
-    parts = [F._atleast_1d(t) for t in tensors]
+    parts = [at_least(F, t, 1) for t in tensors]
     return F.cat(parts, 0 if len(F.shape(parts[0])) == 1 else 1)
 
 
@@ -146,14 +146,14 @@ def hstack(F: Any, tensors: list[Array]) -> Array:
 def vstack(F: Any, tensors: list[Array]) -> Array:
     """The tensors one below another: along the first dimension, vectors being rows."""
     _some(tensors, "vstack")
-    return F.cat([F._atleast_2d(t) for t in tensors], 0)
+    return F.cat([at_least(F, t, 2) for t in tensors], 0)
 
 
 @composite(family="joining", moves=True, samples=_PAIR)
 def dstack(F: Any, tensors: list[Array]) -> Array:
     """The tensors one behind another: along the third dimension."""
     _some(tensors, "dstack")
-    return F.cat([F._atleast_3d(t) for t in tensors], 2)
+    return F.cat([at_least(F, t, 3) for t in tensors], 2)
 
 
 @composite(family="joining", moves=True, samples=_PAIR)

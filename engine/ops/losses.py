@@ -1,4 +1,4 @@
-"""Losses between two tensors of one shape: mse_loss, l1_loss, huber_loss, binary_cross_entropy, kl_div and their kin."""
+"""Losses between two tensors: mse_loss, l1_loss, huber_loss, binary_cross_entropy, kl_div and their kin."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def legacy(size_average: bool | None, reduce: bool | None, reduction: str) -> st
 
 
 def reduced_shape(shape: tuple[int, ...], reduction: str) -> tuple[int, ...]:
+    """The shape of the reduced losses."""
     return shape if reduction == "none" else ()
 
 
@@ -58,6 +59,7 @@ def reduce_in(F: Any, losses: Any, reduction: str) -> Any:
 
 
 def torch_size(shape: tuple[int, ...]) -> str:
+    """torch.Size([2, 3]), as some messages write shapes."""
     return f"torch.Size({text(shape)})"
 
 
@@ -109,8 +111,13 @@ def _mse_loss(k: K, input: Array, target: Array, reduction: Any, limit: Any = 1.
 _mse_loss.vjp(_difference_rule(lambda F, d, limit: d * 2))
 
 
-@op(family="losses", node="SmoothL1LossBackward0", meta=_difference_meta("smooth_l1_cpu"), promote="arithmetic",
-    save=_SAVE)
+@op(
+    family="losses",
+    node="SmoothL1LossBackward0",
+    meta=_difference_meta("smooth_l1_cpu"),
+    promote="arithmetic",
+    save=_SAVE,
+)
 def _smooth_l1_loss(k: K, input: Array, target: Array, reduction: Any, limit: Any = 1.0) -> Array:
     """Quadratic within `limit`, linear with slope one beyond, reduced."""
     xp = k.xp
@@ -133,8 +140,15 @@ _huber_loss.vjp(_difference_rule(lambda F, d, limit: F.clamp(d, -limit, limit)))
 
 
 @composite(family="losses", name="nn.functional.mse_loss", moves=True, samples=_PAIR)
-def mse_loss(F: Any, input: Array, target: Array, size_average: bool | None = None, reduce: bool | None = None,
-             reduction: Reduction = "mean", weight: Array | None = None) -> Array:
+def mse_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    weight: Array | None = None,
+) -> Array:
     """The squared difference of two tensors, averaged, summed or as it is; the two broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     if weight is None:
@@ -143,8 +157,15 @@ def mse_loss(F: Any, input: Array, target: Array, size_average: bool | None = No
 
 
 @composite(family="losses", name="nn.functional.l1_loss", samples=[*_PAIR, S(C(2, 2), C(2, 2))])
-def l1_loss(F: Any, input: Array, target: Array, size_average: bool | None = None, reduce: bool | None = None,
-            reduction: Reduction = "mean", weight: Array | None = None) -> Array:
+def l1_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    weight: Array | None = None,
+) -> Array:
     """The absolute difference of two tensors, averaged, summed or as it is; the two broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     losses = F.abs(F.sub(input, target))
@@ -152,8 +173,15 @@ def l1_loss(F: Any, input: Array, target: Array, size_average: bool | None = Non
 
 
 @composite(family="losses", name="nn.functional.smooth_l1_loss", moves=True, samples=[*_PAIR, S(T(3), T(3), beta=0.5)])
-def smooth_l1_loss(F: Any, input: Array, target: Array, size_average: bool | None = None, reduce: bool | None = None,
-                   reduction: Reduction = "mean", beta: float = 1.0) -> Array:
+def smooth_l1_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    beta: float = 1.0,
+) -> Array:
     """0.5 d^2 / beta where the difference d is below `beta`, |d| - 0.5 beta elsewhere; the two tensors broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     if beta < 0:
@@ -164,9 +192,10 @@ def smooth_l1_loss(F: Any, input: Array, target: Array, size_average: bool | Non
 
 
 @composite(family="losses", name="nn.functional.huber_loss", moves=True, samples=[*_PAIR, S(T(3), T(3), delta=0.5)])
-def huber_loss(F: Any, input: Array, target: Array, reduction: Reduction = "mean", delta: float = 1.0,
-               weight: Array | None = None) -> Array:
-    """0.5 d^2 where the difference d is at most `delta`, delta (|d| - 0.5 delta) elsewhere; the two tensors broadcast."""
+def huber_loss(
+    F: Any, input: Array, target: Array, reduction: Reduction = "mean", delta: float = 1.0, weight: Array | None = None
+) -> Array:
+    """0.5 d^2 where the difference d is at most `delta`, delta (|d| - 0.5 delta) elsewhere; the tensors broadcast."""
     reduction = legacy(None, None, reduction)  # type: ignore[assignment]
     if delta <= 0:
         raise Invalid("huber_loss does not support non-positive values for delta.", param="delta")
@@ -188,8 +217,13 @@ def _bce_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: s
     if target.dtype is not input.dtype:
         raise DtypeMismatch(
             f"Found dtype {scalar_type(target.dtype)} but expected {scalar_type(input.dtype)}",
-            hint=Hint("cast-one", Call("to", {"input": Param("target"), "dtype": input.dtype.name}),
-                      a=input.dtype.name, b=target.dtype.name, param="target"),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("target"), "dtype": input.dtype.name}),
+                a=input.dtype.name,
+                b=target.dtype.name,
+                param="target",
+            ),
             param="target",
         )
     if weight is not None and broadcast_two(input.shape, weight.shape) != input.shape:
@@ -201,8 +235,13 @@ def _bce_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: s
     return Spec(reduced_shape(input.shape, reduction), input.dtype)
 
 
-@op(family="losses", node="BinaryCrossEntropyBackward0", meta=_bce_meta, promote=_bce_types,
-    save={"input": ("input", "target", "weight"), "target": ("input", "weight")})
+@op(
+    family="losses",
+    node="BinaryCrossEntropyBackward0",
+    meta=_bce_meta,
+    promote=_bce_types,
+    save={"input": ("input", "target", "weight"), "target": ("input", "weight")},
+)
 def _binary_cross_entropy(k: K, input: Array, target: Array, weight: Array | None, reduction: Any) -> Array:
     """-(t log(x) + (1 - t) log(1 - x)), logarithms no lower than -100, weighted and reduced."""
     xp = k.xp
@@ -217,8 +256,9 @@ def _(k: K, input: Any, target: Any, weight: Any, reduction: Any) -> None:
     for name, x in (("input", input), ("target", target)):
         if x.size and not bool(((x >= 0) & (x <= 1)).all()):
             hint = Hint("use-logits") if name == "input" else None
-            raise Invalid(f"all elements of {name} should be between 0 and 1", code="not-a-probability", hint=hint,
-                          param=name)
+            raise Invalid(
+                f"all elements of {name} should be between 0 and 1", code="not-a-probability", hint=hint, param=name
+            )
 
 
 @_binary_cross_entropy.vjp
@@ -235,12 +275,26 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 _P = {"low": 0.1, "high": 0.9}
 
 
-@composite(family="losses", name="nn.functional.binary_cross_entropy", moves=True,
-           samples=[S(T(3, 2, **_P), T(3, 2, **_P)), S(T(3, 2, **_P), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
-                    S(T(3, **_P), T(3, **_P), reduction="none"), S(T(**_P), T(**_P))])
-def binary_cross_entropy(F: Any, input: Array, target: Array, weight: Array | None = None,
-                         size_average: bool | None = None, reduce: bool | None = None,
-                         reduction: Reduction = "mean") -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.binary_cross_entropy",
+    moves=True,
+    samples=[
+        S(T(3, 2, **_P), T(3, 2, **_P)),
+        S(T(3, 2, **_P), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
+        S(T(3, **_P), T(3, **_P), reduction="none"),
+        S(T(**_P), T(**_P)),
+    ],
+)
+def binary_cross_entropy(
+    F: Any,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+) -> Array:
     """-(t log(x) + (1 - t) log(1 - x)) for probabilities x and targets t, averaged, summed or as it is.
 
     Both lie in [0, 1] and have one shape; logarithms are no lower than -100. For logits there is
@@ -263,8 +317,13 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
         raise DtypeMismatch(
             f"result type {scalar_type(input.dtype)} can't be cast to the desired output type "
             f"{scalar_type(target.dtype)}",
-            hint=Hint("cast-one", Call("to", {"input": Param("target"), "dtype": input.dtype.name}),
-                      a=input.dtype.name, b=target.dtype.name, param="target"),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("target"), "dtype": input.dtype.name}),
+                a=input.dtype.name,
+                b=target.dtype.name,
+                param="target",
+            ),
             param="target",
         )
     shape = input.shape
@@ -274,11 +333,17 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
     return Spec(reduced_shape(shape, reduction), k.dtype)
 
 
-@op(family="losses", node="BinaryCrossEntropyWithLogitsBackward0", meta=_logits_meta, promote="arithmetic",
+@op(
+    family="losses",
+    node="BinaryCrossEntropyWithLogitsBackward0",
+    meta=_logits_meta,
+    promote="arithmetic",
     over=("input", "target", "weight", "pos_weight"),
-    save={"input": ("input", "target", "weight", "pos_weight"), "target": ("input", "weight", "pos_weight")})
-def _bce_with_logits(k: K, input: Array, target: Array, weight: Array | None, pos_weight: Array | None,
-                     reduction: Any) -> Array:
+    save={"input": ("input", "target", "weight", "pos_weight"), "target": ("input", "weight", "pos_weight")},
+)
+def _bce_with_logits(
+    k: K, input: Array, target: Array, weight: Array | None, pos_weight: Array | None, reduction: Any
+) -> Array:
     """(1 - t) x + w log(1 + exp(-x)) with w = 1 + (pos_weight - 1) t, without overflow, weighted and reduced."""
     xp = k.xp
     made = xp.log1p(xp.exp(-xp.abs(input))) - xp.minimum(input, 0)
@@ -306,12 +371,27 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return mine, theirs, None, None
 
 
-@composite(family="losses", name="nn.functional.binary_cross_entropy_with_logits", moves=True,
-           samples=[S(T(3, 2), T(3, 2, **_P)), S(T(3, 2), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
-                    S(T(3, 2), T(3, 2, **_P), reduction="none", pos_weight=T(2, low=0.5, grad=False)), S(T(), T(**_P))])
-def binary_cross_entropy_with_logits(F: Any, input: Array, target: Array, weight: Array | None = None,
-                                     size_average: bool | None = None, reduce: bool | None = None,
-                                     reduction: Reduction = "mean", pos_weight: Array | None = None) -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.binary_cross_entropy_with_logits",
+    moves=True,
+    samples=[
+        S(T(3, 2), T(3, 2, **_P)),
+        S(T(3, 2), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
+        S(T(3, 2), T(3, 2, **_P), reduction="none", pos_weight=T(2, low=0.5, grad=False)),
+        S(T(), T(**_P)),
+    ],
+)
+def binary_cross_entropy_with_logits(
+    F: Any,
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+    pos_weight: Array | None = None,
+) -> Array:
     """The binary cross entropy of sigmoid(input) with targets of the same shape, without overflow.
 
     `pos_weight` multiplies the loss of positive targets, `weight` every loss; both broadcast.
@@ -329,11 +409,25 @@ def binary_cross_entropy_with_logits(F: Any, input: Array, target: Array, weight
 # ---------------------------------------------------------------- kl_div
 
 
-@composite(family="losses", name="nn.functional.kl_div",
-           samples=[S(T(3, 2), T(3, 2, **_P)), S(T(3, 2), T(3, 2), reduction="batchmean", log_target=True),
-                    S(T(2), T(2, **_P), reduction="none"), S(T(), T(**_P), reduction="sum")])
-def kl_div(F: Any, input: Array, target: Array, size_average: bool | None = None, reduce: bool | None = None,
-           reduction: Literal["none", "batchmean", "sum", "mean"] = "mean", log_target: bool = False) -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.kl_div",
+    samples=[
+        S(T(3, 2), T(3, 2, **_P)),
+        S(T(3, 2), T(3, 2), reduction="batchmean", log_target=True),
+        S(T(2), T(2, **_P), reduction="none"),
+        S(T(), T(**_P), reduction="sum"),
+    ],
+)
+def kl_div(
+    F: Any,
+    input: Array,
+    target: Array,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: Literal["none", "batchmean", "sum", "mean"] = "mean",
+    log_target: bool = False,
+) -> Array:
     """t (log(t) - x) for log-probabilities x and probabilities t, or log-probabilities with `log_target`.
 
     "batchmean" divides the sum by the first size, which is the divergence; "mean" by the number of elements.
@@ -354,12 +448,26 @@ def kl_div(F: Any, input: Array, target: Array, size_average: bool | None = None
 # ---------------------------------------------------------------- losses of distributions
 
 
-@composite(family="losses", name="nn.functional.poisson_nll_loss",
-           samples=[S(T(3), T(3, low=0.5, high=3.0)), S(T(3, low=0.5), T(3, low=0.5, high=3.0), log_input=False),
-                    S(T(3), T(3, low=1.5, high=3.0), full=True, reduction="sum")])
-def poisson_nll_loss(F: Any, input: Array, target: Array, log_input: bool = True, full: bool = False,
-                     size_average: bool | None = None, eps: float = 1e-8, reduce: bool | None = None,
-                     reduction: Reduction = "mean") -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.poisson_nll_loss",
+    samples=[
+        S(T(3), T(3, low=0.5, high=3.0)),
+        S(T(3, low=0.5), T(3, low=0.5, high=3.0), log_input=False),
+        S(T(3), T(3, low=1.5, high=3.0), full=True, reduction="sum"),
+    ],
+)
+def poisson_nll_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: Reduction = "mean",
+) -> Array:
     """exp(x) - t x, or with log_input=False x - t log(x + eps); `full` adds Stirling's approximation of log(t!)."""
     if size_average is None and reduce is None and reduction not in ("none", "mean", "sum"):
         raise Invalid(f"{reduction} is not a valid value for reduction", param="reduction")
@@ -399,11 +507,24 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return g
 
 
-@composite(family="losses", name="nn.functional.gaussian_nll_loss",
-           samples=[S(T(3, 2), T(3, 2), T(3, 2, low=0.5)), S(T(3, 2), T(3, 2), T(3, low=0.5), full=True),
-                    S(T(3), T(3), T(3, low=0.5), reduction="none")])
-def gaussian_nll_loss(F: Any, input: Array, target: Array, var: Array, full: bool = False, eps: float = 1e-6,
-                      reduction: Reduction = "mean") -> Array:
+@composite(
+    family="losses",
+    name="nn.functional.gaussian_nll_loss",
+    samples=[
+        S(T(3, 2), T(3, 2), T(3, 2, low=0.5)),
+        S(T(3, 2), T(3, 2), T(3, low=0.5), full=True),
+        S(T(3), T(3), T(3, low=0.5), reduction="none"),
+    ],
+)
+def gaussian_nll_loss(
+    F: Any,
+    input: Array,
+    target: Array,
+    var: Array,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: Reduction = "mean",
+) -> Array:
     """0.5 (log(v) + (x - t)^2 / v) with variances v no smaller than `eps`; `full` adds the constant."""
     shape, mine = F.shape(input), F.shape(var)
     if mine != shape:
@@ -421,8 +542,3 @@ def gaussian_nll_loss(F: Any, input: Array, target: Array, var: Array, full: boo
     if full:
         losses = F.add(losses, 0.5 * _LOG_TWO_PI)
     return reduce_in(F, losses, reduction)
-
-
-
-
-

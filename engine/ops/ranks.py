@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Literal
 
 from engine.carriers import K
@@ -64,14 +65,28 @@ def _declare_median(name: str, skip_nan: bool, what: str) -> None:
     title = name.capitalize()
     whole.__doc__ = f"The {what} of all elements: the lower of the two in the middle."
     along.__doc__ = f"The {what} along `dim`, the lower of the two in the middle, and its index."
-    made = op(family="reductions", name=f"_{name}_all", joins=name, node=f"{title}Backward0", meta=_whole_meta,
-              save={"input": ("input", "result")},
-              samples=[S(T(2, 3, distinct=True)), S(T()), S(I(5)), S(_NAN)])(whole)
+    made = op(
+        family="reductions",
+        name=f"_{name}_all",
+        joins=name,
+        node=f"{title}Backward0",
+        meta=_whole_meta,
+        save={"input": ("input", "result")},
+        samples=[S(T(2, 3, distinct=True)), S(T()), S(I(5)), S(_NAN)],
+    )(whole)
     made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, None, False, True))
-    made = op(family="reductions", name=f"_{name}_dim", joins=name, node=f"{title}Backward1",
-              meta=_along_meta("median", "median_out", (BOOL, COMPLEX)), outputs=("values", "indices"), fields=True,
-              nondiff=("indices",), save={"input": ("indices",)},
-              samples=[S(_DISTINCT, 1), S(_DISTINCT, 0, True), S(T(), 0), S(I(5), 0), S(_NAN, 0)])(along)
+    made = op(
+        family="reductions",
+        name=f"_{name}_dim",
+        joins=name,
+        node=f"{title}Backward1",
+        meta=_along_meta("median", "median_out", (BOOL, COMPLEX)),
+        outputs=("values", "indices"),
+        fields=True,
+        nondiff=("indices",),
+        save={"input": ("indices",)},
+        samples=[S(_DISTINCT, 1), S(_DISTINCT, 0, True), S(T(), 0), S(I(5), 0), S(_NAN, 0)],
+    )(along)
     made.vjp(lambda F, saved, g, need: picked_gradient(F, saved, g[0]))
 
 
@@ -82,9 +97,15 @@ _declare_median("nanmedian", True, "median without NaN")
 # ---------------------------------------------------------------- mode
 
 
-@op(family="reductions", meta=_along_meta("mode", "mode_cpu", (COMPLEX,)), outputs=("values", "indices"), fields=True,
-    nondiff=("indices",), save={"input": ("indices",)},
-    samples=[S(I(2, 5), 1), S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(B(4))])
+@op(
+    family="reductions",
+    meta=_along_meta("mode", "mode_cpu", (COMPLEX,)),
+    outputs=("values", "indices"),
+    fields=True,
+    nondiff=("indices",),
+    save={"input": ("indices",)},
+    samples=[S(I(2, 5), 1), S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(B(4))],
+)
 def mode(k: K, input: Array, dim: Dim = -1, keepdim: bool = False) -> Array:
     """The most frequent element along `dim`, the smallest of several, and the index of its last occurrence."""
     xp = k.xp
@@ -112,19 +133,28 @@ _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
 def _ranks_meta(k: K, ordered: Spec, q: Spec, interpolation: str, skip_nan: Any) -> Any:
     shape = (*ordered.shape[:-1], q.numel)
-    return Spec(shape, int64), Spec(shape, int64), Spec(shape, ordered.dtype)
+    scale = Spec((*ordered.shape[:-1], 1), ordered.dtype)
+    return Spec(shape, int64), Spec(shape, int64), Spec(shape, ordered.dtype), scale
 
 
-@op(family="reductions", meta=_ranks_meta, vjp=None, outputs=("below", "above", "weight"))
+@op(
+    family="reductions",
+    meta=_ranks_meta,
+    outputs=("below", "above", "weight", "scale"),
+    nondiff=("below", "above", "scale"),
+    save={"q": ("scale",)},
+)
 def _quantile_ranks(k: K, ordered: Array, q: Array, interpolation: str, skip_nan: Any) -> Array:
-    """The two ranks between which each quantile of a sorted line lies, and the weight of the upper one."""
+    """The two ranks between which each quantile of a sorted line lies, the weight of the upper one, d weight / dq."""
     xp = k.xp
     n = ordered.shape[-1]
     nan = (ordered != ordered).sum(axis=-1, keepdims=True)
     q = q.reshape(-1).astype(ordered.dtype)
     if skip_nan:
-        rank = q * xp.maximum(n - nan - 1, 0).astype(ordered.dtype)
+        scale = xp.maximum(n - nan - 1, 0).astype(ordered.dtype)
+        rank = q * scale
     else:
+        scale = xp.where(nan > 0, xp.zeros((), ordered.dtype), xp.asarray(n - 1, dtype=ordered.dtype))
         rank = xp.where(nan > 0, xp.asarray(n - 1, dtype=ordered.dtype), q * (n - 1))
     if interpolation == "lower":
         rank = xp.floor(rank)
@@ -132,10 +162,22 @@ def _quantile_ranks(k: K, ordered: Array, q: Array, interpolation: str, skip_nan
         rank = xp.ceil(rank)
     elif interpolation == "nearest":
         rank = xp.rint(rank)
-    below = xp.floor(rank)
-    above = xp.ceil(rank)
-    weight = xp.full(rank.shape, 0.5, rank.dtype) if interpolation == "midpoint" else rank - below
-    return below.astype(int64.np), above.astype(int64.np), weight
+    below, above = xp.floor(rank), xp.ceil(rank)
+    weight = rank - below
+    if interpolation != "linear":
+        scale = xp.zeros_like(scale)
+    if interpolation == "midpoint":
+        weight = xp.full(rank.shape, 0.5, rank.dtype)
+    return below.astype(int64.np), above.astype(int64.np), weight, scale
+
+
+@_quantile_ranks.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    if not need.q or g[2] is None:
+        return None, None
+    made = g[2] * saved.scale
+    lead = list(range(len(F.shape(made)) - 1))
+    return None, F.reshape(F.sum(made, lead) if lead else made, saved.q.shape)
 
 
 @_quantile_ranks.guard
@@ -145,8 +187,8 @@ def _(k: K, ordered: Any, q: Any, interpolation: str, skip_nan: Any) -> None:
 
 
 def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip_nan: bool) -> Any:
-    shape, d = F.shape(input), F.dtype(input)
-    if d is not float32 and d is not float64:
+    shape, dtype = F.shape(input), F.dtype(input)
+    if dtype is not float32 and dtype is not float64:
         raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
     if 0 in shape:
         raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
@@ -156,57 +198,59 @@ def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interp
             f"{interpolation}",
             param="interpolation",
         )
-    scalar = type(q) in (int, float, bool)
-    if scalar:
+    if type(q) in (int, float, bool):
         if not 0 <= q <= 1:
             raise Invalid(f"quantile() q must be in the range [0, 1] but got {q:g}", param="q")
         q = F.constant(q, input)
     elif len(F.shape(q)) > 1:
         raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
-    elif F.dtype(q) is not d:
+    elif F.dtype(q) is not dtype:
         raise DtypeMismatch("quantile() q tensor must be same dtype as the input tensor", param="q")
     if dim is None:
-        flat, kept_shape, axis = F.reshape(input, (-1,)), (1,) * len(shape), 0
-        out_shape: tuple[int, ...] = kept_shape if keepdim else ()
-        lines = flat
+        lines, out = F.reshape(input, (prod(shape),)), (1,) * len(shape) if keepdim else ()
     else:
-        axis = wrap_dim(dim, len(shape))
-        lines = F.transpose(input, axis, -1) if shape else F.reshape(input, (1,))
-        out_shape = reduced(shape, (axis,), keepdim) if shape else ()
+        d = wrap_dim(dim, len(shape))
+        lines = F.movedim(input, d, -1) if shape else F.reshape(input, (1,))
+        out = reduced(shape, (d,), keepdim) if shape else ()
     ordered = F.sort(lines, -1)[0]
-    below, above, weight = F._quantile_ranks(ordered, q, interpolation, skip_nan)
-    low = F.gather(ordered, -1, below)
-    made = low
+    below, above, weight, _ = F._quantile_ranks(ordered, q, interpolation, skip_nan)
+    made = F.gather(ordered, -1, below)
     if interpolation in ("linear", "midpoint"):
-        made = F.lerp(low, F.gather(ordered, -1, above), weight)
-    # made: (..., number of quantiles), the reduced dimension having gone to the end.
-    if scalar or len(F.shape(q)) == 0:
-        made = F.reshape(made, F.shape(made)[:-1])
-        if dim is not None and len(shape) > 1:
-            made = F.transpose(F.unsqueeze(made, -1), axis, -1)
-        return F.reshape(made, out_shape)
-    count = F.shape(made)[-1]
-    if dim is None or not shape:
-        return F.reshape(made, (count, *out_shape))
-    made = F.transpose(F.unsqueeze(made, -2), axis, -2) if axis != len(shape) - 1 else F.unsqueeze(made, -2)
-    made = F.movedim(made, -1, 0)
-    return F.reshape(made, (count, *out_shape))
+        made = F.lerp(made, F.gather(ordered, -1, above), weight)
+    # The quantiles lie along the last dimension; the reduced one is gone, or has size 1.
+    return F.reshape(F.movedim(made, -1, 0), (*F.shape(q), *out))
 
 
-_QUANTILE = [S(T(2, 3, distinct=True), 0.4), S(T(2, 3, distinct=True), T(2, low=0.1, high=0.9, grad=False), 1),
-             S(T(2, 3, distinct=True), 0.3, 0, True, interpolation="nearest"), S(T(), 0.5)]
+_QUANTILE = [
+    S(T(2, 3, distinct=True), 0.4),
+    S(T(2, 3, distinct=True), T(2, low=0.1, high=0.9, grad=False), 1),
+    S(T(2, 3, distinct=True), 0.3, 0, True, interpolation="nearest"),
+    S(T(), 0.5),
+]
 
 
-@composite(family="reductions", samples=_QUANTILE)
-def quantile(F: Any, input: Array, q: Array | Scalar, dim: Dim | None = None, keepdim: bool = False,
-             interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear") -> Array:
+@composite(family="reductions", node="SqueezeBackward4", samples=_QUANTILE)
+def quantile(
+    F: Any,
+    input: Array,
+    q: Array | Scalar,
+    dim: Dim | None = None,
+    keepdim: bool = False,
+    interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear",
+) -> Array:
     """The quantiles `q`, numbers from 0 to 1, of all elements or along `dim`; for a vector `q` they come first."""
     return _quantile(F, input, q, dim, keepdim, interpolation, False)
 
 
-@composite(family="reductions", samples=_QUANTILE)
-def nanquantile(F: Any, input: Array, q: Array | Scalar, dim: Dim | None = None, keepdim: bool = False,
-                interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear") -> Array:
+@composite(family="reductions", node="SqueezeBackward4", samples=_QUANTILE)
+def nanquantile(
+    F: Any,
+    input: Array,
+    q: Array | Scalar,
+    dim: Dim | None = None,
+    keepdim: bool = False,
+    interpolation: Literal["linear", "lower", "higher", "midpoint", "nearest"] = "linear",
+) -> Array:
     """The quantiles `q` of what is not NaN, of all elements or along `dim`."""
     return _quantile(F, input, q, dim, keepdim, interpolation, True)
 
@@ -214,8 +258,15 @@ def nanquantile(F: Any, input: Array, q: Array | Scalar, dim: Dim | None = None,
 # ---------------------------------------------------------------- searching
 
 
-def _search_meta(k: K, sorted_sequence: Spec, input: Any, out_int32: bool = False, right: bool = False,
-                 side: Any = None, sorter: Spec | None = None) -> Spec:
+def _search_meta(
+    k: K,
+    sorted_sequence: Spec,
+    input: Any,
+    out_int32: bool = False,
+    right: bool = False,
+    side: Any = None,
+    sorter: Spec | None = None,
+) -> Spec:
     name = "torch.searchsorted(): "
     number = type(input) is not Spec
     shape = () if number else input.shape
@@ -239,7 +290,8 @@ def _search_meta(k: K, sorted_sequence: Spec, input: Any, out_int32: bool = Fals
     if len(bounds) > 1 and bounds[:-1] != shape[:-1]:
         raise ShapeMismatch(
             f"{name}boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor and input "
-            f"value tensor must match, but we got boundaries tensor {text(bounds)} and input value tensor {text(shape)}",
+            f"value tensor must match, but we got boundaries tensor {text(bounds)} and input value tensor "
+            f"{text(shape)}",
             param="input",
         )
     if sorter is not None:
@@ -280,12 +332,28 @@ def _search(k: K, bounds: Array, values: Array, right: bool) -> Array:
     return low
 
 
-@op(family="sorting", meta=_search_meta, vjp=None,
-    samples=[S(T(4, values=[-1.0, 0.0, 0.5, 1.0]), T(2, 3)), S(T(3, values=[0.0, 1.0, 2.0]), 1.0, right=True),
-             S(T(2, 3, values=[[-1.0, 0.0, 1.0], [0.0, 0.5, 0.6]]), T(2, 2), side="right"),
-             S(I(3, values=[0, 1, 3]), I(4), out_int32=True), S(T(3), T(2), sorter=I(3, values=[0, 1, 2])), S(T(0), T(2))])
-def searchsorted(k: K, sorted_sequence: Array, input: Array | Scalar, out_int32: bool = False, right: bool = False,
-                 side: Literal["left", "right"] | None = None, sorter: Array | None = None) -> Array:
+@op(
+    family="sorting",
+    meta=_search_meta,
+    vjp=None,
+    samples=[
+        S(T(4, values=[-1.0, 0.0, 0.5, 1.0]), T(2, 3)),
+        S(T(3, values=[0.0, 1.0, 2.0]), 1.0, right=True),
+        S(T(2, 3, values=[[-1.0, 0.0, 1.0], [0.0, 0.5, 0.6]]), T(2, 2), side="right"),
+        S(I(3, values=[0, 1, 3]), I(4), out_int32=True),
+        S(T(3), T(2), sorter=I(3, values=[0, 1, 2])),
+        S(T(0), T(2)),
+    ],
+)
+def searchsorted(
+    k: K,
+    sorted_sequence: Array,
+    input: Array | Scalar,
+    out_int32: bool = False,
+    right: bool = False,
+    side: Literal["left", "right"] | None = None,
+    sorter: Array | None = None,
+) -> Array:
     """Where each value would have to be inserted to keep the innermost dimension sorted: before its equals, or after.
 
     `sorter` has the indices that sort a sequence which is not sorted itself.
@@ -297,8 +365,15 @@ def searchsorted(k: K, sorted_sequence: Array, input: Array | Scalar, out_int32:
 
 
 @searchsorted.guard
-def _(k: K, sorted_sequence: Any, input: Any, out_int32: bool = False, right: bool = False, side: Any = None,
-      sorter: Any = None) -> None:
+def _(
+    k: K,
+    sorted_sequence: Any,
+    input: Any,
+    out_int32: bool = False,
+    right: bool = False,
+    side: Any = None,
+    sorter: Any = None,
+) -> None:
     if sorter is not None:
         words = "torch.searchsorted(): sorter index out of range"
         check_range(sorter, 0, sorted_sequence.shape[-1], words, "sorter")
@@ -306,13 +381,22 @@ def _(k: K, sorted_sequence: Any, input: Any, out_int32: bool = False, right: bo
 
 def _bucket_meta(k: K, input: Any, boundaries: Spec, out_int32: bool = False, right: bool = False) -> Spec:
     if boundaries.ndim != 1:
-        raise ShapeMismatch(f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})", param="boundaries")
+        raise ShapeMismatch(
+            f"boundaries tensor must be 1 dimension, but got dim({boundaries.ndim})", param="boundaries"
+        )
     return _search_meta(k, boundaries, input, out_int32)
 
 
-@op(family="sorting", meta=_bucket_meta, vjp=None,
-    samples=[S(T(2, 3), T(4, values=[-1.0, 0.0, 0.5, 1.0])), S(1.0, T(3, values=[0.0, 1.0, 2.0]), right=True),
-             S(I(4), I(3, values=[0, 1, 3]), out_int32=True)])
+@op(
+    family="sorting",
+    meta=_bucket_meta,
+    vjp=None,
+    samples=[
+        S(T(2, 3), T(4, values=[-1.0, 0.0, 0.5, 1.0])),
+        S(1.0, T(3, values=[0.0, 1.0, 2.0]), right=True),
+        S(I(4), I(3, values=[0, 1, 3]), out_int32=True),
+    ],
+)
 def bucketize(k: K, input: Array | Scalar, boundaries: Array, out_int32: bool = False, right: bool = False) -> Array:
     """The bucket that each value falls into: boundaries[i-1] < value <= boundaries[i], or with `right` <= and <."""
     return _search(k, boundaries, input if hasattr(input, "dtype") else k.xp.asarray(input), right)

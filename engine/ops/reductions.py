@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod as product
 from typing import Any
 
@@ -33,7 +34,7 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
 
     On the CPU short lines become a matrix product, and long columns are added up in blocks.
     """
-    if k.backend.kind == "cpu" and x.dtype.kind == "f" and axes is not None and x.flags.c_contiguous and x.size:
+    if k.backend.kind == "cpu" and x.dtype.kind == "f" and axes and x.flags.c_contiguous and x.size:
         shape = x.shape
         if axes == (x.ndim - 1,) and shape[-1] <= SHORT_LINE:
             made = x.reshape(-1, shape[-1]) @ k.xp.ones(shape[-1], x.dtype)
@@ -74,6 +75,11 @@ def kept(F: Any, x: Any, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Any
     return x if keepdim or not dims else F.reshape(x, reduced(shape, dims, True))
 
 
+def by_dim(name: str) -> Callable[..., str]:
+    """torch's grad_fn of an operation that has one overload for all elements and one along dimensions."""
+    return lambda input, dim=None, *rest: f"{name}Backward{int(dim is not None)}"
+
+
 def count(shape: tuple[int, ...], dim: Any) -> int:
     """How many elements go into each element of a reduction."""
     return product(shape[d] for d in wrap_dims(dim, len(shape)))
@@ -88,9 +94,24 @@ def _sum_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype: 
     return input.dtype if narrow or d is bool_ else d, d
 
 
-@op(family="reductions", meta=reduce, promote=_sum_types, over=("input",),
-    samples=[S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T()), S(T(0, 3), 0), S(C(2, 2)), S(I(2, 3)),
-             S(B(2, 3), 0), S(T(2, 3, 2), [0, -1])])
+@op(
+    family="reductions",
+    node=by_dim("Sum"),
+    meta=reduce,
+    promote=_sum_types,
+    over=("input",),
+    samples=[
+        S(T(2, 3)),
+        S(T(2, 3), 1),
+        S(T(2, 3), [0, 1], True),
+        S(T()),
+        S(T(0, 3), 0),
+        S(C(2, 2)),
+        S(I(2, 3)),
+        S(B(2, 3), 0),
+        S(T(2, 3, 2), [0, -1]),
+    ],
+)
 def sum(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None) -> Array:
     """The sum of all elements, or along `dim`; integers and bools add up in int64."""
     axes = axes_of(dim, input.ndim)
@@ -120,8 +141,14 @@ def _mean_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype:
     return d, d
 
 
-@op(family="reductions", meta=reduce, promote=_mean_types, over=("input",),
-    samples=[S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T()), S(C(2, 2)), S(I(2, 3), dtype="float32")])
+@op(
+    family="reductions",
+    node=by_dim("Mean"),
+    meta=reduce,
+    promote=_mean_types,
+    over=("input",),
+    samples=[S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T()), S(C(2, 2)), S(I(2, 3), dtype="float32")],
+)
 def mean(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None) -> Array:
     """The mean of all elements, or along `dim`; of nothing it is NaN. Integers need a floating `dtype`."""
     made = total(k, input, axes_of(dim, input.ndim), keepdim)
@@ -139,9 +166,25 @@ def _prod_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype:
     return d, d
 
 
-@op(family="reductions", meta=reduce, promote=_prod_types, over=("input",), save={"input": ("input",)},
-    samples=[S(T(2, 3, low=0.5)), S(T(2, 3), 1), S(T(4, values=[0.0, 2.0, 3.0, -1.0])), S(T(2, 3), 0, True), S(T()),
-             S(T(2, 2, values=[[0.0, 0.0], [1.5, 0.0]]), 1), S(T(0)), S(C(3)), S(I(2, 3))])
+@op(
+    family="reductions",
+    node=by_dim("Prod"),
+    meta=reduce,
+    promote=_prod_types,
+    over=("input",),
+    save={"input": ("input",)},
+    samples=[
+        S(T(2, 3, low=0.5)),
+        S(T(2, 3), 1),
+        S(T(4, values=[0.0, 2.0, 3.0, -1.0])),
+        S(T(2, 3), 0, True),
+        S(T()),
+        S(T(2, 2, values=[[0.0, 0.0], [1.5, 0.0]]), 1),
+        S(T(0)),
+        S(C(3)),
+        S(I(2, 3)),
+    ],
+)
 def prod(k: K, input: Array, dim: Dim | None = None, keepdim: bool = False, dtype: DTypeArg | None = None) -> Array:
     """The product of all elements, or along `dim`; integers and bools multiply in int64."""
     axes = axes_of(dim, input.ndim)
@@ -199,9 +242,15 @@ def _nansum_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtyp
     return _sum_types(k, input, dim, keepdim, dtype)
 
 
-@op(family="reductions", meta=reduce, promote=_nansum_types, over=("input",), save={"input": ("input",)},
+@op(
+    family="reductions",
+    meta=reduce,
+    promote=_nansum_types,
+    over=("input",),
+    save={"input": ("input",)},
     samples=[S(T(3, values=[1.0, float("nan"), 2.5])), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T()), S(I(2, 3))],
-    example={"input": [1.5, "NaN", 2.5]})
+    example={"input": [1.5, "NaN", 2.5]},
+)
 def nansum(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None) -> Array:
     """The sum of all elements, or along `dim`, NaN counting as zero."""
     if input.dtype.kind in "fc":
@@ -215,10 +264,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.mul(spread(F, g, saved.input.shape, saved.dim, saved.keepdim), there)
 
 
-@composite(family="reductions", node="DivBackward0",
-           samples=[S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T())])
-def nanmean(F: Any, input: Array, dim: Dims | None = None, keepdim: bool = False,
-            dtype: DTypeArg | None = None) -> Array:
+@composite(
+    family="reductions", node="DivBackward0", samples=[S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(T())]
+)
+def nanmean(
+    F: Any, input: Array, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
+) -> Array:
     """The mean of all elements, or along `dim`, of what is not NaN."""
     d = F.dtype(input)
     if d.category < FLOAT:
@@ -288,8 +339,9 @@ def _var_meta(name: str) -> Any:
         if input.dtype.category < FLOAT:
             raise DtypeMismatch(
                 f"{name} only support floating point and complex dtypes",
-                hint=Hint("cast-float", Call("to", {"input": Param("input"), "dtype": "float32"}),
-                          have=input.dtype.name),
+                hint=Hint(
+                    "cast-float", Call("to", {"input": Param("input"), "dtype": "float32"}), have=input.dtype.name
+                ),
                 param="input",
             )
         shape = reduced(input.shape, wrap_dims(dim, input.ndim), keepdim)
@@ -316,14 +368,26 @@ def _std_gradient(F: Any, saved: Any, g: Any) -> Any:
     return _var_gradient(F, saved, F.where(F.eq(std, 0), 0.0, g / (std * 2)))
 
 
-_VAR = [S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), [0, 1], correction=0, keepdim=True), S(T(4, 2), 0, correction=2),
-        S(C(2, 3), 1)]
+_VAR = [
+    S(T(2, 3)),
+    S(T(2, 3), 1),
+    S(T(2, 3), [0, 1], correction=0, keepdim=True),
+    S(T(4, 2), 0, correction=2),
+    S(C(2, 3), 1),
+]
 _VAR_DIM = [S(T(2, 3), 1), S(T(2, 3), [0, 1], False, True), S(C(2, 3), 1, False)]
 _VAR_ALL = [S(T(2, 3), True), S(T(2, 3), False), S(C(2, 3), False)]
 
 
-@op(family="reductions", name="_var", joins="var", node="VarBackward0", meta=_var_meta("std and var"),
-    save={"input": ("input",)}, samples=_VAR)
+@op(
+    family="reductions",
+    name="_var",
+    joins="var",
+    node="VarBackward0",
+    meta=_var_meta("std and var"),
+    save={"input": ("input",)},
+    samples=_VAR,
+)
 def _var(k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None, keepdim: bool = False) -> Array:
     """The variance of all elements, or along `dim`: squares over (n - correction), by default n - 1."""
     return variance(k, input, dim, correction, keepdim)[0]
@@ -334,8 +398,15 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return _var_gradient(F, saved, g)
 
 
-@op(family="reductions", name="_std", joins="std", node="StdBackward0", meta=_var_meta("std and var"),
-    save={"input": ("input", "result")}, samples=_VAR)
+@op(
+    family="reductions",
+    name="_std",
+    joins="std",
+    node="StdBackward0",
+    meta=_var_meta("std and var"),
+    save={"input": ("input", "result")},
+    samples=_VAR,
+)
 def _std(k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None, keepdim: bool = False) -> Array:
     """The standard deviation of all elements, or along `dim`: squares over (n - correction), by default n - 1."""
     return k.xp.sqrt(variance(k, input, dim, correction, keepdim)[0])
@@ -346,10 +417,19 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return _std_gradient(F, saved, g)
 
 
-@op(family="reductions", name="_var_mean", joins="var_mean", node="VarMeanBackward0", meta=_var_meta("var_mean"),
-    outputs=("var", "mean"), save={"input": ("input",)}, samples=_VAR)
-def _var_mean(k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None,
-              keepdim: bool = False) -> Array:
+@op(
+    family="reductions",
+    name="_var_mean",
+    joins="var_mean",
+    node="VarMeanBackward0",
+    meta=_var_meta("var_mean"),
+    outputs=("var", "mean"),
+    save={"input": ("input",)},
+    samples=_VAR,
+)
+def _var_mean(
+    k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None, keepdim: bool = False
+) -> Array:
     """The variance and the mean of all elements, or along `dim`."""
     return variance(k, input, dim, correction, keepdim)
 
@@ -367,10 +447,19 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return parts[0] if len(parts) == 1 else F.add(parts[0], parts[1])
 
 
-@op(family="reductions", name="_std_mean", joins="std_mean", node="StdMeanBackward0", meta=_var_meta("std_mean"),
-    outputs=("std", "mean"), save={"input": ("input", "std")}, samples=_VAR)
-def _std_mean(k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None,
-              keepdim: bool = False) -> Array:
+@op(
+    family="reductions",
+    name="_std_mean",
+    joins="std_mean",
+    node="StdMeanBackward0",
+    meta=_var_meta("std_mean"),
+    outputs=("std", "mean"),
+    save={"input": ("input", "std")},
+    samples=_VAR,
+)
+def _std_mean(
+    k: K, input: Array, dim: Dims | None = None, correction: Scalar | None = None, keepdim: bool = False
+) -> Array:
     """The standard deviation and the mean of all elements, or along `dim`."""
     made, mean = variance(k, input, dim, correction, keepdim)
     return k.xp.sqrt(made), mean
@@ -399,6 +488,10 @@ def _unbiased_overloads(name: str, what: str) -> None:
     composite(family="reductions", name=f"_{name}_all", joins=name, moves=True, samples=_VAR_ALL)(whole)
 
 
-for _row in (("var", "The variance"), ("std", "The standard deviation"), ("var_mean", "The variance and the mean"),
-             ("std_mean", "The standard deviation and the mean")):
+for _row in (
+    ("var", "The variance"),
+    ("std", "The standard deviation"),
+    ("var_mean", "The variance and the mean"),
+    ("std_mean", "The standard deviation and the mean"),
+):
     _unbiased_overloads(*_row)

@@ -13,8 +13,15 @@ from engine.ops.common import not_implemented
 from engine.samples import C, I, S, T
 from engine.shapes import wrap_dim
 
-_CUMULATIVE = [S(T(2, 3), 1), S(T(2, 3), 0), S(T(), 0), S(T(0, 2), 0), S(C(3), 0), S(I(2, 3), -1),
-               S(I(3), 0, dtype="float64")]
+_CUMULATIVE = [
+    S(T(2, 3), 1),
+    S(T(2, 3), 0),
+    S(T(), 0),
+    S(T(0, 2), 0),
+    S(C(3), 0),
+    S(I(2, 3), -1),
+    S(I(3), 0, dtype="float64"),
+]
 
 
 def _scan_types(k: K, input: Any, dim: Any, dtype: Any = None) -> Any:
@@ -27,16 +34,16 @@ def _scan_meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
     return Spec(input.shape, k.dtype)
 
 
-def running(k: K, how: str, x: Array, axis: int, function: Any = None) -> Array:
-    """The ufunc `how` accumulated along an axis; by doubling where there is no such loop (on a GPU, or complex)."""
+def running(k: K, how: str, x: Array, axis: int) -> Array:
+    """The ufunc `how` accumulated along an axis; by doubling on a GPU, which has no such loop."""
     ufunc = getattr(k.xp, how)
-    if k.backend.kind == "cpu" and function is None:
+    if k.backend.kind == "cpu":
         return ufunc.accumulate(x, axis=axis)
     made = k.xp.moveaxis(x, axis, 0).copy()
     step = 1
     while step < made.shape[0]:
         joined = made.copy()
-        joined[step:] = (function or ufunc)(made[:-step], made[step:])
+        joined[step:] = ufunc(made[:-step], made[step:])
         made, step = joined, 2 * step
     return k.xp.moveaxis(made, 0, axis)
 
@@ -142,8 +149,15 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- products
 
 
-@op(family="reductions", meta=_scan_meta, promote=_scan_types, over=("input",), inplace=True,
-    save={"input": ("input", "result")}, samples=[*_CUMULATIVE, S(T(4, values=[2.0, 0.0, 3.0, 0.0]), 0)])
+@op(
+    family="reductions",
+    meta=_scan_meta,
+    promote=_scan_types,
+    over=("input",),
+    inplace=True,
+    save={"input": ("input", "result")},
+    samples=[*_CUMULATIVE, S(T(4, values=[2.0, 0.0, 3.0, 0.0]), 0)],
+)
 def cumprod(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Array:
     """Running products along `dim`; integers and bools multiply in int64."""
     return k.xp.cumprod(input, axis=dim, dtype=input.dtype) if input.ndim else input.copy()
@@ -167,29 +181,42 @@ def _log_meta(k: K, input: Spec, dim: int) -> Spec:
     return input
 
 
-def _complex_logaddexp(k: K) -> Any:
+def _complex_logcumsumexp(k: K, x: Array) -> Array:
+    """Along the first axis, one element after the other: the order decides the branch of the imaginary part."""
     xp = k.xp
+    made = xp.empty(x.shape, x.dtype)
+    made[0] = x[0]
+    for i in range(1, x.shape[0]):
+        here, before = x[i], made[i - 1]
+        less = here.real < before.real
+        low, high = xp.where(less, here, before), xp.where(less, before, here)
+        joined = xp.log(1 + xp.exp(low - high)) + high
+        # Two infinities: their difference is NaN, their sum is what it is.
+        level = (low.real == high.real) & ~xp.isfinite(low.real)
+        both = xp.where(low.real < 0, low, xp.log(xp.exp(low) + xp.exp(high)))
+        made[i] = xp.where(level, both, joined)
+    return made
 
-    def join(a: Array, b: Array) -> Array:
-        top = xp.maximum(a.real, b.real)
-        top = xp.where(xp.isfinite(top), top, xp.zeros((), top.dtype))
-        return xp.log(xp.exp(a - top) + xp.exp(b - top)) + top
 
-    return join
-
-
-@op(family="reductions", meta=_log_meta, save={"input": ("input", "result")},
-    samples=[S(T(2, 3), 1), S(T(2, 3), 0), S(T(), 0), S(T(0, 2), 0), S(C(3), 0)])
+@op(
+    family="reductions",
+    meta=_log_meta,
+    save={"input": ("input", "result")},
+    samples=[S(T(2, 3), 1), S(T(2, 3), 0), S(T(), 0), S(T(0, 2), 0), S(C(3), 0)],
+)
 def logcumsumexp(k: K, input: Array, dim: Dim) -> Array:
     """The logarithm of running sums of exponentials along `dim`, without overflow."""
     if input.ndim == 0 or input.size == 0:
         return input.copy()
-    return running(k, "logaddexp", input, dim, _complex_logaddexp(k) if input.dtype.kind == "c" else None)
+    if input.dtype.kind == "c":
+        return k.xp.moveaxis(_complex_logcumsumexp(k, k.xp.moveaxis(input, dim, 0)), 0, dim)
+    return running(k, "logaddexp", input, dim)
 
 
 @logcumsumexp.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    # dx[j] = sum over i >= j of g[i] * exp(x[j] - y[i]) = exp(x[j] - y[j]) * s[j], s[j] = g[j] + exp(y[j] - y[j+1]) s[j+1].
+    # dx[j] = sum over i >= j of g[i] * exp(x[j] - y[i]) = exp(x[j] - y[j]) * s[j],
+    # with s[j] = g[j] + exp(y[j] - y[j+1]) * s[j+1], where no exponential is larger than one.
     y, dim = saved.result, saved.dim
     step = F.exp(y - F._shift(y, dim, -1, float("inf")))
     return F.conj(F.exp(saved.input - y)) * F._recurrence(F.conj(step), g, dim, True)
@@ -221,10 +248,16 @@ def _declare_cumulative(name: str, how: str, word: str) -> None:
         return values, running(k, "maximum", xp.where(there, line, xp.zeros((), int64.np)), axis)
 
     kernel.__doc__ = f"The {word} so far along `dim`, and its index, the last of equals; NaN stays."
-    made = op(family="reductions", name=name, meta=_extreme_meta(name), outputs=("values", "indices"), fields=True,
-              nondiff=("indices",), save={"input": ("indices",)},
-              samples=[S(T(2, 4, distinct=True), 1), S(T(4, 2, distinct=True), 0), S(T(), 0), S(T(0, 2), 0),
-                       S(I(5), 0)])(kernel)
+    made = op(
+        family="reductions",
+        name=name,
+        meta=_extreme_meta(name),
+        outputs=("values", "indices"),
+        fields=True,
+        nondiff=("indices",),
+        save={"input": ("indices",)},
+        samples=[S(T(2, 4, distinct=True), 1), S(T(4, 2, distinct=True), 0), S(T(), 0), S(T(0, 2), 0), S(I(5), 0)],
+    )(kernel)
     made.vjp(lambda F, saved, g, need: F._place(g[0], saved.indices, saved.dim, saved.input.shape))
 
 

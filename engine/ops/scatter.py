@@ -11,7 +11,7 @@ from engine.dtypes import BOOL, COMPLEX, bfloat16, cast_scalar, from_numpy, int3
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
-from engine.samples import B, C, I, S, T
+from engine.samples import C, I, S, T
 from engine.shapes import Shape, broadcast_two, contiguous_strides, text, wrap_dim
 
 # ---------------------------------------------------------------- checks
@@ -24,6 +24,7 @@ def cast_index(words: str, index: Spec, param: str = "index") -> DtypeMismatch:
 
 
 def need_long(name: str, index: Spec) -> None:
+    """Refuses indices that are not int64 where PyTorch takes no others."""
     if index.dtype is not int64:
         raise cast_index(f"{name}(): Expected a long tensor for index, but got {scalar_type(index.dtype)}", index)
 
@@ -37,7 +38,9 @@ def check_range(index: Array, low: int, high: int, words: Any, param: str = "ind
     raise IndexOutOfRange(
         words if isinstance(words, str) else words(bad),
         hint=Hint("index-range", low=low, high=high - 1, index=bad),
-        param=param, index=bad, **facts,
+        param=param,
+        index=bad,
+        **facts,
     )
 
 
@@ -174,9 +177,9 @@ def from_rows(k: K, rows: Array, shape: Shape, dim: int) -> Array:
     return moved if dim == 0 else k.xp.moveaxis(moved, 0, dim)
 
 
-def editable(input: Array, out: Any) -> Array:
+def editable(k: K, input: Array, out: Any) -> Array:
     """What a kernel that updates writes into: `out` where it is C-contiguous, else a copy of the input."""
-    return out if out is not None and out.flags.c_contiguous else input.copy()
+    return out if out is not None and out.flags.c_contiguous else k.xp.array(input, order="C")
 
 
 def edited(made: Array, out: Any) -> Array:
@@ -207,19 +210,31 @@ def _gather_meta(k: K, input: Spec, dim: int, index: Spec, sparse_grad: bool = F
         for i in range(min(input.ndim, index.ndim)):
             if i != d and index.shape[i] > input.shape[i]:
                 raise ShapeMismatch(
-                    f"Size does not match at dimension {i} expected index {text(index.shape)} to be no larger than self "
-                    f"{text(input.shape)} apart from dimension {d}",
+                    f"Size does not match at dimension {i} expected index {text(index.shape)} to be no larger than "
+                    f"self {text(input.shape)} apart from dimension {d}",
                     param="index",
                 )
     return Spec(index.shape, input.dtype)
 
 
 _ALONG = I(2, 2, values=[[0, 2], [1, 1]])
+_APART = I(2, 2, values=[[0, 2], [2, 1]])  # which of two elements at one place stays is not defined
 
 
-@op(family="scatter", meta=_gather_meta, moves=True, save={"input": ("index",)},
-    samples=[S(T(2, 3), 1, _ALONG), S(T(3, 2), 0, I(1, 2, high=3)), S(T(), 0, I(2, high=1)), S(T(2, 3), -1, I(0)),
-             S(C(2, 3), 1, I(2, 1, dtype="int32", high=3)), S(I(2, 3), 1, _ALONG)])
+@op(
+    family="scatter",
+    meta=_gather_meta,
+    moves=True,
+    save={"input": ("index",)},
+    samples=[
+        S(T(2, 3), 1, _ALONG),
+        S(T(3, 2), 0, I(1, 2, high=3)),
+        S(T(), 0, I(2, high=1)),
+        S(T(2, 3), -1, I(0)),
+        S(C(2, 3), 1, I(2, 1, dtype="int32", high=3)),
+        S(I(2, 3), 1, _ALONG),
+    ],
+)
 def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False) -> Array:
     """Elements along `dim` at `index`: result[i][j] = input[i][index[i][j]] for dim=1. The result is like `index`.
 
@@ -263,15 +278,19 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.gather(g, saved.dim, saved.index)
 
 
-@composite(family="scatter", node="GatherBackward0",
-           samples=[S(T(2, 3), I(2, 1, high=3), 1), S(T(2, 3), I(4, high=6)), S(T(2, 3), I(1, 2, low=-3, high=3), 1)])
+@composite(
+    family="scatter",
+    node="GatherBackward0",
+    samples=[S(T(2, 3), I(2, 1, high=3), 1), S(T(2, 3), I(4, high=6)), S(T(2, 3), I(1, 2, low=-3, high=3), 1)],
+)
 def take_along_dim(F: Any, input: Array, indices: Array, dim: Dim | None = None) -> Array:
     """Elements along `dim` at `indices`, the other dimensions broadcast; without `dim`, of the flattened tensor."""
     at, shape = F.shape(indices), F.shape(input)
     if F.dtype(indices) is not int64:
         raise cast_index(
             f"torch.take_along_dim(): dtype of indices should be Long but got {scalar_type(F.dtype(indices))}",
-            Spec(at, F.dtype(indices)), "indices",
+            Spec(at, F.dtype(indices)),
+            "indices",
         )
     if dim is None:
         return F.gather(F.reshape(input, (prod(shape),)), 0, F.reshape(indices, (prod(at),)))
@@ -312,8 +331,13 @@ def _scatter_checks(input: Spec, dim: int, index: Spec, src: Any) -> None:
     if type(src) is Spec and src.dtype is not input.dtype:
         raise DtypeMismatch(
             "scatter(): Expected self.dtype to be equal to src.dtype",
-            hint=Hint("cast-one", Call("to", {"input": Param("src"), "dtype": input.dtype.name}),
-                      a=input.dtype.name, b=src.dtype.name, param="src"),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("src"), "dtype": input.dtype.name}),
+                a=input.dtype.name,
+                b=src.dtype.name,
+                param="src",
+            ),
             param="src",
         )
     if not filled:
@@ -333,8 +357,9 @@ def _scatter_checks(input: Spec, dim: int, index: Spec, src: Any) -> None:
         raise ShapeMismatch(words, param="index")
 
 
-def _scatter_meta(k: K, input: Spec, dim: int, index: Spec, src: Any = None, value: Any = None,
-                  reduce: Any = None) -> Spec:
+def _scatter_meta(
+    k: K, input: Spec, dim: int, index: Spec, src: Any = None, value: Any = None, reduce: Any = None
+) -> Spec:
     given = value if src is None else src
     if given is None:
         raise Invalid("scatter() missing required argument: 'src' or 'value'", code="missing-parameter", param="src")
@@ -346,18 +371,40 @@ def _scatter_meta(k: K, input: Spec, dim: int, index: Spec, src: Any = None, val
     return input
 
 
-@op(family="scatter", meta=_scatter_meta, updates=True, inplace=True, save={"input": ("index",), "src": ("index",)},
-    samples=[S(T(2, 3), 1, _ALONG, T(2, 2)), S(T(2, 3), 1, I(2, 1, high=3), value=1.5), S(T(), 0, I(1, high=1), T(1)),
-             S(T(3, 2), 0, I(2, 2, values=[[0, 1], [2, 0]]), T(3, 2)), S(T(2, 3), 0, I(0), T(2, 3)),
-             S(T(2, 3), 1, _ALONG, T(2, 2), reduce="add"), S(T(2, 3), 1, _ALONG, value=2.0, reduce="multiply"),
-             S(I(2, 3), 1, _ALONG, I(2, 2)), S(C(2, 3), 1, _ALONG, C(2, 2))])
-def scatter(k: K, input: Array, dim: Dim, index: Array, src: Array | Scalar | None = None, value: Scalar | None = None,
-            reduce: Literal["add", "multiply"] | None = None, *, out: Any = None) -> Array:
+@op(
+    family="scatter",
+    meta=_scatter_meta,
+    updates=True,
+    inplace=True,
+    save={"input": ("index",), "src": ("index",)},
+    samples=[
+        S(T(2, 3), 1, _APART, T(2, 2)),
+        S(T(2, 3), 1, I(2, 1, high=3), value=1.5),
+        S(T(), 0, I(1, high=1), T(1)),
+        S(T(3, 2), 0, I(2, 2, values=[[0, 1], [2, 0]]), T(3, 2)),
+        S(T(2, 3), 0, I(0), T(2, 3)),
+        S(T(2, 3), 1, _ALONG, T(2, 2), reduce="add"),
+        S(T(2, 3), 1, _ALONG, value=2.0, reduce="multiply"),
+        S(I(2, 3), 1, _APART, I(2, 2)),
+        S(C(2, 3), 1, _APART, C(2, 2)),
+    ],
+)
+def scatter(
+    k: K,
+    input: Array,
+    dim: Dim,
+    index: Array,
+    src: Array | Scalar | None = None,
+    value: Scalar | None = None,
+    reduce: Literal["add", "multiply"] | None = None,
+    *,
+    out: Any = None,
+) -> Array:
     """A copy with `src`, or the number `value`, written along `dim` at `index`; the opposite of gather.
 
     For dim=1, result[i][index[i][j]] = src[i][j]. `reduce` adds to or multiplies what is there.
     """
-    made = editable(input, out)
+    made = editable(k, input, out)
     d = wrap_dim(dim, input.ndim)
     given = value if src is None else src
     if not hasattr(given, "dtype"):
@@ -413,7 +460,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         raise NoGradient(
             "the derivative for 'scatter' with reduce='multiply' and a tensor is not implemented; scatter_reduce with "
             "reduce='prod' has one",
-            code="no-derivative", op="scatter",
+            code="no-derivative",
+            op="scatter",
         )
     if reduce == "multiply":
         return need.input and F.scatter(g, dim, index, value=saved.value, reduce="multiply"), None, None
@@ -426,12 +474,24 @@ def _scatter_add_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec) -> Sp
     return input
 
 
-@op(family="scatter", meta=_scatter_add_meta, updates=True, inplace=True, save={"src": ("index",)},
-    samples=[S(T(2, 3), 1, _ALONG, T(2, 2)), S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)), S(T(), 0, I(2, high=1), T(2)),
-             S(T(2, 3), 0, I(0), T(2, 3)), S(I(2, 3), 1, _ALONG, I(2, 2)), S(C(2, 3), 1, _ALONG, C(2, 2))])
+@op(
+    family="scatter",
+    meta=_scatter_add_meta,
+    updates=True,
+    inplace=True,
+    save={"src": ("index",)},
+    samples=[
+        S(T(2, 3), 1, _ALONG, T(2, 2)),
+        S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)),
+        S(T(), 0, I(2, high=1), T(2)),
+        S(T(2, 3), 0, I(0), T(2, 3)),
+        S(I(2, 3), 1, _ALONG, I(2, 2)),
+        S(C(2, 3), 1, _ALONG, C(2, 2)),
+    ],
+)
 def scatter_add(k: K, input: Array, dim: Dim, index: Array, src: Array, *, out: Any = None) -> Array:
     """A copy with `src` added along `dim` at `index`, duplicates adding up."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     if index.size:
         add_along(k, made, wrap_dim(dim, input.ndim), index, src)
     return edited(made, out)
@@ -490,7 +550,7 @@ def _reduce_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec, reduce: st
     if reduce not in _REDUCTIONS:
         raise Invalid(f"reduce argument must be either sum, prod, mean, amax or amin, got {reduce}", param="reduce")
     category = input.dtype.category
-    if category == BOOL and reduce == "mean" or category == COMPLEX and reduce in ("amax", "amin"):
+    if (category == BOOL and reduce == "mean") or (category == COMPLEX and reduce in ("amax", "amin")):
         raise not_implemented(f"scatter_gather_tensor_cpu_reduce_{reduce}", input.dtype)
     return input
 
@@ -498,16 +558,30 @@ def _reduce_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec, reduce: st
 _REDUCE_SAVE = ("input", "index", "src", "result")
 
 
-@op(family="scatter", meta=_reduce_meta, updates=True, inplace=True, save={"input": _REDUCE_SAVE, "src": _REDUCE_SAVE},
+@op(
+    family="scatter",
+    meta=_reduce_meta,
+    updates=True,
+    inplace=True,
+    save={"input": _REDUCE_SAVE, "src": _REDUCE_SAVE},
     samples=[S(T(2, 3), 1, _ALONG, T(2, 2), r) for r in ("sum", "prod", "mean")]
     + [S(T(2, 3, distinct=True), 1, _ALONG, T(2, 2, distinct=True, low=2.5, high=4.0), r) for r in ("amax", "amin")]
     + [S(T(2, 3), 1, _ALONG, T(2, 2), r, include_self=False) for r in ("sum", "prod", "mean")]
-    + [S(T(), 0, I(2, high=1), T(2), "prod"), S(I(2, 3), 1, _ALONG, I(2, 2), "mean")])
-def scatter_reduce(k: K, input: Array, dim: Dim, index: Array, src: Array,
-                   reduce: Literal["sum", "prod", "mean", "amax", "amin"], include_self: bool = True, *,
-                   out: Any = None) -> Array:
+    + [S(T(), 0, I(2, high=1), T(2), "prod"), S(I(2, 3), 1, _ALONG, I(2, 2), "mean")],
+)
+def scatter_reduce(
+    k: K,
+    input: Array,
+    dim: Dim,
+    index: Array,
+    src: Array,
+    reduce: Literal["sum", "prod", "mean", "amax", "amin"],
+    include_self: bool = True,
+    *,
+    out: Any = None,
+) -> Array:
     """A copy with `src` reduced into it along `dim` at `index`; `include_self` says whether what was there counts."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     if index.size:
         at = places(k, made.shape, wrap_dim(dim, input.ndim), index).reshape(-1)
         reduce_at(k, made, at, cut(src, index.shape).reshape(-1), reduce, include_self)

@@ -17,8 +17,8 @@ from engine.ops.scatter import (
     check_along,
     check_range,
     combine,
-    edited,
     editable,
+    edited,
     floats,
     from_rows,
     need_long,
@@ -55,9 +55,21 @@ def _select_meta(k: K, input: Spec, dim: int, index: Spec) -> Spec:
     return Spec((*input.shape[:d], index.numel, *input.shape[d + 1 :]), input.dtype)
 
 
-@op(family="indexing", meta=_select_meta, moves=True, save={"input": ("index",)},
-    samples=[S(T(3, 2), 0, _TWO), S(T(2, 3), 1, I(4, high=3)), S(T(2, 3), -1, I(0)), S(T(), 0, I(1, high=1)),
-             S(C(3), 0, _TWO), S(T(3, 2), 0, I(high=3)), S(I(3), 0, I(2, dtype="int32", high=3))])
+@op(
+    family="indexing",
+    meta=_select_meta,
+    moves=True,
+    save={"input": ("index",)},
+    samples=[
+        S(T(3, 2), 0, _TWO),
+        S(T(2, 3), 1, I(4, high=3)),
+        S(T(2, 3), -1, I(0)),
+        S(T(), 0, I(1, high=1)),
+        S(C(3), 0, _TWO),
+        S(T(3, 2), 0, I(high=3)),
+        S(I(3), 0, I(2, dtype="int32", high=3)),
+    ],
+)
 def index_select(k: K, input: Array, dim: Dim, index: Array) -> Array:
     """The slices of `input` along `dim` that a vector of indices names, in its order; int32 or int64."""
     if input.ndim == 0:
@@ -106,7 +118,8 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
         raise IndexOutOfRange(
             f"{name}(): Index is supposed to be a vector, but got dim: {index.ndim} with type: "
             f"{scalar_type(index.dtype)} and size: {text(index.shape)}",
-            code="index-shape", param="index",
+            code="index-shape",
+            param="index",
         )
     if index.dtype is not int64 and index.dtype is not int32:
         got = f" but got: {scalar_type(index.dtype)}" if name == "index_add_" else ""
@@ -115,8 +128,13 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
         raise DtypeMismatch(
             f"{name}(): self ({scalar_type(input.dtype)}) and source ({scalar_type(source.dtype)}) must have the same "
             "scalar type",
-            hint=Hint("cast-one", Call("to", {"input": Param("source"), "dtype": input.dtype.name}),
-                      a=input.dtype.name, b=source.dtype.name, param="source"),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("source"), "dtype": input.dtype.name}),
+                a=input.dtype.name,
+                b=source.dtype.name,
+                param="source",
+            ),
             param="source",
         )
     d = wrap_dim(dim, input.ndim)
@@ -124,7 +142,8 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
     size = source.shape[d] if source.ndim else 1
     if index.numel != size:
         raise ShapeMismatch(
-            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: {dim}",
+            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: "
+            f"{dim}",
             param="index",
         )
     if _without(input.shape, d) != _without(source.shape, d) or input.ndim != source.ndim:
@@ -142,20 +161,33 @@ def _index_add_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec, alph
     return input
 
 
-@op(family="indexing", meta=_index_add_meta, updates=True, inplace=True, save={"source": ("index",)},
-    samples=[S(T(3, 2), 0, _TWO, T(2, 2)), S(T(2, 3), 1, I(2, high=3), T(2, 2), alpha=2), S(T(), 0, I(1, high=1), T()),
-             S(T(3, 2), 0, I(4, high=3), T(4, 2)), S(T(3), 0, I(0), T(0)), S(I(3), 0, _TWO, I(2)),
-             S(C(3, 2), 0, _TWO, C(2, 2), alpha=0.5)])
-def index_add(k: K, input: Array, dim: Dim, index: Array, source: Array, alpha: Scalar = 1, *,
-              out: Any = None) -> Array:
+@op(
+    family="indexing",
+    meta=_index_add_meta,
+    updates=True,
+    inplace=True,
+    save={"source": ("index",)},
+    samples=[
+        S(T(3, 2), 0, _TWO, T(2, 2)),
+        S(T(2, 3), 1, I(2, high=3), T(2, 2), alpha=2),
+        S(T(), 0, I(1, high=1), T()),
+        S(T(3, 2), 0, I(4, high=3), T(4, 2)),
+        S(T(3), 0, I(0), T(0)),
+        S(I(3), 0, _TWO, I(2)),
+        S(C(3, 2), 0, _TWO, C(2, 2), alpha=0.5),
+    ],
+)
+def index_add(
+    k: K, input: Array, dim: Dim, index: Array, source: Array, alpha: Scalar = 1, *, out: Any = None
+) -> Array:
     """A copy with alpha * source added to the slices along `dim` that `index` names, duplicates adding up."""
     if not source.size:
-        return edited(editable(input, out), out)
+        return edited(editable(k, input, out), out)
     d = wrap_dim(dim, input.ndim)
     if alpha != 1:
         source = source * cast_scalar(alpha, from_numpy(source.dtype))
     in_rows = input.ndim == 0 or d == 0
-    made = editable(input, out) if in_rows else rows_of(k, input, d).copy()
+    made = editable(k, input, out) if in_rows else rows_of(k, input, d).copy()
     add_rows(k, made.reshape(input.shape[d] if input.ndim else 1, -1), index.reshape(-1), rows_of(k, source, d))
     return edited(made if in_rows else from_rows(k, made, input.shape, d), out)
 
@@ -196,7 +228,8 @@ def _copy_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec) -> Spec:
         raise IndexOutOfRange(
             f"{name}: When source and destination are not scalars, their dimensionality must match. Source "
             f"dimensionality ({source.ndim}), destination dimensionality ({input.ndim})",
-            code="index-shape", param="source",
+            code="index-shape",
+            param="source",
         )
     if index.dtype is not int64:
         raise cast_index(f"{name}: Expected a long tensor for index, but got {scalar_type(index.dtype)}", index)
@@ -204,8 +237,13 @@ def _copy_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec) -> Spec:
         raise DtypeMismatch(
             f"{name}: self and source expected to have the same dtype, but got (self) {scalar_type(input.dtype)} and "
             f"(source) {scalar_type(source.dtype)}",
-            hint=Hint("cast-one", Call("to", {"input": Param("source"), "dtype": input.dtype.name}),
-                      a=input.dtype.name, b=source.dtype.name, param="source"),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("source"), "dtype": input.dtype.name}),
+                a=input.dtype.name,
+                b=source.dtype.name,
+                param="source",
+            ),
             param="source",
         )
     mine = _without(input.shape, d) if input.ndim else ()
@@ -220,18 +258,32 @@ def _copy_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec) -> Spec:
     if source.ndim and n != source.shape[d]:
         raise IndexOutOfRange(
             f"{name}: Number of indices ({n}) should be equal to source.size(dim) ({source.shape[d]})",
-            code="index-shape", param="index",
+            code="index-shape",
+            param="index",
         )
     return input
 
 
-@op(family="indexing", meta=_copy_meta, moves=True, updates=True, inplace=True,
+@op(
+    family="indexing",
+    meta=_copy_meta,
+    moves=True,
+    updates=True,
+    inplace=True,
     save={"input": ("index",), "source": ("index",)},
-    samples=[S(T(3, 2), 0, _TWO, T(2, 2)), S(T(2, 3), 1, I(1, high=3), T(2, 1)), S(T(), 0, I(1, high=1), T()),
-             S(T(3), 0, I(1, high=3), T()), S(T(3), 0, I(0), T(0)), S(I(3), 0, _TWO, I(2)), S(C(3, 2), 0, _TWO, C(2, 2))])
+    samples=[
+        S(T(3, 2), 0, _TWO, T(2, 2)),
+        S(T(2, 3), 1, I(1, high=3), T(2, 1)),
+        S(T(), 0, I(1, high=1), T()),
+        S(T(3), 0, I(1, high=3), T()),
+        S(T(3), 0, I(0), T(0)),
+        S(I(3), 0, _TWO, I(2)),
+        S(C(3, 2), 0, _TWO, C(2, 2)),
+    ],
+)
 def index_copy(k: K, input: Array, dim: Dim, index: Array, source: Array, *, out: Any = None) -> Array:
     """A copy in which the slices along `dim` that `index` names are those of `source`; int64 indices."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     if input.ndim == 0:
         made[...] = source.reshape(-1)[-1] if source.ndim else source
     elif source.size:
@@ -262,8 +314,7 @@ def _fill_meta(k: K, input: Spec, dim: int, index: Spec, value: Any) -> Spec:
     wrap_dim(dim, input.ndim)
     if type(value) is Spec and value.ndim:
         raise ShapeMismatch(
-            "index_fill_ only supports a 0-dimensional value tensor, but got tensor with "
-            f"{value.ndim} dimension(s).",
+            f"index_fill_ only supports a 0-dimensional value tensor, but got tensor with {value.ndim} dimension(s).",
             param="value",
         )
     if index.dtype is not int64:
@@ -280,12 +331,24 @@ def _fill_meta(k: K, input: Spec, dim: int, index: Spec, value: Any) -> Spec:
     return input
 
 
-@op(family="indexing", meta=_fill_meta, updates=True, inplace=True, save={"input": ("index",), "value": ("index",)},
-    samples=[S(T(3, 2), 0, _TWO, 1.5), S(T(2, 3), 1, I(1, low=-3, high=3), T()), S(T(), 0, I(1, high=1), 2),
-             S(T(3), 0, I(0), 1.0), S(I(3), 0, _TWO, 7), S(C(3), 0, _TWO, 1.0)])
+@op(
+    family="indexing",
+    meta=_fill_meta,
+    updates=True,
+    inplace=True,
+    save={"input": ("index",), "value": ("index",)},
+    samples=[
+        S(T(3, 2), 0, _TWO, 1.5),
+        S(T(2, 3), 1, I(1, low=-3, high=3), T()),
+        S(T(), 0, I(1, high=1), 2),
+        S(T(3), 0, I(0), 1.0),
+        S(I(3), 0, _TWO, 7),
+        S(C(3), 0, _TWO, 1.0),
+    ],
+)
 def index_fill(k: K, input: Array, dim: Dim, index: Array, value: Array | Scalar, *, out: Any = None) -> Array:
     """A copy in which the slices along `dim` that `index` names hold one value; negative indices count from the end."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     if hasattr(value, "dtype"):
         value = value.astype(made.dtype)
     elif made.dtype.name != "uint16":  # the raw bits of a gradient, which only a zero is written into
@@ -309,15 +372,16 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     dim, index = saved.dim, saved.index
     theirs = None
     if need.value:
-        theirs = g if not saved.input.ndim else F.sum(F.index_select(g, dim, F._from_end(index, g.shape[dim], dim)))
+        theirs = F.sum(g * F.index_fill(F.zeros_like(g), dim, index, 1))
     return need.input and F.index_fill(g, dim, index, 0), None, theirs
 
 
 _INDEX_REDUCTIONS = ("prod", "mean", "amax", "amin")
 
 
-def _index_reduce_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec, reduce: str,
-                       include_self: bool = True) -> Spec:
+def _index_reduce_meta(
+    k: K, input: Spec, dim: int, index: Spec, source: Spec, reduce: str, include_self: bool = True
+) -> Spec:
     if reduce not in _INDEX_REDUCTIONS:
         raise Invalid(
             f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.", param="reduce"
@@ -331,16 +395,29 @@ def _index_reduce_meta(k: K, input: Spec, dim: int, index: Spec, source: Spec, r
 _REDUCE_SAVE = ("input", "index", "source", "result")
 
 
-@op(family="indexing", meta=_index_reduce_meta, updates=True, inplace=True,
+@op(
+    family="indexing",
+    meta=_index_reduce_meta,
+    updates=True,
+    inplace=True,
     save={"input": _REDUCE_SAVE, "source": _REDUCE_SAVE},
     samples=[S(T(3, 2), 0, _TWO, T(2, 2), r) for r in ("prod", "mean")]
     + [S(T(3, 2, distinct=True), 0, _TWO, T(2, 2, distinct=True, low=2.5, high=4.0), r) for r in ("amax", "amin")]
-    + [S(T(2, 3), 1, I(4, high=3), T(2, 4), "mean", include_self=False), S(I(3), 0, _TWO, I(2), "prod")])
-def index_reduce(k: K, input: Array, dim: Dim, index: Array, source: Array,
-                 reduce: Literal["prod", "mean", "amax", "amin"], include_self: bool = True, *,
-                 out: Any = None) -> Array:
+    + [S(T(2, 3), 1, I(4, high=3), T(2, 4), "mean", include_self=False), S(I(3), 0, _TWO, I(2), "prod")],
+)
+def index_reduce(
+    k: K,
+    input: Array,
+    dim: Dim,
+    index: Array,
+    source: Array,
+    reduce: Literal["prod", "mean", "amax", "amin"],
+    include_self: bool = True,
+    *,
+    out: Any = None,
+) -> Array:
     """A copy with `source` reduced into the slices along `dim` that `index` names."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     if source.size:
         d = wrap_dim(dim, input.ndim)
         lines = index.reshape((-1,) + (1,) * (source.ndim - 1 - d)) if source.ndim else index.reshape(())
@@ -395,8 +472,13 @@ def _take_meta(k: K, input: Spec, index: Spec) -> Spec:
     return Spec(index.shape, input.dtype)
 
 
-@op(family="indexing", meta=_take_meta, moves=True, save={"input": ("index",)},
-    samples=[S(T(2, 3), I(2, 2, low=-6, high=6)), S(T(), I(high=1)), S(T(2), I(0)), S(C(3), _TWO), S(I(3), _TWO)])
+@op(
+    family="indexing",
+    meta=_take_meta,
+    moves=True,
+    save={"input": ("index",)},
+    samples=[S(T(2, 3), I(2, 2, low=-6, high=6)), S(T(), I(high=1)), S(T(2), I(0)), S(C(3), _TWO), S(I(3), _TWO)],
+)
 def take(k: K, input: Array, index: Array) -> Array:
     """Elements of the flattened input, in the shape of `index`; negative indices count from the end."""
     return input.reshape(-1)[index]
@@ -442,19 +524,31 @@ def _put_meta(k: K, input: Spec, index: Spec, source: Spec, accumulate: bool = F
         raise IndexOutOfRange(
             "put_(): Expected source and index to have the same number of elements, but got source.numel() = "
             f"{source.numel}, index.numel() = {index.numel}",
-            code="index-shape", param="source",
+            code="index-shape",
+            param="source",
         )
     if input.numel == 0 and index.numel:
         raise IndexOutOfRange("put_(): Tried to put elements into an empty tensor", param="index")
     return input
 
 
-@op(family="indexing", meta=_put_meta, updates=True, inplace=True, save={"input": ("index",), "source": ("index",)},
-    samples=[S(T(2, 3), I(2, values=[4, -6]), T(2)), S(T(2, 3), I(2, 2, high=6), T(4), accumulate=True),
-             S(T(), I(high=1), T()), S(T(2), I(0), T(0)), S(I(3), _TWO, I(2))])
+@op(
+    family="indexing",
+    meta=_put_meta,
+    updates=True,
+    inplace=True,
+    save={"input": ("index",), "source": ("index",)},
+    samples=[
+        S(T(2, 3), I(2, values=[4, -6]), T(2)),
+        S(T(2, 3), I(2, 2, high=6), T(4), accumulate=True),
+        S(T(), I(high=1), T()),
+        S(T(2), I(0), T(0)),
+        S(I(3), _TWO, I(2)),
+    ],
+)
 def put(k: K, input: Array, index: Array, source: Array, accumulate: bool = False, *, out: Any = None) -> Array:
     """A copy with `source` written, or with `accumulate` added, at indices of the flattened input."""
-    made = editable(input, out)
+    made = editable(k, input, out)
     flat, at = made.reshape(-1), index.reshape(-1)
     if accumulate:
         combine(k, "add", flat, at, source.reshape(-1))
@@ -483,16 +577,30 @@ def _mask_meta(k: K, input: Spec, mask: Spec) -> Spec:
     if mask.dtype is not bool_:
         raise DtypeMismatch(
             "masked_select: expected BoolTensor for mask",
-            hint=Hint("cast-index", Call("to", {"input": Param("mask"), "dtype": "bool"}), have=mask.dtype.name,
-                      param="mask"),
+            hint=Hint(
+                "cast-index", Call("to", {"input": Param("mask"), "dtype": "bool"}), have=mask.dtype.name, param="mask"
+            ),
             param="mask",
         )
     return Spec((prod(broadcast_two(mask.shape, input.shape)),), input.dtype)
 
 
-@op(family="indexing", meta=_mask_meta, moves=True, dynamic=True, save={"input": ("mask",)},
-    samples=[S(T(2, 3), B(2, 3)), S(T(2, 3), B(3)), S(T(3), B(2, 1)), S(T(), B()), S(T(0, 3), B(3)), S(C(3), B(3)),
-             S(I(3), B(3))])
+@op(
+    family="indexing",
+    meta=_mask_meta,
+    moves=True,
+    dynamic=True,
+    save={"input": ("mask",)},
+    samples=[
+        S(T(2, 3), B(2, 3)),
+        S(T(2, 3), B(3)),
+        S(T(3), B(2, 1)),
+        S(T(), B()),
+        S(T(0, 3), B(3)),
+        S(C(3), B(3)),
+        S(I(3), B(3)),
+    ],
+)
 def masked_select(k: K, input: Array, mask: Array) -> Array:
     """The elements where `mask` is True, as a vector; the two broadcast. Its length depends on the mask."""
     shape = broadcast_two(mask.shape, input.shape)

@@ -14,8 +14,16 @@ from engine.ops.reductions import SHORT_LINE, kept, largest, spread, total
 from engine.samples import C, I, S, T
 from engine.shapes import wrap_dim, wrap_dims
 
-_SAMPLES = [S(T(2, 3), 1), S(T(2, 3), 0), S(T(), 0), S(T(0, 3), 1), S(T(2, 3, 2), -2), S(T(2, 0), 1),
-            S(I(2, 3), 1, dtype="float32"), S(T(2, 3), 1, dtype="float64")]
+_SAMPLES = [
+    S(T(2, 3), 1),
+    S(T(2, 3), 0),
+    S(T(), 0),
+    S(T(0, 3), 1),
+    S(T(2, 3, 2), -2),
+    S(T(2, 0), 1),
+    S(I(2, 3), 1, dtype="float32"),
+    S(T(2, 3), 1, dtype="float64"),
+]
 
 
 def _types(name: str) -> Any:
@@ -34,7 +42,7 @@ def _meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
 
 
 def turned_lines(k: K, x: Array, axis: int) -> tuple[Array, int, bool]:
-    """(x or its transposed copy, the axis to work along, whether it was transposed): short lines are slow on the CPU."""
+    """(x or its transpose, the axis to work along, whether it was transposed): short lines are slow on the CPU."""
     if k.backend.kind == "cpu" and axis == x.ndim - 1 and 0 < x.shape[axis] <= SHORT_LINE and x.size > 256:
         return k.xp.ascontiguousarray(x.reshape(-1, x.shape[axis]).T), 0, True
     return x, axis, False
@@ -48,8 +56,15 @@ def exponentials(k: K, x: Array, axis: int) -> tuple[Array, Array, Array]:
     return e, total(k, e, (axis,), True), top
 
 
-@op(family="nn", meta=_meta, promote=_types("softmax"), over=("input",), alias=("special.softmax",),
-    save={"input": ("result",)}, samples=_SAMPLES)
+@op(
+    family="nn",
+    meta=_meta,
+    promote=_types("softmax"),
+    over=("input",),
+    alias=("special.softmax",),
+    save={"input": ("result",)},
+    samples=_SAMPLES,
+)
 def softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Array:
     """exp(x) / sum(exp(x)) along `dim`, without overflow; `dtype` casts first."""
     if input.ndim == 0:
@@ -71,8 +86,12 @@ def _back_meta(k: K, grad: Spec, result: Spec, dim: Any) -> Spec:
     return grad
 
 
-@op(family="nn", meta=_back_meta, node="SoftmaxBackwardDataBackward0",
-    save={"grad": ("result",), "result": ("grad", "result")})
+@op(
+    family="nn",
+    meta=_back_meta,
+    node="SoftmaxBackwardDataBackward0",
+    save={"grad": ("result",), "result": ("grad", "result")},
+)
 def _softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
     """(g - sum(g * y)) * y along `dim`."""
     if grad.ndim == 0:
@@ -96,8 +115,15 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.grad and F._softmax_back(g, y, dim), theirs
 
 
-@op(family="nn", meta=_meta, promote=_types("log_softmax"), over=("input",), alias=("special.log_softmax",),
-    save={"input": ("result",)}, samples=_SAMPLES)
+@op(
+    family="nn",
+    meta=_meta,
+    promote=_types("log_softmax"),
+    over=("input",),
+    alias=("special.log_softmax",),
+    save={"input": ("result",)},
+    samples=_SAMPLES,
+)
 def log_softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Array:
     """log(softmax(x)) along `dim`, without overflow and without loss; `dtype` casts first."""
     if input.ndim == 0:
@@ -116,8 +142,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._log_softmax_back(g, saved.result, saved.dim)
 
 
-@op(family="nn", meta=_back_meta, node="LogSoftmaxBackwardDataBackward0",
-    save={"grad": ("result",), "result": ("grad", "result")})
+@op(
+    family="nn",
+    meta=_back_meta,
+    node="LogSoftmaxBackwardDataBackward0",
+    save={"grad": ("result",), "result": ("grad", "result")},
+)
 def _log_softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
     """g - exp(y) * sum(g) along `dim`."""
     if grad.ndim == 0:
@@ -146,22 +176,29 @@ def _implicit(F: Any, input: Any, dim: int | None) -> int:
     return 0 if len(F.shape(input)) in (0, 1, 3) else 1
 
 
-@composite(family="nn", name="nn.functional.softmax", moves=True, samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")])
-def functional_softmax(F: Any, input: Array, dim: Dim | None = None, _stacklevel: int = 3,
-                       dtype: DTypeArg | None = None) -> Array:
+@composite(
+    family="nn", name="nn.functional.softmax", moves=True, samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")]
+)
+def functional_softmax(
+    F: Any, input: Array, dim: Dim | None = None, _stacklevel: int = 3, dtype: DTypeArg | None = None
+) -> Array:
     """exp(x) / sum(exp(x)) along `dim`, without overflow; `dtype` casts first."""
     return F.softmax(input, _implicit(F, input, dim), dtype)
 
 
-@composite(family="nn", name="nn.functional.log_softmax", moves=True,
-           samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")])
-def functional_log_softmax(F: Any, input: Array, dim: Dim | None = None, _stacklevel: int = 3,
-                           dtype: DTypeArg | None = None) -> Array:
+@composite(
+    family="nn", name="nn.functional.log_softmax", moves=True, samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")]
+)
+def functional_log_softmax(
+    F: Any, input: Array, dim: Dim | None = None, _stacklevel: int = 3, dtype: DTypeArg | None = None
+) -> Array:
     """log(softmax(x)) along `dim`, without overflow and without loss; `dtype` casts first."""
     return F.log_softmax(input, _implicit(F, input, dim), dtype)
 
 
-@composite(family="nn", name="nn.functional.softmin", moves=True, samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")])
+@composite(
+    family="nn", name="nn.functional.softmin", moves=True, samples=[S(T(2, 3), 1), S(T(2, 3), 1, dtype="float64")]
+)
 def softmin(F: Any, input: Array, dim: Dim | None = None, _stacklevel: int = 3, dtype: DTypeArg | None = None) -> Array:
     """softmax(-x) along `dim`."""
     return F.softmax(F.neg(input), _implicit(F, input, dim), dtype)
@@ -175,24 +212,38 @@ def _float(k: K, input: Spec, dim: Any, keepdim: bool = False) -> Any:
     return d, d
 
 
-@op(family="reductions", meta=reduce, promote=_float, over=("input",), alias=("special.logsumexp",),
+@op(
+    family="reductions",
+    meta=reduce,
+    promote=_float,
+    over=("input",),
+    alias=("special.logsumexp",),
     save={"input": ("input", "result")},
-    samples=[S(T(2, 3), 1), S(T(2, 3), [0, 1]), S(T(2, 3), 0, True), S(T(), 0), S(T(0, 3), 0), S(C(2, 3), 1),
-             S(I(2, 3), 1)])
+    samples=[
+        S(T(2, 3), 1),
+        S(T(2, 3), [0, 1]),
+        S(T(2, 3), 0, True),
+        S(T(), 0),
+        S(T(0, 3), 0),
+        S(C(2, 3), 1),
+        S(I(2, 3), 1),
+    ],
+)
 def logsumexp(k: K, input: Array, dim: Dims, keepdim: bool = False) -> Array:
     """log(sum(exp(x))) along `dim`, without overflow; of nothing it is -inf."""
     xp = k.xp
     axes = wrap_dims(dim, input.ndim)
     if input.ndim == 0:
-        return input.copy()
+        input, axes = input.reshape(1), (0,)
     if input.size == 0:
         return xp.log(input.sum(axis=axes, keepdims=keepdim))
     real = input.real if input.dtype.kind == "c" else input
     top = largest(k, real, axes[0], True) if len(axes) == 1 else real.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros((), top.dtype))
     e = xp.subtract(input, top)
-    made = xp.log(total(k, xp.exp(e, out=e), axes, keepdim))
-    return made + top.reshape(made.shape)
+    made = xp.log(total(k, xp.exp(e, out=e), axes, True))
+    made += top
+    return made.reshape(k.spec.shape)
 
 
 @logsumexp.vjp

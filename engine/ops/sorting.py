@@ -54,10 +54,23 @@ def _sort_meta(k: K, input: Spec, dim: int = -1, descending: bool = False, stabl
     return input, Spec(input.shape, int64)
 
 
-@op(family="sorting", meta=_sort_meta, outputs=("values", "indices"), fields=True, nondiff=("indices",),
+@op(
+    family="sorting",
+    meta=_sort_meta,
+    outputs=("values", "indices"),
+    fields=True,
+    nondiff=("indices",),
     save={"input": ("indices",)},
-    samples=[S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(T(0, 2), 0), S(I(5), stable=True), S(B(4)),
-             S(T(4, values=[1.0, float("nan"), 0.5, 2.0], grad=False), descending=True)])
+    samples=[
+        S(_DISTINCT),
+        S(_DISTINCT, 0, True),
+        S(T(), 0),
+        S(T(0, 2), 0),
+        S(I(5), stable=True),
+        S(B(4)),
+        S(T(4, values=[1.0, float("nan"), 0.5, 2.0], grad=False), descending=True),
+    ],
+)
 def sort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bool = False) -> Array:
     """The elements along `dim` in ascending order, and where they were; NaN counts as the largest.
 
@@ -80,8 +93,12 @@ def _argsort_meta(k: K, input: Spec, dim: int = -1, descending: bool = False, st
     return Spec(input.shape, int64)
 
 
-@op(family="sorting", meta=_argsort_meta, vjp=None,
-    samples=[S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(T(0, 2), 0), S(I(5), stable=True)])
+@op(
+    family="sorting",
+    meta=_argsort_meta,
+    vjp=None,
+    samples=[S(_DISTINCT), S(_DISTINCT, 0, True), S(T(), 0), S(T(0, 2), 0), S(I(5), stable=True)],
+)
 def argsort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bool = False) -> Array:
     """The indices that sort the elements along `dim`; equal elements keep their order."""
     return _unlines(k, order_of(k, lines_of(k, input, dim), descending), input.shape, dim)
@@ -115,7 +132,7 @@ def _topk(kit: K, input: Array, k: int, dim: Dim = -1, largest: bool = True, sor
     xp = kit.xp
     lines = lines_of(kit, input, dim)
     n = lines.shape[-1]
-    if input.ndim and kit.backend.kind == "cpu" and 0 < k and 8 * k <= n:
+    if input.ndim and kit.backend.kind == "cpu" and k > 0 and 8 * k <= n:
         # A partition first: k of n need not cost a whole sort.
         part = xp.argpartition(lines, n - k if largest else k - 1, axis=-1)
         part = part[..., n - k :] if largest else part[..., :k]
@@ -129,10 +146,21 @@ def _topk(kit: K, input: Array, k: int, dim: Dim = -1, largest: bool = True, sor
 
 
 topk = op(
-    family="sorting", name="topk", meta=_topk_meta, outputs=("values", "indices"), fields=True, nondiff=("indices",),
+    family="sorting",
+    name="topk",
+    meta=_topk_meta,
+    outputs=("values", "indices"),
+    fields=True,
+    nondiff=("indices",),
     save={"input": ("indices",)},
-    samples=[S(T(2, 4, distinct=True), 2), S(T(4, 2, distinct=True), 2, 0, False), S(T(), 1), S(T(3, distinct=True), 0),
-             S(I(5), 2), S(T(40, distinct=True), 3)],
+    samples=[
+        S(T(2, 4, distinct=True), 2),
+        S(T(4, 2, distinct=True), 2, 0, False),
+        S(T(), 1),
+        S(T(3, distinct=True), 0),
+        S(I(5), 2),
+        S(T(40, distinct=True), 3),
+    ],
 )(_topk)
 
 
@@ -175,8 +203,13 @@ def _kthvalue(kit: K, input: Array, k: int, dim: Dim = -1, keepdim: bool = False
 
 
 kthvalue = op(
-    family="sorting", name="kthvalue", meta=_kth_meta, outputs=("values", "indices"), fields=True,
-    nondiff=("indices",), save={"input": ("indices",)},
+    family="sorting",
+    name="kthvalue",
+    meta=_kth_meta,
+    outputs=("values", "indices"),
+    fields=True,
+    nondiff=("indices",),
+    save={"input": ("indices",)},
     samples=[S(_DISTINCT, 2), S(_DISTINCT, 1, 0, True), S(T(), 1), S(I(5), 3)],
 )(_kthvalue)
 

@@ -1,4 +1,5 @@
-"""Views given by sizes and strides, windows, and in-place changes of a tensor's own sizes."""
+"""Views that only strides can tell: windows, sizes and strides as given, real and imaginary parts; and in-place changes
+of a tensor's own sizes."""
 
 from __future__ import annotations
 
@@ -6,11 +7,12 @@ from typing import Any
 
 from engine.carriers import K
 from engine.context import Context
-from engine.declare import Array, Dim, Dims, Shape, op, special, view
-from engine.errors import Invalid, ShapeMismatch
+from engine.declare import Array, Dim, Dims, Shape, composite, op, special, view
+from engine.dtypes import DTYPES, FLOAT, scalar_type
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Op, Spec
 from engine.ops.scatter import combine, floats
-from engine.samples import S, T
+from engine.samples import C, S, T
 from engine.shapes import contiguous_strides, extent, has_internal_overlap, text, wrap_dim
 from engine.tape import Node, check_inplace, refresh
 from engine.tensor import Tensor, View, view_of
@@ -194,6 +196,110 @@ def as_strided(
         if view_.base.dtype is made.dtype:
             made.view = View(view_.base, (step,), view_.creation, view_.version)
     return made
+
+
+# ---------------------------------------------------------------- complex numbers and their parts
+
+_REAL_OF = {"complex64": DTYPES["float32"], "complex128": DTYPES["float64"]}
+_COMPLEX_OF = {real.name: DTYPES[name] for name, real in _REAL_OF.items()}
+
+
+def _as_real_geometry(input: Any) -> Any:
+    d = _REAL_OF.get(input.dtype.name)
+    if d is None:
+        raise DtypeMismatch("view_as_real is only supported for complex tensors", param="input")
+    return (*input.shape, 2), (*(2 * s for s in input.strides), 1), 2 * input.offset, d
+
+
+@view(family="views", geometry=_as_real_geometry, samples=[S(C(2, 3)), S(C())])
+def view_as_real(k: K, input: Array) -> Array:
+    """A complex tensor as a real one, with real and imaginary parts as a last dimension."""
+    real = input.real
+    step = input.dtype.itemsize // 2
+    return k.xp.lib.stride_tricks.as_strided(real, (*input.shape, 2), (*input.strides, step))
+
+
+@view_as_real.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.view_as_complex(F._reshape_copy(g, F.shape(g)))
+
+
+def _as_complex_geometry(input: Any) -> Any:
+    d = _COMPLEX_OF.get(input.dtype.name)
+    if d is None:
+        raise DtypeMismatch(
+            "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: "
+            + scalar_type(input.dtype),
+            param="input",
+        )
+    if not input.shape:
+        raise ShapeMismatch("Input tensor must have one or more dimensions", param="input")
+    if input.shape[-1] != 2:
+        raise ShapeMismatch("Tensor must have a last dimension of size 2", param="input")
+    if input.strides[-1] != 1:
+        raise ShapeMismatch("Tensor must have a last dimension with stride 1", param="input")
+    if any(s % 2 for s in input.strides[:-1]):
+        raise ShapeMismatch("Tensor must have a stride divisible by 2 for all but last dimension", param="input")
+    if input.offset % 2:
+        raise ShapeMismatch("Tensor must have a storage_offset divisible by 2", param="input")
+    return input.shape[:-1], tuple([s // 2 for s in input.strides[:-1]]), input.offset // 2, d
+
+
+@view(family="views", geometry=_as_complex_geometry, samples=[S(T(3, 2)), S(T(2))])
+def view_as_complex(k: K, input: Array) -> Array:
+    """Pairs along the last dimension as complex numbers."""
+    d = _COMPLEX_OF["float64" if input.dtype.itemsize == 8 else "float32"].np
+    if input.strides[-1] == input.itemsize or input.flags.c_contiguous:
+        return input.view(d).reshape(input.shape[:-1])
+    return k.xp.ascontiguousarray(input).view(d).reshape(input.shape[:-1])
+
+
+@view_as_complex.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.view_as_real(g)
+
+
+def _part_geometry(shift: int) -> Any:
+    def geometry(input: Any) -> Any:
+        return input.shape, tuple([2 * s for s in input.strides]), 2 * input.offset + shift, _REAL_OF[input.dtype.name]
+
+    return geometry
+
+
+@view(family="views", name="_real", node="SelectBackward0", geometry=_part_geometry(0))
+def _real(k: K, input: Array) -> Array:
+    """The real part of a complex tensor."""
+    return input.real
+
+
+@_real.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return g  # the driver makes it complex
+
+
+@view(family="views", name="_imag", node="SelectBackward0", geometry=_part_geometry(1))
+def _imag(k: K, input: Array) -> Array:
+    """The imaginary part of a complex tensor."""
+    return input.imag
+
+
+@_imag.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.mul(g, 1j)
+
+
+@composite(family="views", moves=True, samples=[S(C(2, 3)), S(C()), S(T(2))])
+def real(F: Any, input: Array) -> Array:
+    """The real part, sharing memory; a real tensor as it is."""
+    return F._real(input) if F.dtype(input).is_complex else input
+
+
+@composite(family="views", moves=True, samples=[S(C(2, 3)), S(C())])
+def imag(F: Any, input: Array) -> Array:
+    """The imaginary part of a complex tensor, sharing memory."""
+    if F.dtype(input).category <= FLOAT:
+        raise DtypeMismatch("imag is not implemented for tensors with non-complex dtypes.", param="input")
+    return F._imag(input)
 
 
 # ---------------------------------------------------------------- in place

@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, Shape, composite, join, op, view
-from engine.dtypes import DTYPES, FLOAT, INT, TENSOR_TYPES, scalar_type
-from engine.errors import DimOutOfRange, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
+from engine.dtypes import INT, TENSOR_TYPES, scalar_type
+from engine.errors import DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.samples import C, S, T
@@ -27,7 +27,9 @@ def _view_put(k: K, input: Array, src: Array, steps: Any, *, out: Any = None) ->
     """A copy of `input` in which the region that a chain of view steps selects is `src`."""
     made = input.copy() if out is None else out
     region = _region(k, made, steps)
-    if not k.xp.may_share_memory(made, region) and src.size:
+    if not src.size:
+        return made
+    if not k.xp.may_share_memory(made, region) or not (k.backend.kind != "cpu" or region.flags.writeable):
         places = _region(k, k.xp.arange(made.size).reshape(made.shape), steps)
         flat = made.reshape(-1)
         flat[places.reshape(-1)] = src.reshape(-1)
@@ -70,8 +72,9 @@ def _view_backward(k: K, grads: list[Array], which: Shape, size: Shape, step: st
     else:
         made = k.xp.zeros(size, grads[0].dtype)
         parts = [view_op.kernel(k, made, *rest)]  # type: ignore[misc]
-    for i, g in zip(which, grads, strict=True):
-        parts[i][...] = g
+    if made.size:
+        for i, g in zip(which, grads, strict=True):
+            parts[i][...] = g
     return made
 
 
@@ -370,27 +373,29 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.squeeze(g, saved.dim)
 
 
+def at_least(F: Any, input: Any, n: int) -> Any:
+    """A tensor with at least `n` dimensions: sizes of 1 are put around."""
+    have = len(F.shape(input))
+    if have >= n:
+        return input
+    if have == 0:
+        return F.reshape(input, (1,) * n)
+    if have == 2:
+        return F.unsqueeze(input, -1)
+    made = F.unsqueeze(input, 0)
+    return made if n == 2 else F.unsqueeze(made, -1)
+
+
 def _atleast(n: int) -> None:
-    words = {1: "one dimension", 2: "two dimensions", 3: "three dimensions"}[n]
+    def body(F: Any, tensors: Array | list[Array]) -> Any:
+        if type(tensors) is not list:
+            return at_least(F, tensors, n)
+        made = [at_least(F, t, n) for t in tensors]
+        return made[0] if len(made) == 1 else made
 
-    def one(F: Any, input: Array) -> Array:
-        have = len(F.shape(input))
-        if have >= n:
-            return input
-        if have == 0:
-            return F.reshape(input, (1,) * n)
-        made = F.unsqueeze(input, 0)
-        return made if n == 2 else F.unsqueeze(made, -1) if have == 1 else F.unsqueeze(input, -1)
-
-    def several(F: Any, tensors: list[Array]) -> Any:
-        return [one(F, t) for t in tensors]
-
-    one.__doc__ = f"At least {words}: sizes of 1 are put around."
-    several.__doc__ = f"Each with at least {words}: sizes of 1 are put around."
-    composite(family="views", name=f"_atleast_{n}d", moves=True, samples=[S(T()), S(T(3)), S(T(2, 3))],
-              joins=f"atleast_{n}d")(one)
-    composite(family="views", name=f"_atleast_{n}d_each", moves=True, samples=[S([T(), T(3)])],
-              joins=f"atleast_{n}d", returns="list of Tensors")(several)
+    body.__doc__ = f"A tensor, or each of a list, with at least {n} dimension{'s' if n > 1 else ''}: sizes of 1 are put around."
+    composite(family="views", name=f"atleast_{n}d", moves=True, returns="Tensor or list of Tensors",
+              samples=[S(T()), S(T(3)), S(T(2, 3))])(body)
 
 
 for _n in (1, 2, 3):
@@ -497,7 +502,7 @@ def _moved(F: Any, input: Any, source: Any, destination: Any) -> Any:
             raise Invalid(f"movedim: repeated dim in `{name}` ({text(given)})", code="repeated-dim", param=name)
         ways.append(wrapped)
     if not n:
-        return F.permute(input, ())
+        return F._basic_index(input, ())
     order: list[int] = [-1] * n
     for a, b in zip(*ways, strict=True):
         order[b] = a
@@ -674,106 +679,3 @@ def diagonal(k: K, input: Array, offset: int = 0, dim1: Dim = 0, dim2: Dim = 1) 
 
 
 diagonal.vjp(region_gradient("diagonal"))
-
-# ---------------------------------------------------------------- complex numbers and their parts
-
-_REAL_OF = {"complex64": DTYPES["float32"], "complex128": DTYPES["float64"]}
-_COMPLEX_OF = {real.name: DTYPES[name] for name, real in _REAL_OF.items()}
-
-
-def _as_real_geometry(input: Any) -> Any:
-    d = _REAL_OF.get(input.dtype.name)
-    if d is None:
-        raise DtypeMismatch("view_as_real is only supported for complex tensors", param="input")
-    return (*input.shape, 2), (*(2 * s for s in input.strides), 1), 2 * input.offset, d
-
-
-@view(family="views", geometry=_as_real_geometry, samples=[S(C(2, 3)), S(C())])
-def view_as_real(k: K, input: Array) -> Array:
-    """A complex tensor as a real one, with real and imaginary parts as a last dimension."""
-    real = input.real
-    step = input.dtype.itemsize // 2
-    return k.xp.lib.stride_tricks.as_strided(real, (*input.shape, 2), (*input.strides, step))
-
-
-@view_as_real.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.view_as_complex(F._reshape_copy(g, F.shape(g)))
-
-
-def _as_complex_geometry(input: Any) -> Any:
-    d = _COMPLEX_OF.get(input.dtype.name)
-    if d is None:
-        raise DtypeMismatch(
-            "view_as_complex is only supported for half, float and double tensors, but got a tensor of scalar type: "
-            + scalar_type(input.dtype),
-            param="input",
-        )
-    if not input.shape:
-        raise ShapeMismatch("Input tensor must have one or more dimensions", param="input")
-    if input.shape[-1] != 2:
-        raise ShapeMismatch("Tensor must have a last dimension of size 2", param="input")
-    if input.strides[-1] != 1:
-        raise ShapeMismatch("Tensor must have a last dimension with stride 1", param="input")
-    if any(s % 2 for s in input.strides[:-1]):
-        raise ShapeMismatch("Tensor must have a stride divisible by 2 for all but last dimension", param="input")
-    if input.offset % 2:
-        raise ShapeMismatch("Tensor must have a storage_offset divisible by 2", param="input")
-    return input.shape[:-1], tuple([s // 2 for s in input.strides[:-1]]), input.offset // 2, d
-
-
-@view(family="views", geometry=_as_complex_geometry, samples=[S(T(3, 2)), S(T(2))])
-def view_as_complex(k: K, input: Array) -> Array:
-    """Pairs along the last dimension as complex numbers."""
-    d = _COMPLEX_OF["float64" if input.dtype.itemsize == 8 else "float32"].np
-    if input.strides[-1] == input.itemsize or input.flags.c_contiguous:
-        return input.view(d).reshape(input.shape[:-1])
-    return k.xp.ascontiguousarray(input).view(d).reshape(input.shape[:-1])
-
-
-@view_as_complex.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.view_as_real(g)
-
-
-def _part_geometry(shift: int) -> Any:
-    def geometry(input: Any) -> Any:
-        return input.shape, tuple([2 * s for s in input.strides]), 2 * input.offset + shift, _REAL_OF[input.dtype.name]
-
-    return geometry
-
-
-@view(family="views", name="_real", node="SelectBackward0", geometry=_part_geometry(0))
-def _real(k: K, input: Array) -> Array:
-    """The real part of a complex tensor."""
-    return input.real
-
-
-@_real.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return g  # the driver makes it complex
-
-
-@view(family="views", name="_imag", node="SelectBackward0", geometry=_part_geometry(1))
-def _imag(k: K, input: Array) -> Array:
-    """The imaginary part of a complex tensor."""
-    return input.imag
-
-
-@_imag.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.mul(g, 1j)
-
-
-@composite(family="views", moves=True, samples=[S(C(2, 3)), S(C()), S(T(2))])
-def real(F: Any, input: Array) -> Array:
-    """The real part, sharing memory; a real tensor as it is."""
-    return F._real(input) if F.dtype(input).is_complex else input
-
-
-@composite(family="views", moves=True, samples=[S(C(2, 3)), S(C())])
-def imag(F: Any, input: Array) -> Array:
-    """The imaginary part of a complex tensor, sharing memory."""
-    if F.dtype(input).category <= FLOAT:
-        raise DtypeMismatch("imag is not implemented for tensors with non-complex dtypes.", param="input")
-    return F._imag(input)

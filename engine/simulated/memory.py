@@ -132,7 +132,8 @@ class Flags:
 
 def overlaps_itself(array: Host) -> bool:
     """Whether two elements share memory, as in a broadcast view: writing there has no defined result on a GPU."""
-    return any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    repeats = any(stride == 0 and size > 1 for stride, size in zip(array.strides, array.shape, strict=True))
+    return repeats and array.size > 0
 
 
 def poison(array: Host) -> Host:

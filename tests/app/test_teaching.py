@@ -86,8 +86,8 @@ def said(client: httpx.Client, path: str, body: Any) -> tuple[int, str, str, str
             "shape-mismatch",
             "The size of tensor a (2) must match the size of tensor b (3) at non-singleton dimension 1",
             (
-                "counted from the last one, sizes must be equal or one of the two 1; [2, 2] and [3] differ in dimension "
-                "1: unsqueeze, reshape or transpose one of them"
+                "counted from the last one, sizes must be equal or one of the two 1; [2, 2] and [3] differ in "
+                "dimension 1: unsqueeze, reshape or transpose one of them"
             ),
         ),
         (
@@ -112,7 +112,7 @@ def said(client: httpx.Client, path: str, body: Any) -> tuple[int, str, str, str
             422,
             "integer-requires-grad",
             "Only Tensors of floating point and complex dtype can require gradients",
-            'the data are int64; say the dtype as well: "dtype": "float32" (JSON\'s 1 is an integer, its 1.0 a float)',
+            'say the dtype as well: "dtype": "float32" (in JSON, 1 is an integer and 1.0 a float)',
         ),
         (
             "ops/add_",

@@ -18,8 +18,8 @@ import engine.ops  # noqa: F401  the operations register themselves
 from engine.autograd import run_backward
 from engine.backend import CPU, Backend, simulated_cuda
 from engine.context import Context, active
-from engine.dtypes import DTYPES, DType, dtype, from_numpy
-from engine.op import REGISTRY, Op, Spec
+from engine.dtypes import DTYPES, FLOAT, DType, dtype, from_numpy
+from engine.op import INPLACE, REGISTRY, Op, Spec
 from engine.random import Generator
 from engine.samples import S, T
 from engine.tensor import Ledger, Tensor, fresh, view_of
@@ -46,8 +46,10 @@ def operations() -> list[str]:
 
 @cache
 def samples_of(name: str) -> tuple[S, ...]:
+    """The samples of an operation; of an in-place one those whose input is a tensor, as it must be there."""
     op = REGISTRY[name]
-    return tuple(op.samples()) if op.samples is not None else ()
+    found = tuple(op.samples()) if op.samples is not None else ()
+    return found if op.kind != INPLACE else tuple(s for s in found if s.args and isinstance(s.args[0], T))
 
 
 # ---------------------------------------------------------------- drawing
@@ -72,6 +74,8 @@ def draw(t: T, wanted: str, rng: np.random.Generator) -> tuple[np.ndarray[Any, A
     elif not (d.is_floating or d.is_complex):
         high = max(int(t.high), int(t.low) + 1)
         host = rng.integers(max(int(t.low), 0) if d.name == "uint8" else int(t.low), high, t.shape)
+        if t.dtype is None:
+            host = np.where(host == 0, 1, host)  # it may be a divisor
     elif t.distinct:
         count = int(np.prod(t.shape))
         host = rng.permutation(np.linspace(t.low, t.high, count)).reshape(t.shape)
@@ -164,6 +168,14 @@ class Case:
             if (d.is_floating or d.is_complex) and t.grad
         ]
 
+    @property
+    def tied(self) -> bool:
+        """Whether the sample fixes values so that some are equal: a kink, where finite differences say nothing."""
+        return any(
+            t.values is not None and d.category >= FLOAT and len(np.unique(host)) < host.size
+            for t, (host, d) in zip(self.drawn, self.hosts, strict=True)
+        )
+
     # -------------------------------------------- running
 
     @contextmanager
@@ -231,7 +243,7 @@ def share(a: Tensor, b: Tensor) -> bool:
         return False
     if a.backend is CPU:
         return bool(np.shares_memory(a.array, b.array))
-    return bool(a.numel and b.numel and a.array.data.mem is b.array.data.mem)
+    return bool(a.numel and b.numel and a.array.data.mem == b.array.data.mem)
 
 
 # ---------------------------------------------------------------- layouts

@@ -105,7 +105,7 @@ function openOperation(tag, id) {
   reveal(`operations-${tag}-${id}`, ".responses-wrapper");
 }
 
-/** Scrolls to an element once Swagger UI has made it, with what is called `whole` in it, and gives it the focus. */
+/** Scrolls to an element once Swagger UI has made it; to an operation once it has `whole` in it, which gets the focus too. */
 function reveal(id, whole, tries = 120) {
   const element = document.getElementById(id);
   if (!element || (whole && !element.querySelector(whole))) {
@@ -113,7 +113,7 @@ function reveal(id, whole, tries = 120) {
     return;
   }
   element.scrollIntoView({ block: "start" });
-  element.querySelector("button")?.focus({ preventScroll: true });
+  if (whole) element.querySelector("button")?.focus({ preventScroll: true });
 }
 
 /** The reader opened or closed an operation: the address follows, so it can be copied and kept. */

@@ -1,0 +1,606 @@
+"""Convolutions: one gather of windows and one matrix product a block, in one, two or three dimensions.
+
+A convolution is bilinear, and so are its two gradients. All three are the same sum over triples of an input element, a
+weight and an output element, so each one's gradients are the other two: the rules close at every order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+from engine.carriers import K
+from engine.declare import Array, Declared, Ints, op
+from engine.dtypes import BOOL, C_NAMES, scalar_type
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
+from engine.op import Spec
+from engine.ops.common import not_implemented
+from engine.ops.products import cast_hint, multiply
+from engine.samples import C, I, S, T
+from engine.shapes import Shape, text
+
+# Bytes of gathered windows at a time: they are to stay in the second-level cache between gather and product.
+BLOCK = {"cpu": 1 << 19, "cuda": 1 << 28}
+# How much longer the product may be for the sake of scattering whole images instead of rows.
+STRETCH = 1.34
+
+
+class Geometry(NamedTuple):
+    """How windows lie on an input: everything but the numbers of samples and channels."""
+
+    input: Shape  # spatial sizes
+    output: Shape
+    kernel: Shape
+    stride: Shape
+    low: Shape  # padding before
+    high: Shape  # padding after
+    dilation: Shape
+    groups: int
+
+    @property
+    def padded(self) -> Shape:
+        return tuple([n + a + b for n, a, b in zip(self.input, self.low, self.high, strict=True)])
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether each output element sees just the input element at its own place."""
+        return self.input == self.output and all(n == 1 for n in (*self.kernel, *self.stride))
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def pad(k: K, x: Array, low: Sequence[int], high: Sequence[int], fill: float = 0) -> Array:
+    """The last dimensions padded with a value; C-contiguous."""
+    if not any(low) and not any(high):
+        return k.xp.ascontiguousarray(x)
+    lead = x.ndim - len(low)
+    sizes = [n + a + b for n, a, b in zip(x.shape[lead:], low, high, strict=True)]
+    made = k.xp.full((*x.shape[:lead], *sizes), fill, x.dtype) if fill else k.xp.zeros((*x.shape[:lead], *sizes), x.dtype)
+    made[(..., *(slice(a, a + n) for a, n in zip(low, x.shape[lead:], strict=True)))] = x
+    return made
+
+
+def windows(k: K, x: Array, kernel: Shape, output: Shape, stride: Shape, dilation: Shape) -> Array:
+    """A view (N, C, *kernel, *output) of a C-contiguous array: element [.., i, o] is x[.., o * stride + i * dilation]."""
+    lead = x.strides[:2]
+    steps = x.strides[2:]
+    inner = [s * d for s, d in zip(steps, dilation, strict=True)]
+    outer = [s * d for s, d in zip(steps, stride, strict=True)]
+    return k.backend.view(x, x.dtype, (*x.shape[:2], *kernel, *output), 0, (*lead, *inner, *outer))
+
+
+def _samples(k: K, geometry: Geometry, channels: int, itemsize: int, n: int) -> int:
+    """How many samples make a block."""
+    each = channels * prod(geometry.kernel) * prod(geometry.output) * itemsize
+    return max(1, min(n, BLOCK[k.backend.kind] // max(each, 1)))
+
+
+def _product(k: K, a: Array, b: Array, out: Array) -> None:
+    if a.shape[-1] == 1:
+        k.xp.multiply(a, b, out=out)
+    elif a.dtype.kind in "iu":
+        out[...] = multiply(k, k.xp.broadcast_to(a, (*b.shape[:-2], *a.shape[-2:])), b)
+    else:
+        k.xp.matmul(a, b, out=out)
+
+
+def forward(k: K, x: Array, w: Array, bias: Array | None, geo: Geometry) -> Array:
+    """(N, C, *input) with (O, C / groups, *kernel) gives (N, O, *output)."""
+    xp = k.xp
+    n, c = x.shape[:2]
+    o = w.shape[0]
+    g, places = geo.groups, prod(geo.output)
+    made = xp.empty((n, g, o // g, places), x.dtype)
+    if made.size and w.size:
+        weights = w.reshape(g, o // g, -1)
+        rows = weights.shape[2]
+        x = pad(k, x, geo.low, geo.high)
+        step = _samples(k, geo, c, x.itemsize, n)
+        columns = None if bias is None else bias.reshape(1, g, o // g, 1)
+        view = None if geo.pointwise else windows(k, x, geo.kernel, geo.output, geo.stride, geo.dilation)
+        block = None if view is None else xp.empty((step, *view.shape[1:]), x.dtype)
+        for at in range(0, n, step):
+            part = made[at : at + step]
+            m = part.shape[0]
+            if view is None:
+                gathered = x[at : at + m]
+            else:
+                gathered = block[:m]  # type: ignore[index]
+                gathered[...] = view[at : at + m]
+            _product(k, weights, gathered.reshape(m, g, rows, places), part)
+            if columns is not None:
+                xp.add(part, columns, out=part)
+    elif made.size:
+        made[...] = 0 if bias is None else bias.reshape(1, g, o // g, 1)
+    return made.reshape(n, o, *geo.output)
+
+
+def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
+    """The gradient of the input: each output element's share added to the places its window saw."""
+    xp = k.xp
+    n, o = g.shape[:2]
+    groups, places = geo.groups, prod(geo.output)
+    c = w.shape[1] * groups
+    padded = geo.padded
+    if not g.size or not w.size:
+        return xp.zeros((n, c, *geo.input), g.dtype)
+    weights = w.reshape(groups, o // groups, -1).swapaxes(1, 2)
+    if geo.pointwise:
+        made = xp.empty((n, groups, c // groups, places), g.dtype)
+        _product(k, weights, xp.ascontiguousarray(g).reshape(n, groups, o // groups, places), made)
+        return made.reshape(n, c, *geo.input)
+    made = xp.zeros((n, c, *padded), g.dtype)
+    step = _samples(k, geo, c, g.itemsize, n)
+    steps = [s // g.itemsize for s in made.strides[2:]]
+    long = prod(padded[1:]) * (geo.output[0] - 1) + sum(s * (m - 1) for s, m in zip(steps[1:], geo.output[1:], strict=True)) + 1
+    whole = all(s == 1 for s in geo.stride) and long <= STRETCH * places
+    if whole:  # the output spread over rows of the padded input's width, so that a shift is a shift of the whole image
+        spread = xp.zeros((n, o, geo.output[0], *padded[1:]), g.dtype)
+        spread[(..., *(slice(m) for m in geo.output))] = g
+        g = spread.reshape(n, groups, o // groups, -1)[..., :long]
+        flat = made.reshape(n, c, -1)
+    else:
+        g = xp.ascontiguousarray(g).reshape(n, groups, o // groups, places)
+    kernel = prod(geo.kernel)
+    block = xp.empty((step, groups, weights.shape[1], g.shape[-1]), g.dtype)
+    offsets = list(_positions(geo.kernel))
+    for at in range(0, n, step):
+        m = min(step, n - at)
+        _product(k, weights, g[at : at + m], block[:m])
+        shares = block[:m].reshape(m, c, kernel, g.shape[-1])
+        if whole:
+            for i, position in enumerate(offsets):
+                shift = sum(p * d * s for p, d, s in zip(position, geo.dilation, steps, strict=True))
+                target = flat[at : at + m, :, shift : shift + long]
+                xp.add(target, shares[:, :, i], out=target)
+        else:
+            shares = shares.reshape(m, c, kernel, *geo.output)
+            for i, position in enumerate(offsets):
+                target = made[(slice(at, at + m), slice(None), *_shifted(position, geo))]
+                xp.add(target, shares[:, :, i], out=target)
+    if not any(geo.low) and not any(geo.high):
+        return made
+    return made[(..., *(slice(a, a + m) for a, m in zip(geo.low, geo.input, strict=True)))]
+
+
+def _positions(kernel: Shape) -> Any:
+    """The places in a window, in C order."""
+    if not kernel:
+        yield ()
+        return
+    for i in range(kernel[0]):
+        for rest in _positions(kernel[1:]):
+            yield (i, *rest)
+
+
+def _shifted(position: Sequence[int], geo: Geometry) -> tuple[slice, ...]:
+    """What all windows see at one of their places."""
+    return tuple(
+        [
+            slice(p * d, p * d + s * (m - 1) + 1, s)
+            for p, d, s, m in zip(position, geo.dilation, geo.stride, geo.output, strict=True)
+        ]
+    )
+
+
+def to_weight(k: K, g: Array, x: Array, geo: Geometry) -> Array:
+    """The gradient of the weight: over all samples and places at once, so that the products have long rows."""
+    xp = k.xp
+    n, o = g.shape[:2]
+    c = x.shape[1]
+    groups, places = geo.groups, prod(geo.output)
+    rows = c // groups * prod(geo.kernel)
+    if not g.size or not rows:
+        return xp.zeros((o, c // groups, *geo.kernel), g.dtype)
+    x = pad(k, x, geo.low, geo.high)
+    view = windows(k, x, geo.kernel, geo.output, geo.stride, geo.dilation)
+    dims = len(geo.kernel)
+    view = view.transpose([1, *range(2, 2 + dims), 0, *range(2 + dims, 2 + 2 * dims)])
+    step = _samples(k, geo, c, x.itemsize, n)
+    g = g.reshape(n, o, places)
+    block = xp.empty((c, *geo.kernel, step, *geo.output), x.dtype)
+    total: Any = None
+    for at in range(0, n, step):
+        m = min(step, n - at)
+        gathered = block if m == step else xp.empty((c, *geo.kernel, m, *geo.output), x.dtype)
+        gathered[...] = view[(*[slice(None)] * (1 + dims), slice(at, at + m))]
+        left = xp.ascontiguousarray(g[at : at + m].swapaxes(0, 1)).reshape(groups, o // groups, m * places)
+        part = multiply(k, left, gathered.reshape(groups, rows, m * places).swapaxes(1, 2))
+        total = part if total is None else xp.add(total, part, out=total)
+    return total.reshape(o, c // groups, *geo.kernel)
+
+
+# ---------------------------------------------------------------- the bilinear kernels as operations
+
+
+def _to_input_meta(k: K, grad: Spec, weight: Spec, geometry: Geometry) -> Spec:
+    return Spec((grad.shape[0], weight.shape[1] * geometry.groups, *geometry.input), grad.dtype)
+
+
+def _to_weight_meta(k: K, grad: Spec, input: Spec, geometry: Geometry) -> Spec:
+    return Spec((grad.shape[1], input.shape[1] // geometry.groups, *geometry.kernel), grad.dtype)
+
+
+def _conv_meta(k: K, input: Spec, weight: Spec, geometry: Geometry) -> Spec:
+    return Spec((input.shape[0], weight.shape[0], *geometry.output), input.dtype)
+
+
+@op(family="nn", meta=_conv_meta, save={"input": ("weight",), "weight": ("input",)}, node="ConvolutionBackward0")
+def _conv(k: K, input: Array, weight: Array, geometry: Any) -> Array:
+    """A convolution of known geometry, without bias."""
+    return forward(k, input, weight, None, geometry)
+
+
+@op(family="nn", meta=_to_input_meta, save={"grad": ("weight",), "weight": ("grad",)}, node="ConvolutionBackwardBackward0")
+def _conv_input(k: K, grad: Array, weight: Array, geometry: Any) -> Array:
+    """The gradient of a convolution's input."""
+    return to_input(k, grad, weight, geometry)
+
+
+@op(family="nn", meta=_to_weight_meta, save={"grad": ("input",), "input": ("grad",)}, node="ConvolutionBackwardBackward0")
+def _conv_weight(k: K, grad: Array, input: Array, geometry: Any) -> Array:
+    """The gradient of a convolution's weight."""
+    return to_weight(k, grad, input, geometry)
+
+
+@_conv.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return (
+        need.input and F._conv_input(g, F.conj(saved.weight), saved.geometry),
+        need.weight and F._conv_weight(g, F.conj(saved.input), saved.geometry),
+    )
+
+
+@_conv_input.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return (
+        need.grad and F._conv(g, F.conj(saved.weight), saved.geometry),
+        need.weight and F._conv_weight(F.conj(saved.grad), g, saved.geometry),
+    )
+
+
+@_conv_weight.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return (
+        need.grad and F._conv(F.conj(saved.input), g, saved.geometry),
+        need.input and F._conv_input(F.conj(saved.grad), g, saved.geometry),
+    )
+
+
+# ---------------------------------------------------------------- what PyTorch refuses
+
+
+def per_dim(value: Any, dims: int, name: str) -> Shape:
+    """An int or a list of ints as one int for each spatial dimension."""
+    if type(value) is int:
+        return (value,) * dims
+    values = tuple(value)
+    if len(values) == 1:
+        return values * dims
+    if len(values) != dims:
+        raise Invalid(
+            f"expected {name} to be a single integer value or a list of {dims} values to match the convolution dimensions, "
+            f"but got {name}={text(values)}",
+            param=name,
+        )
+    return values
+
+
+def _check_types(input: Spec, weight: Spec, bias: Spec | None, dims: int, transposed: bool) -> None:
+    x, w = input.dtype, weight.dtype
+    if x is not w:
+        raise DtypeMismatch(
+            f"expected scalar type {scalar_type(x)} but found {scalar_type(w)}",
+            hint=cast_hint(input, weight, "input", "weight"),
+            param="weight",
+        )
+    if bias is not None and bias.dtype is not x:
+        raise DtypeMismatch(
+            f"Input type ({C_NAMES[x.name]}) and bias type ({C_NAMES[bias.dtype.name]}) should be the same",
+            hint=cast_hint(input, bias, "input", "bias"),
+            param="bias",
+        )
+    if x.category == BOOL:
+        kernel = "slow_conv_transpose2d_out_cpu" if transposed else "slow_conv2d_cpu"
+        raise not_implemented(kernel if dims < 3 else kernel.replace("2d", "3d"), x)
+
+
+def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
+    if weight.ndim < 3:
+        raise ShapeMismatch("weight should have at least three dimensions", param="weight")
+    if input.ndim not in (dims + 1, dims + 2):
+        raise ShapeMismatch(
+            f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got input of size: "
+            f"{text(input.shape)}",
+            hint=Hint("conv-rank", input=list(input.shape), dims=dims),
+            param="input",
+        )
+
+
+def _check_channels(
+    x: Shape, w: Shape, bias: Spec | None, groups: int, transposed: bool
+) -> None:
+    which = "transposed=1" if transposed else f"groups={groups}"
+    if len(x) != len(w):
+        size = len(w)
+        raise ShapeMismatch(
+            f"Expected {size}-dimensional input for {size}-dimensional weight{text(w)}, but got {len(x)}-dimensional input "
+            f"of size {text(x)} instead",
+            param="weight",
+        )
+    if w[0] < groups:
+        raise ShapeMismatch(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of size "
+            f"{text(w)} instead",
+            param="weight",
+        )
+    if w[0] % groups:
+        raise ShapeMismatch(
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of size "
+            f"[{text(w)}] instead",
+            param="groups",
+        )
+    wanted = w[0] if transposed else w[1] * groups
+    if x[1] != wanted:
+        raise ShapeMismatch(
+            f"Given {which}, weight of size {text(w)}, expected input{text(x)} to have {wanted} channels, but got {x[1]} "
+            "channels instead",
+            hint=Hint("conv-channels", have=x[1], want=wanted),
+            param="input",
+        )
+    out = w[1] * groups if transposed else w[0]
+    if bias is not None and bias.shape != (out,):
+        raise ShapeMismatch(
+            f"Given {which}, weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but got bias "
+            f"of size {text(bias.shape)} instead",
+            param="bias",
+        ) if transposed else ShapeMismatch(
+            f"Given weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but got bias of size "
+            f"{text(bias.shape)} instead",
+            param="bias",
+        )
+
+
+def _check_numbers(stride: Shape, dilation: Shape, padding: Sequence[int], groups: int) -> None:
+    if any(p < 0 for p in padding):
+        raise Invalid("negative padding is not supported", param="padding")
+    if any(s <= 0 for s in stride):
+        raise Invalid("non-positive stride is not supported", param="stride")
+    if any(d <= 0 for d in dilation):
+        raise Invalid(f"dilation should be greater than zero, but got {text(dilation)}", param="dilation")
+    if groups <= 0:
+        raise Invalid("non-positive groups is not supported", param="groups")
+
+
+def _sized(sizes: Sequence[int]) -> str:
+    return "(" + " x ".join(map(str, sizes)) + ")"
+
+
+def geometry_of(
+    input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, dilation: Any, groups: int, dims: int
+) -> Geometry:
+    """A convolution's geometry. Raises everything that PyTorch refuses, in its words."""
+    _check_ranks(input, weight, f"conv{dims}d", dims)
+    x = input.shape if input.ndim == dims + 2 else (1, *input.shape)
+    w = weight.shape
+    spatial = len(w) - 2
+    if padding == "same":
+        steps = per_dim(stride, spatial, "stride")
+        if any(s != 1 for s in steps):
+            raise Invalid("padding='same' is not supported for strided convolutions", param="padding")
+    elif isinstance(padding, str) and padding != "valid":
+        raise Invalid(f"Invalid padding string: '{padding}'", param="padding")
+    strides, dilations = per_dim(stride, spatial, "stride"), per_dim(dilation, spatial, "dilation")
+    if padding == "same":
+        totals = [d * (n - 1) for d, n in zip(dilations, w[2:], strict=True)]
+        low: Shape = tuple([t // 2 for t in totals])
+        high: Shape = tuple([t - t // 2 for t in totals])
+    else:
+        low = high = (0,) * spatial if padding == "valid" else per_dim(padding, spatial, "padding")
+    _check_numbers(strides, dilations, low, groups)
+    _check_channels(x, w, bias, groups, False)
+    kernel = w[2:]
+    padded = [n + a + b for n, a, b in zip(x[2:], low, high, strict=True)]
+    reach = [d * (n - 1) + 1 for n, d in zip(kernel, dilations, strict=True)]
+    if any(n < r for n, r in zip(padded, reach, strict=True)):
+        raise ShapeMismatch(
+            f"Calculated padded input size per channel: {_sized(padded)}. Kernel size: {_sized(reach)}. Kernel size can't "
+            "be greater than actual input size",
+            hint=Hint("conv-kernel", input=padded, kernel=reach),
+            param="weight",
+        )
+    if 0 in kernel:
+        names = ("height", "width") if spatial == 2 else ("time", "height", "width")
+        sizes = " ".join(f"kernel_{name}: {n}" for name, n in zip(names[-spatial:], kernel, strict=True))
+        raise ShapeMismatch(f"kernel size should be greater than zero, but got {sizes}", param="weight")
+    if 0 in x[2:]:
+        raise ShapeMismatch(f"Only zero batch or zero channel inputs are supported, but got input shape: {text(x)}")
+    output = tuple([(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)])
+    _check_types(input, weight, bias, dims, False)
+    return Geometry(x[2:], output, kernel, strides, low, high, dilations, groups)
+
+
+def transposed_geometry(
+    input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any,
+    dims: int,
+) -> Geometry:
+    """The geometry of the convolution whose gradient this transposed convolution is: its output is our input."""
+    _check_ranks(input, weight, f"conv_transpose{dims}d", dims)
+    x = input.shape if input.ndim == dims + 2 else (1, *input.shape)
+    w = weight.shape
+    spatial = len(w) - 2
+    steps, dilations = per_dim(stride, spatial, "stride"), per_dim(dilation, spatial, "dilation")
+    pads, extra = per_dim(padding, spatial, "padding"), per_dim(output_padding, spatial, "output_padding")
+    if any(p < 0 for p in extra):
+        raise Invalid("negative output_padding is not supported", param="output_padding")
+    _check_numbers(steps, dilations, pads, groups)
+    _check_channels(x, w, bias, groups, True)
+    if any(e >= s and e >= d for e, s, d in zip(extra, steps, dilations, strict=True)):
+        names = ("depth", "height", "width")[-max(spatial, 2) :]
+        wide = [extra, steps, dilations] if spatial > 1 else [(0, *extra), (1, *steps), (1, *dilations)]
+        said = " ".join(
+            f"{what}_{name}: {n}"
+            for what, values in zip(("output_padding", "stride", "dilation"), wide, strict=True)
+            for name, n in zip(names, values, strict=True)
+        )
+        raise Invalid(
+            f"output padding must be smaller than either stride or dilation, but got {said}", param="output_padding"
+        )
+    output = tuple(
+        [
+            (n - 1) * s - 2 * p + d * (m - 1) + e + 1
+            for n, s, p, d, m, e in zip(x[2:], steps, pads, dilations, w[2:], extra, strict=True)
+        ]
+    )
+    if any(n <= 0 for n in output) and 0 not in x[2:]:
+        raise ShapeMismatch(
+            f"Given input size per channel: {_sized(x[2:])}. Calculated output size per channel: {_sized(output)}. Output "
+            "size is too small"
+        )
+    _check_types(input, weight, bias, dims, True)
+    # What the extra padding adds may lie beyond every window: the padding after is then negative in effect.
+    return Geometry(output, x[2:], w[2:], steps, pads, pads, dilations, groups)
+
+
+# ---------------------------------------------------------------- convolutions
+
+
+def _shape(input: Spec, channels: int, spatial: Shape, dims: int) -> Shape:
+    return (*((input.shape[0],) if input.ndim == dims + 2 else ()), channels, *spatial)
+
+
+def _node(dims: int) -> Any:
+    def node(input: Spec, *rest: Any) -> str:
+        return "ConvolutionBackward0" if input.ndim == dims + 2 else "SqueezeBackward1"
+
+    return node
+
+
+def _convolution(dims: int) -> Declared:
+    """Declares conv1d, conv2d or conv3d."""
+    name = f"conv{dims}d"
+    spatial = ((5,), (4, 4), (3, 3, 3))[dims - 1]
+    one = (2,) * dims
+
+    def meta(
+        k: K, input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, dilation: Any, groups: int
+    ) -> Spec:
+        geo = geometry_of(input, weight, bias, stride, padding, dilation, groups, dims)
+        return Spec(_shape(input, weight.shape[0], geo.output, dims), input.dtype)
+
+    def kernel(
+        k: K, input: Array, weight: Array, bias: Array | None = None, stride: Ints = 1, padding: Ints | str = 0,
+        dilation: Ints = 1, groups: int = 1,
+    ) -> Array:
+        x = input if input.ndim == dims + 2 else input[None]
+        d = k.spec.dtype
+        geo = geometry_of(Spec(x.shape, d), Spec(weight.shape, d), None, stride, padding, dilation, groups, dims)
+        return forward(k, x, weight, bias, geo).reshape(k.spec.shape)
+
+    def rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
+        x, w = saved.input, saved.weight
+        d = saved.result.dtype
+        single = len(x.shape) == dims + 1
+        shape = (1, *x.shape) if single else x.shape
+        specs = Spec(tuple(shape), d), Spec(tuple(w.shape), d)
+        geo = geometry_of(*specs, None, saved.stride, saved.padding, saved.dilation, saved.groups, dims)
+        g = F.reshape(g, (1, *g.shape)) if single else g
+        to_x = need.input and F._conv_input(g, F.conj(w), geo)
+        to_w = need.weight and F._conv_weight(g, F.conj(F.reshape(x, shape) if single else x), geo)
+        if single and need.input:
+            to_x = F.reshape(to_x, x.shape)
+        return to_x, to_w, need.bias and F.sum(g, [0, *range(2, dims + 2)])
+
+    kernel.__name__ = kernel.__qualname__ = name
+    kernel.__doc__ = (
+        f"Convolution over {dims} spatial dimension{'s' * (dims > 1)}: the products of a window and the weight, summed.\n\n"
+        f"Shapes: (N, C, {', '.join('DHW'[-dims:])}) or the same without N; weight (out, "
+        "C / groups, ...kernel); bias (out). `padding` is a number, one for each dimension, \"valid\" (none) or \"same\" (as "
+        "much as keeps the sizes; strides must be 1)."
+    )
+    declared = op(
+        family="nn", name=f"nn.functional.{name}", alias=(name,), meta=meta, node=_node(dims),
+        save={"input": ("weight",), "weight": ("input",)},
+        samples=[
+            S(T(1, 2, *spatial), T(2, 2, *one), T(2)),
+            S(T(2, 2, *spatial), T(2, 2, *one), stride=2, padding=1),
+            S(T(1, 2, *spatial), T(4, 1, *one), T(4), groups=2, dilation=[2] * dims if dims < 3 else 1),
+            S(T(2, *spatial), T(3, 2, *one), T(3), padding="same"),
+            S(T(2, 2, *spatial), T(3, 2, *([1] * dims)), T(3)),
+            S(T(0, 2, *spatial), T(2, 2, *one), T(2)),
+            S(C(1, 1, *spatial), C(2, 1, *one), C(2)),
+            S(I(1, 2, *spatial), I(2, 2, *one), I(2)),
+        ],
+    )(kernel)
+    declared.vjp(rule)
+    return declared
+
+
+def _transposed(dims: int) -> Declared:
+    """Declares conv_transpose1d, conv_transpose2d or conv_transpose3d."""
+    name = f"conv_transpose{dims}d"
+    spatial, one = (3, 2, 2)[:dims], (2,) * dims
+
+    def meta(
+        k: K, input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, output_padding: Any, groups: int,
+        dilation: Any,
+    ) -> Spec:
+        geo = transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation, dims)
+        return Spec(_shape(input, weight.shape[1] * groups, geo.input, dims), input.dtype)
+
+    def kernel(
+        k: K, input: Array, weight: Array, bias: Array | None = None, stride: Ints = 1, padding: Ints = 0,
+        output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1,
+    ) -> Array:
+        x = input if input.ndim == dims + 2 else input[None]
+        d = k.spec.dtype
+        geo = transposed_geometry(
+            Spec(x.shape, d), Spec(weight.shape, d), None, stride, padding, output_padding, groups, dilation, dims
+        )
+        made = to_input(k, x, weight, geo)
+        if bias is not None:
+            made = made + bias.reshape(1, -1, *([1] * dims))
+        return made.reshape(k.spec.shape)
+
+    def rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
+        x, w = saved.input, saved.weight
+        d = saved.result.dtype
+        single = len(x.shape) == dims + 1
+        shape = (1, *x.shape) if single else x.shape
+        geo = transposed_geometry(
+            Spec(tuple(shape), d), Spec(tuple(w.shape), d), None, saved.stride, saved.padding, saved.output_padding,
+            saved.groups, saved.dilation, dims,
+        )
+        g = F.reshape(g, (1, *g.shape)) if single else g
+        to_x = need.input and F._conv(g, F.conj(w), geo)
+        to_w = need.weight and F._conv_weight(F.conj(F.reshape(x, shape) if single else x), g, geo)
+        if single and need.input:
+            to_x = F.reshape(to_x, x.shape)
+        return to_x, to_w, need.bias and F.sum(g, [0, *range(2, dims + 2)])
+
+    kernel.__name__ = kernel.__qualname__ = name
+    kernel.__doc__ = (
+        f"Transposed convolution over {dims} spatial dimension{'s' * (dims > 1)}: the gradient of a convolution as an "
+        "operation.\n\nShapes: (N, C, ...) or the same without N; weight (C, out / groups, ...kernel); bias (out). Each size "
+        "becomes (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."
+    )
+    declared = op(
+        family="nn", name=f"nn.functional.{name}", alias=(name,), meta=meta, node=_node(dims),
+        save={"input": ("weight",), "weight": ("input",)},
+        samples=[
+            S(T(1, 2, *spatial), T(2, 2, *one), T(2)),
+            S(T(2, 2, *spatial), T(2, 2, *one), stride=2, padding=1, output_padding=1),
+            S(T(1, 2, *spatial), T(2, 2, *one), T(4), groups=2, dilation=2),
+            S(T(2, *spatial), T(2, 3, *one), T(3)),
+            S(C(1, 1, *spatial), C(1, 2, *one), C(2)),
+            S(I(1, 2, *spatial), I(2, 2, *one), I(2)),
+        ],
+    )(kernel)
+    declared.vjp(rule)
+    return declared
+
+
+conv1d, conv2d, conv3d = (_convolution(dims) for dims in (1, 2, 3))
+conv_transpose1d, conv_transpose2d, conv_transpose3d = (_transposed(dims) for dims in (1, 2, 3))

@@ -1,0 +1,77 @@
+"""Writes the documents that are made from the code: docs/operations.md, the list of operations by family.
+
+    python scripts/docs.py            writes
+    python scripts/docs.py --check    says what would change, and exits with 1 if anything would
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import engine.ops  # noqa: E402, F401  the operations register themselves
+from engine.declare import catalogue  # noqa: E402
+
+HEAD = """# Operations
+
+<!-- Made by `make docs` from the declarations in engine/ops; edit those. -->
+
+{count} operations in {families} families, by the names they have after `torch.` or `torch.Tensor.` in PyTorch.
+`GET /v1/ops/{{name}}` tells each one's parameters, defaults and an example; `/docs` lets you try them.
+**∇**: has a gradient. **view**: shares memory with its input. **in place**: changes its input.
+"""
+
+
+def operations() -> str:
+    """docs/operations.md."""
+    entries = catalogue()
+    families = sorted({e["family"] for e in entries})
+    parts = [HEAD.format(count=len(entries), families=len(families))]
+    for family, members in groupby(sorted(entries, key=lambda e: (e["family"], e["name"])), key=lambda e: e["family"]):
+        parts.append(f"\n## {family}\n\n| operation | | |\n| --- | --- | --- |")
+        parts += [row(entry) for entry in members]
+    return "\n".join(parts) + "\n"
+
+
+def row(entry: dict[str, Any]) -> str:
+    """One operation: its call, its traits, its summary."""
+    params = ", ".join(p["name"] if p["required"] else f"{p['name']}={shown(p['default'])}" for p in entry["params"])
+    traits = [
+        word
+        for word, holds in (("∇", entry["differentiable"]), ("view", entry["view"]), ("in place", entry["inplace"]))
+        if holds
+    ]
+    summary = entry["summary"].replace("|", "\\|")
+    return f"| `{entry['name']}({params})` | {' '.join(traits)} | {summary} |"
+
+
+def shown(default: Any) -> str:
+    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    stale = []
+    for path, made in ((ROOT / "docs" / "operations.md", operations()),):
+        if path.exists() and path.read_text() == made:
+            continue
+        stale.append(path.relative_to(ROOT))
+        if not options.check:
+            path.write_text(made)
+    if options.check and stale:
+        print(f"not what the code says: {', '.join(map(str, stale))}; run make docs", file=sys.stderr)
+        return 1
+    print("docs: " + (f"wrote {', '.join(map(str, stale))}" if stale else "nothing to change"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
