@@ -163,7 +163,7 @@ def _mutated(op: Op, args: tuple[Any, ...]) -> Iterator[Tensor]:
 def _before_mutation(op: Op, args: tuple[Any, ...], ctx: Context) -> None:
     """Checks and logs the tensors that a kernel is going to write into by itself."""
     for t in _mutated(op, args):
-        if t.requires_grad and ctx.grad_enabled:
+        if op.vjp is not None and t.requires_grad and ctx.grad_enabled:  # optimizers have none and may change leaves
             check_inplace(t, True)
         if has_internal_overlap(t.shape, t.strides):
             raise overlap_within()

@@ -19,6 +19,7 @@ from engine.context import HERE, Context, grad_mode
 from engine.dtypes import TENSOR_TYPES, DType, cast_scalar, float32, from_numpy
 from engine.errors import (
     Call,
+    DeviceMismatch,
     DtypeMismatch,
     Hint,
     NoGradient,
@@ -31,7 +32,7 @@ from engine.errors import (
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
-from engine.tape import FREED, Edge, Node, edge_of, refresh
+from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh
 from engine.tensor import Storage, Tensor, fresh
 
 # ---------------------------------------------------------------- backward
@@ -47,7 +48,7 @@ def _changed(node: Node, at: int, array: Array, storage: Storage, version: int) 
             if slot[0] == at and type(edge) is tuple:
                 maker, index = edge[0].grad_fn, edge[1]
     where = "torch.cuda." if node.backend.kind == "cuda" else "torch."
-    produced = f", which is output {index} of {maker.removesuffix('0').removesuffix('Backward')}," if maker else ""
+    produced = f", which is output {index} of {node_words(maker)}," if maker else ""
     return SavedChanged(
         "one of the variables needed for gradient computation has been modified by an inplace operation: "
         f"[{where}{TENSOR_TYPES[spec.dtype.name]} {text(spec.shape)}]{produced} is at version {storage.version}; "
@@ -482,6 +483,12 @@ def seed_gradient(output: Tensor, gradient: Tensor | None, index: int) -> Tensor
             f"Mismatch in shape: grad_output[{index}] has a shape of torch.Size({text(gradient.shape)}) and "
             f"output[{index}] has a shape of torch.Size({text(output.shape)}).",
             hint=Hint("gradient-shape", shape=list(output.shape)),
+            param="gradient",
+        )
+    if gradient.backend is not output.backend:
+        raise DeviceMismatch(
+            f"invalid gradient at index {index} - expected device {output.device} but got {gradient.device}",
+            hint=Hint("move-device", Call("to", {"input": Param("gradient"), "device": output.device})),
             param="gradient",
         )
     if gradient.dtype.is_complex != output.dtype.is_complex:

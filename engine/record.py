@@ -21,7 +21,7 @@ from engine.dtypes import DType, can_cast, float32, from_numpy, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Param, ShapeMismatch
 from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, VIEW, Op, Spec
 from engine.shapes import text, view_strides
-from engine.tape import Node, check_inplace, check_overlap, rebase, refresh
+from engine.tape import Node, base_of, check_inplace, check_overlap, rebase, refresh, view_refusal
 from engine.tensor import Tensor, View, fresh, view_of
 
 # ---------------------------------------------------------------- views
@@ -46,7 +46,7 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         old = source.view
         base = source if old is None else old.base
         steps = () if old is None else old.steps
-        creation = "multi" if multi else "default" if ctx.grad_enabled else "no_grad"
+        creation = "no_grad" if not ctx.grad_enabled else "multi" if multi else "default"
         if creation == "default" and old is not None:
             creation = old.creation
         version = source.storage.version
@@ -140,6 +140,10 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     def run(args: tuple[Any, ...]) -> Any:
         ctx = HERE.ctx
         t = args[0]
+        view = t.view
+        if view is not None and view.creation != "default" and ctx.grad_enabled:
+            if base_of(view).requires_grad or any(type(a) is Tensor and a.requires_grad for a in args):
+                raise view_refusal(view, t, indirect=False)
         given = Inputs(f, args)
         if given.mask:
             check_inplace(t, True)

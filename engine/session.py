@@ -305,7 +305,7 @@ class Session:
             is_leaf=t.edge is None and shown_grad_fn(t) is None,
             grad_fn=shown_grad_fn(t),
             version=t.version,
-            etag=self.etag(t) if t.id is not None else None,
+            etag=self.etag(t) if t.uid else None,
             values=shown,
             grad=self.answer(t.grad, values, grad=False) if grad and t.grad is not None else None,
             strides=t.strides,

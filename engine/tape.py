@@ -119,12 +119,19 @@ def shown_grad_fn(t: Tensor) -> str | None:
     return t.edge[0].grad_fn if t.edge is not None else None
 
 
+def node_words(grad_fn: str) -> str:
+    """What PyTorch calls a node in its messages."""
+    if grad_fn in ("CopySlices", "CopyBackwards"):
+        return f"torch::autograd::{grad_fn}"
+    return grad_fn.removesuffix("Backward0").replace("Backward", "")
+
+
 def view_refusal(view: View, t: Tensor, *, indirect: bool) -> Conflict:
     """PyTorch's refusal to change views of some kinds in place."""
     what = "its base or another view of its base has been" if indirect else "is being"
     source = None
     if t.edge is not None:
-        source = f"Output {t.edge[1]} of {t.edge[0].grad_fn.removesuffix('0').removesuffix('Backward')}"
+        source = f"Output {t.edge[1]} of {node_words(t.edge[0].grad_fn)}"
     if view.creation == "no_grad" or source is None:
         prefix = "A view was created in" if source is None else f"{source} is a view of a view which was created in"
         words = f"{prefix} no_grad mode and {what} modified inplace with grad mode enabled."

@@ -10,7 +10,7 @@ from engine.dtypes import FLOAT, int64, scalar_type, uint8
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.losses import Reduction, legacy
+from engine.ops.losses import Reduction, legacy, undifferentiable
 from engine.ops.reductions import total
 from engine.ops.softmax import exponentials, turned_lines
 from engine.samples import I, S, T
@@ -141,8 +141,11 @@ def _nll_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: s
     return Spec(shape if reduction == "none" else (), input.dtype)
 
 
-def _nll_node(input: Spec, *rest: Any) -> str:
-    return "NllLossBackward0" if input.ndim <= 2 else "NllLoss2DBackward0"
+def _nll_node(input: Spec, target: Spec, weight: Any, reduction: str, *rest: Any) -> str:
+    """torch's grad_fn; PyTorch views all but images as images, and back."""
+    if input.ndim <= 2:
+        return "NllLossBackward0"
+    return "ViewBackward0" if reduction == "none" and input.ndim != 4 else "NllLoss2DBackward0"
 
 
 @op(family="losses", node=_nll_node, meta=_nll_meta, save={"input": ("target", "weight")})
@@ -184,8 +187,10 @@ def _nll_loss_back(
     rows = _Rows(k, target, weight, ignore_index, _class_axis(shape) if len(shape) > 1 else 0, grad.dtype)
     made = xp.zeros(shape, grad.dtype)
     scale = -rows.weight * grad
+    if reduction == "mean":
+        scale = xp.where(rows.valid, xp.true_divide(scale, rows.weight.sum()), xp.zeros((), grad.dtype))
     if made.size:
-        rows.add(k, made, scale / rows.weight.sum() if reduction == "mean" else scale)
+        rows.add(k, made, scale)
     return made
 
 
@@ -224,6 +229,7 @@ def nll_loss(
 
     "mean" divides by the sum of the targets' weights; targets equal to `ignore_index` count nowhere.
     """
+    undifferentiable(F, "nll_loss_forward", weight=weight)
     return F._nll_loss(input, target, weight, legacy(size_average, reduce, reduction), ignore_index)
 
 
@@ -242,7 +248,7 @@ def _cross_meta(
 
 def _cross_node(input: Spec, target: Spec, weight: Any, reduction: str, ignore_index: int, smoothing: float) -> str:
     """torch's grad_fn, which is that of the last of the operations that PyTorch composes the loss of."""
-    return "AddBackward0" if smoothing > 0 else _nll_node(input)
+    return "AddBackward0" if smoothing > 0 else _nll_node(input, target, weight, reduction)
 
 
 @op(
@@ -317,8 +323,9 @@ def _coefficients(k: K, rows: _Rows, weight: Array | None, classes: int, reducti
         a = b
     if reduction == "mean":
         n = rows.weight.sum()
-        a, b = xp.true_divide(a, n), xp.true_divide(b, n)
-        c = None if c is None else xp.true_divide(c, n)
+        zero = xp.zeros((), b.dtype)  # where all targets are ignored, n is zero, and the gradient zero, not NaN
+        a, b = xp.where(rows.valid, xp.true_divide(a, n), zero), xp.where(rows.valid, xp.true_divide(b, n), zero)
+        c = None if c is None else xp.where(rows.valid, xp.true_divide(c, n), zero)
     return a, b, c
 
 
@@ -481,4 +488,5 @@ def cross_entropy(
         return F._cross_entropy_soft(input, target, weight, reduction, label_smoothing)
     if label_smoothing > 1:
         raise Invalid(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}", param="label_smoothing")
+    undifferentiable(F, "nll_loss_forward", weight=weight)
     return F._cross_entropy(input, target, weight, reduction, ignore_index, label_smoothing)[0]

@@ -11,6 +11,7 @@ from engine.dtypes import COMPLEX, FLOAT, bool_, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import laid_out, not_implemented
+from engine.ops.random import stored
 from engine.samples import S, T
 
 
@@ -30,19 +31,22 @@ def _check_dtype(input: Any) -> None:
 # ---------------------------------------------------------------- masks
 
 
-def _mask_meta(k: K, input: Any, p: float, shape: Any) -> Spec:
+def _mask_meta(k: K, input: Any, p: float, shape: Any, divisor: float) -> Spec:
     _check_dtype(input)
     return Spec(tuple(shape), input.dtype)
 
 
-@op(family="dropout", meta=_mask_meta, vjp=None, random=True)
-def _keep_mask(k: K, input: Array, p: float, shape: Any) -> Array:
-    """1 with probability 1 - p, else 0, in the dtype of `input`, and in its layout where it has this shape."""
+@op(family="dropout", meta=_mask_meta, vjp=None, random=True, moves=True)
+def _keep_mask(k: K, input: Array, p: float, shape: Any, divisor: float) -> Array:
+    """1 / divisor with probability 1 - p, else 0, in the dtype of `input`, and in its layout if it has this shape."""
     spec = k.spec
     kept = k.rng.dropout_mask(spec.numel, p).astype(spec.dtype.compute.np)
+    if divisor != 1:
+        kept /= divisor
+    values = stored(kept, spec.dtype)
     if input.shape == spec.shape:
-        return laid_out(k, kept, input)
-    return k.from_host(kept).reshape(spec.shape)
+        return laid_out(k, values, input)
+    return k.from_host(values).reshape(spec.shape)
 
 
 def _channels(F: Any, input: Any) -> tuple[int, ...]:
@@ -61,7 +65,7 @@ def _dropped(F: Any, input: Any, p: float, training: bool, inplace: bool, channe
     if p == 1:
         scale: Any = 0.0
     else:
-        scale = F._keep_mask(input, p, shape) * (1 / (1 - p))
+        scale = F._keep_mask(input, p, shape, 1 - p)
     return F.mul_(input, scale) if inplace and F.recording else F.mul(input, scale)
 
 
@@ -137,7 +141,7 @@ def _alpha(F: Any, input: Any, p: float, training: bool, inplace: bool, channels
         return input
     if p == 1:
         return F.mul_(input, 0.0) if inplace and F.recording else F.mul(input, 0.0)
-    mask = F._keep_mask(input, p, _channels(F, input) if channels else F.shape(input))
+    mask = F._keep_mask(input, p, _channels(F, input) if channels else F.shape(input), 1.0)
     a = 1 / sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = (mask - 1) * (_ALPHA * a) + _ALPHA * a * p
     if inplace and F.recording:

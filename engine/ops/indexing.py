@@ -23,7 +23,7 @@ from engine.ops.views import number_in, region_gradient
 from engine.record import REC
 from engine.samples import B, C, I, S, T
 from engine.shapes import broadcast_two, contiguous_strides, text
-from engine.tape import check_overlap, overlap_between
+from engine.tape import check_inplace, check_overlap, overlap_between, refresh
 from engine.tensor import Tensor, fresh
 
 # ---------------------------------------------------------------- basic indices
@@ -189,14 +189,12 @@ def _int_entry(value: int, shape: Shape, at: int) -> int:
 
 
 def _slice_entry(item: slice, n: int) -> Entry:
-    if item.start is None and item.stop is None and item.step in (None, 1):
-        return ()
     step = 1 if item.step is None else item.step
     if step <= 0:
         words = "slice step cannot be zero" if step == 0 else "step must be greater than zero"
         raise Invalid(words, code="slice-step", hint=Hint("flip-instead"), param="index")
     start, stop, step = item.indices(n)
-    return start, max(stop, start), step
+    return () if (start, stop, step) == (0, n, 1) else (start, max(stop, start), step)
 
 
 # ---------------------------------------------------------------- tensors as indices
@@ -423,6 +421,8 @@ def _index_put(k: K, input: Array, indices: list[Array], values: Array, dims: Sh
     """A copy with `values` written at integer indices along `dims`; of duplicates the last one wins on the CPU."""
     made = input.copy() if out is None else out
     if all(i.size for i in indices):
+        if out is not None and k.xp.may_share_memory(out, values):
+            values = values.copy()
         made[_full_key(indices, dims)] = _trimmed(values, _result_ndim(input, indices, dims))
     return made
 
@@ -502,9 +502,12 @@ def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumul
 
 def _refuse_overlap(target: Tensor, values: Tensor) -> None:
     """Writing at indices refuses values from the memory that is written to."""
-    if values is target or (values.storage is target.storage and values.shape == target.shape):
-        if target.numel and target.is_dense and values.offset == target.offset:
-            raise overlap_between()
+    if target.view is not None:
+        refresh(target)
+    check_inplace(target, target.requires_grad or values.requires_grad)
+    same = values.storage is target.storage and values.shape == target.shape and values.offset == target.offset
+    if values is target or (same and target.numel and target.is_dense):
+        raise overlap_between()
     check_overlap(target, (values,))
 
 
@@ -541,7 +544,7 @@ def getitem(F: Any, input: Array, index: Index) -> Array:
     return F._index(input, flat, dims)
 
 
-def _assign_meta(k: K, input: Spec, src: Spec) -> Spec:
+def _assign_meta(k: K, input: Spec, src: Spec, whole: bool) -> Spec:
     shape = src.shape
     while len(shape) > input.ndim and shape[0] == 1:
         shape = shape[1:]
@@ -550,21 +553,24 @@ def _assign_meta(k: K, input: Spec, src: Spec) -> Spec:
 
 
 @op(family="indexing", meta=_assign_meta, inplace=True,
-    node=lambda input, src: "CopyBackwards" if src.shape else "FillBackward3")
-def _assign(k: K, input: Array, src: Array) -> Array:
-    """`src`, in the dtype of `input`, in its place."""
+    node=lambda input, src, whole: "CopyBackwards" if src.shape or not input.shape else "FillBackward3")
+def _assign(k: K, input: Array, src: Array, whole: bool) -> Array:
+    """`src`, in the dtype of `input`, in its place. `whole`: the input is no part that was taken for this alone."""
     src = _trimmed(src, input.ndim)
     source = from_numpy(src.dtype)
     made = k.backend.cast(src, source, k.spec.dtype.compute) if source is not None else src
+    if made is src and k.xp.may_share_memory(input, src):
+        made = src.copy()
     return k.xp.broadcast_to(made, input.shape)
 
 
 @_assign.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    lost = need.input and saved.whole and F.zeros_like(g)
     if not need.src:
-        return None, None
+        return lost, None
     extra = len(saved.src.shape) - len(F.shape(g))
-    return None, F.reshape(g, (1,) * extra + tuple(F.shape(g))) if extra > 0 else g
+    return lost, F.reshape(g, (1,) * extra + tuple(F.shape(g))) if extra > 0 else g
 
 
 _PUT_ITEMS = [S(T(3, 4), [1], T(4)), S(T(3, 4), [slice(1, None)], 2.5), S(T(3, 4), [I(2, values=[0, 2])], T(4)),
@@ -588,6 +594,8 @@ def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) ->
         flat, dims = _places_of(REC, region, parts.tensors)
         REGISTRY["_index_put_"].run((region, flat, value, dims))  # type: ignore[misc]
     else:
-        REGISTRY["_assign_"].run((region, value))  # type: ignore[misc]
+        if value.storage is region.storage and value.shape != region.shape:
+            value = REC.expand(value, region.shape)
+        REGISTRY["_assign_"].run((region, value, region is input))  # type: ignore[misc]
     return input
 

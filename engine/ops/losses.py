@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from engine.carriers import K
+from engine.context import HERE
 from engine.declare import Array, composite, op
 from engine.dtypes import FLOAT, scalar_type
-from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.reductions import total
@@ -61,6 +62,19 @@ def reduce_in(F: Any, losses: Any, reduction: str) -> Any:
 def torch_size(shape: tuple[int, ...]) -> str:
     """torch.Size([2, 3]), as some messages write shapes."""
     return f"torch.Size({text(shape)})"
+
+
+def undifferentiable(F: Any, name: str, **parameters: Any) -> None:
+    """Refuses parameters that require a gradient which PyTorch does not compute, rather than leave it out silently."""
+    for param, x in parameters.items():
+        if F.recording and x is not None and x.requires_grad and HERE.ctx.grad_enabled:
+            raise NoGradient(
+                f"The function '{name}' is not differentiable with respect to argument '{param}'. This input cannot have "
+                "requires_grad True.",
+                code="no-derivative",
+                hint=Hint("detach", Call("detach", {"input": Param(param)})),
+                param=param,
+            )
 
 
 def _weighted(F: Any, losses: Any, input: Any, weight: Any, reduction: str, by_weight: bool = True) -> Any:
@@ -307,6 +321,7 @@ def binary_cross_entropy(
             f"({torch_size(F.shape(input))}) is deprecated. Please ensure they have the same size.",
             param="target",
         )
+    undifferentiable(F, "binary_cross_entropy", weight=weight)
     return F._binary_cross_entropy(input, target, weight, reduction)
 
 
@@ -403,6 +418,7 @@ def binary_cross_entropy_with_logits(
             f"({torch_size(F.shape(input))})",
             param="target",
         )
+    undifferentiable(F, "binary_cross_entropy_with_logits", weight=weight, pos_weight=pos_weight)
     return F._bce_with_logits(input, target, weight, pos_weight, reduction)
 
 

@@ -119,13 +119,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     axes = list(range(len(s.input.shape) - len(_sizes(s.normalized_shape)), len(s.input.shape)))
     outer = list(range(axes[0]))
     main, of_mean, of_rstd = g
-    if not F.recording and of_mean is None and of_rstd is None:
+    if not F.recording and of_mean is None and of_rstd is None and (need.input or need.weight):
         return tuple(
             F._layer_norm_back(
                 main,
-                s.input if need.input or need.weight else main,
-                s.mean,
-                s.rstd,
+                *((s.input, s.mean, s.rstd) if need.input or need.weight else (main, main, main)),
                 s.weight if need.input else None,
                 len(outer),
                 bool(need.input),
@@ -135,7 +133,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         )
     # In terms of the input alone, so that it can be differentiated again.
     if not need.input and not need.weight:
-        return None, None, _sum_over(F, main, outer)
+        return None, None, None if main is None else _sum_over(F, main, outer)
     centred = s.input - F.mean(s.input, axes, True)
     variance = F.mean(centred * centred, axes, True)
     rstd = F.rsqrt(variance + s.eps)

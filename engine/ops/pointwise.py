@@ -474,8 +474,8 @@ def _clamp_meta(k: K, input: Any, min: Any = None, max: Any = None) -> Spec:
             if type(bound) is complex and input.dtype.category != COMPLEX:
                 raise Invalid("value cannot be converted to type double without overflow", op="clamp", param=name)
         raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
-    if d.category == BOOL:
-        raise not_implemented("clamp_cpu" if type(min) is Spec or type(max) is Spec else "clamp_scalar_cpu", d)
+    if d.category == BOOL and type(min) is not Spec and type(max) is not Spec:
+        raise not_implemented("clamp_scalar_cpu", d)
     return broadcast(k, input, min, max)
 
 
@@ -542,12 +542,20 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return of_input, of_low, of_high
 
 
-_NO_COMPLEX_CLAMP = {COMPLEX: "clamp is not supported for complex types"}
+def _one_bound(kernel: str) -> Any:
+    def meta(k: K, input: Any, bound: Any) -> Spec:
+        if k.dtype.category == COMPLEX:
+            raise DtypeMismatch("clamp is not supported for complex types")
+        if k.dtype.category == BOOL and type(bound) is not Spec:
+            raise not_implemented(kernel, k.dtype)
+        return broadcast(k, input, bound)
+
+    return meta
 
 
 @op(
     family="pointwise",
-    meta=lacking("clamp_min_scalar_cpu", BOOL, instead=_NO_COMPLEX_CLAMP),
+    meta=_one_bound("clamp_min_scalar_cpu"),
     promote="arithmetic",
     elementwise=True,
     inplace=True,
@@ -569,7 +577,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 @op(
     family="pointwise",
-    meta=lacking("clamp_max_scalar_cpu", BOOL, instead=_NO_COMPLEX_CLAMP),
+    meta=_one_bound("clamp_max_scalar_cpu"),
     promote="arithmetic",
     elementwise=True,
     inplace=True,
@@ -866,3 +874,33 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         need.end and g * w,
         need.weight and g * F.conj(saved.end - saved.input),
     )
+
+
+# ---------------------------------------------------------------- x log y
+
+
+@op(
+    family="pointwise",
+    meta=broadcast,
+    promote="float",
+    elementwise=True,
+    inplace=True,
+    alias=("special.xlogy",),
+    save={"input": ("input", "other"), "other": ("input", "other")},
+    samples=[S(T(2, 3, low=0.2), T(3, low=0.2)), S(T(low=0.2), T(low=0.2)), S(T(0, 2), T(1, 2, low=0.2))],
+)
+def xlogy(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
+    """input * log(other), and 0 where input is 0 and other is no NaN."""
+    xp = k.xp
+    d = input.dtype if hasattr(input, "dtype") else other.dtype
+    made = xp.multiply(input, xp.log(xp.asarray(other, dtype=d)))
+    zero = xp.logical_and(xp.equal(input, 0), xp.equal(other, other))
+    return put(xp.where(zero, xp.zeros((), dtype=d), made), out)
+
+
+@xlogy.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    log = need.input and F.masked_fill(
+        F.log(saved.other), F.logical_and(F.eq(saved.input, 0), F.le(saved.other, 0)), 0.0
+    )
+    return need.input and g * log, need.other and g * saved.input / saved.other

@@ -24,19 +24,19 @@ from engine.shapes import broadcast_two, check_size, text
 # ---------------------------------------------------------------- from the stream to arrays
 
 
-def _stored(values: Any, d: DType) -> Any:
+def stored(values: Any, d: DType) -> Any:
     """Host draws as they are stored: bfloat16 comes from the generator as float32."""
     return f32_to_bf16(values) if d is bfloat16 else values.astype(d.np, copy=False)
 
 
 def _made(k: K, values: Any) -> Any:
     """Draws as a new array of `k.spec`."""
-    return k.from_host(_stored(values, k.spec.dtype)).reshape(k.spec.shape)
+    return k.from_host(stored(values, k.spec.dtype)).reshape(k.spec.shape)
 
 
 def _filled(k: K, values: Any, input: Any) -> Any:
     """Draws, in memory order, as an array in the layout of `input`."""
-    return laid_out(k, _stored(values, k.spec.dtype), input)
+    return laid_out(k, stored(values, k.spec.dtype), input)
 
 
 def _like_memory(x: Any, layout: Any) -> Any:

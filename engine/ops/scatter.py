@@ -371,8 +371,13 @@ def _scatter_meta(
     return input
 
 
+def _scatter_node(input: Spec, dim: int, index: Spec, src: Any = None, *rest: Any) -> str:
+    return f"ScatterBackward{int(type(src) is not Spec)}"
+
+
 @op(
     family="scatter",
+    node=_scatter_node,
     meta=_scatter_meta,
     updates=True,
     inplace=True,
@@ -448,9 +453,10 @@ def _enlarge(k: K, input: Array, shape: Any) -> Array:
 
 @_enlarge.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    for i, n in enumerate(saved.input.shape):
+    shape, ndim = saved.input.shape, len(F.shape(g))
+    for i, n in enumerate(shape or (1,) * ndim):
         g = F.narrow(g, i, 0, n)
-    return g
+    return g if len(shape) == ndim else F.reshape(g, shape)  # an index may be 0-d, or empty with fewer dimensions
 
 
 @scatter.vjp

@@ -331,8 +331,13 @@ def _fill_meta(k: K, input: Spec, dim: int, index: Spec, value: Any) -> Spec:
     return input
 
 
+def _fill_node(input: Spec, dim: int, index: Spec, value: Any) -> str:
+    return f"IndexFillBackward{int(type(value) is Spec)}"
+
+
 @op(
     family="indexing",
+    node=_fill_node,
     meta=_fill_meta,
     updates=True,
     inplace=True,
@@ -387,8 +392,10 @@ def _index_reduce_meta(
             f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.", param="reduce"
         )
     _source_checks("index_reduce_", input, dim, index, source)
-    if input.dtype.category in (BOOL, COMPLEX):
-        raise not_implemented("index_reduce_func_exclude_input_init", input.dtype)
+    if input.dtype.category == BOOL and reduce == "mean":
+        raise not_implemented("div_floor_cpu", input.dtype)
+    if input.dtype.category == COMPLEX and reduce in ("amax", "amin"):
+        raise not_implemented("maximum_cpu" if reduce == "amax" else "minimum_cpu", input.dtype)
     return input
 
 
@@ -481,7 +488,7 @@ def _take_meta(k: K, input: Spec, index: Spec) -> Spec:
 )
 def take(k: K, input: Array, index: Array) -> Array:
     """Elements of the flattened input, in the shape of `index`; negative indices count from the end."""
-    return input.reshape(-1)[index]
+    return k.xp.take(input.reshape(-1), index)
 
 
 @take.guard

@@ -326,7 +326,8 @@ def _embed_meta(k: K, input: Spec, offset: int = 0, dim1: int = -2, dim2: int = 
 def diag_embed(k: K, input: Array, offset: int = 0, dim1: Dim = -2, dim2: Dim = -1) -> Array:
     """Matrices of zeros, in dimensions `dim1` and `dim2`, with the last dimension of the input on a diagonal."""
     made = k.xp.zeros(k.spec.shape, input.dtype)
-    REGISTRY["diagonal"].kernel(k, made, offset, dim1, dim2)[...] = input  # type: ignore[misc]
+    if input.size:
+        REGISTRY["diagonal"].kernel(k, made, offset, dim1, dim2)[...] = input  # type: ignore[misc]
     return made
 
 

@@ -54,8 +54,13 @@ def _sort_meta(k: K, input: Spec, dim: int = -1, descending: bool = False, stabl
     return input, Spec(input.shape, int64)
 
 
+def _sort_node(input: Spec, dim: int = -1, descending: bool = False, stable: bool = False) -> str:
+    return f"SortBackward{int(stable)}"
+
+
 @op(
     family="sorting",
+    node=_sort_node,
     meta=_sort_meta,
     outputs=("values", "indices"),
     fields=True,

@@ -316,7 +316,7 @@ def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: s
     check_inplace(t, t.requires_grad)
     made = op_.geometry(t, *rest)  # type: ignore[misc]
     shown = view_of(t, *made[:3])
-    tracked = t.requires_grad and ctx.grad_enabled
+    tracked = t.requires_grad and (ctx.grad_enabled or t.edge is not None)  # a history always fits the tensor
     undo = ctx.undo
     for name in ("array", "spec", "offset", "_strides", "view", "edge", "requires_grad"):
         undo.slot(t, name)

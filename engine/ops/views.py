@@ -29,7 +29,7 @@ def _view_put(k: K, input: Array, src: Array, steps: Any, *, out: Any = None) ->
     region = _region(k, made, steps)
     if not src.size:
         return made
-    if not k.xp.may_share_memory(made, region) or not (k.backend.kind != "cpu" or region.flags.writeable):
+    if not k.xp.may_share_memory(made, region) or any(step.name == "expand" for step, _, _ in steps):
         places = _region(k, k.xp.arange(made.size).reshape(made.shape), steps)
         flat = made.reshape(-1)
         flat[places.reshape(-1)] = src.reshape(-1)

@@ -289,7 +289,11 @@ def tape(case: Case) -> None:
 
 def _no_tape(case: Case, outs: list[Any], when: str, inputs: list[Tensor]) -> None:
     for j, t in enumerate(parts(outs)):
-        if type(t) is Tensor and (t.edge is not None or (t.requires_grad and not any(t is x for x in inputs))):
+        if type(t) is not Tensor or any(t is x for x in inputs):
+            continue
+        # As in PyTorch a view made without grad mode requires grad where its source does, and has no node.
+        shows = t.requires_grad and not any(t.storage is x.storage and x.requires_grad for x in inputs)
+        if t.edge is not None or shows:
             raise Broken(f"{when}: output {j} has a tape")
 
 

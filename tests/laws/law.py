@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tests.laws.excluded import reason
@@ -27,18 +28,16 @@ class Law:
             if reason(self.name, name, repr(samples_of(name)[number])) is not None:
                 continue
             for wanted in self.dtypes:
-                with np.errstate(all="ignore"):
-                    case = Case(name, number, device, wanted)
-                if wanted != self.dtypes[0] and not any(t.dtype is None for t in case.drawn):
-                    continue  # the sample fixes its dtypes
+                case: Any = f"{name}{samples_of(name)[number]!r} on {device}"
                 try:
                     with np.errstate(all="ignore"):
-                        self.check(case)
+                        case = Case(name, number, device, wanted)
+                        if wanted == self.dtypes[0] or any(t.dtype is None for t in case.drawn):
+                            self.check(case)  # else the sample fixes its dtypes
                 except Broken as e:
                     broken.append(f"{self.name}: {case}: {e}")
                 except Exception as e:
-                    at = _where(e)
-                    broken.append(f"{self.name}: {case}: {type(e).__name__}: {e} [{at}]")
+                    broken.append(f"{self.name}: {case}: {type(e).__name__}: {e} [{_where(e)}]")
         if broken:
             raise Broken("\n".join(broken))
 

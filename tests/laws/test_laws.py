@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.laws import agreement, gradients, places  # noqa: F401  the laws register themselves
+from tests.laws import agreement, gradients, places, undoing  # noqa: F401  the laws register themselves
 from tests.laws.harness import DEVICES
 from tests.laws.law import LAWS, subjects
 

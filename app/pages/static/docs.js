@@ -174,7 +174,8 @@ function link(name, label, count, isPart) {
   anchor.dataset.name = name;
   if (isPart) item.className = "part";
   anchor.append(words(label), number(count));
-  anchor.addEventListener("pointerenter", () => load(documentOf(name)).catch(() => {})); // it is fetched again, and reported, on click
+  // Fetched ahead; a failure is told when it is chosen, which fetches it again.
+  anchor.addEventListener("pointerenter", () => load(documentOf(name)).catch(() => {}));
   item.append(anchor);
   return item;
 }

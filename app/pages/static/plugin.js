@@ -83,7 +83,7 @@ function parametersAboveBody(Original, { React }) {
       return element(
         "tr",
         { key: name },
-        element("th", { scope: "row" }, name, required ? " " : "", required ? element("span", { className: "must" }, "required") : ""),
+        element("th", { scope: "row" }, name, required ? [" ", element("span", { key: 0, className: "must" }, "required")] : ""),
         element("td", null, element("code", null, typeOf(property))),
         element("td", null, "default" in property ? element("code", null, JSON.stringify(property.default)) : ""),
         element("td", null, withCode(React, property.description)),

@@ -1,0 +1,464 @@
+"""Decompositions of matrices, and what follows from them: norms, ranks, pseudoinverses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.linalg import LinAlgError
+
+from engine.carriers import K
+from engine.declare import Array, Scalar, composite, op
+from engine.dtypes import FLOAT, int64, scalar_type, to_real
+from engine.errors import Hint, Invalid, NoGradient
+from engine.op import Spec
+from engine.ops.linalg import _element, _failures, attempted, check_matrix, small_minor
+from engine.ops.products import adjoint
+from engine.samples import C, S, T
+from engine.shapes import text
+
+# ---------------------------------------------------------------- cholesky
+
+
+def _positive(k: K, A: Array, made: Array, name: str) -> Array:
+    for at, order in _failures(k, A, made, small_minor):
+        raise Invalid(
+            f"{name}: {_element(A.shape[:-2], at)}The factorization could not be completed because the input is not "
+            f"positive-definite (the leading minor of order {order} is not positive-definite).",
+            code="not-positive-definite",
+            hint=Hint("positive-definite"),
+            param="A",
+        )
+    return made
+
+
+def _square_meta(k: K, A: Spec, name: str) -> Spec:
+    check_matrix(A, name, square=True)
+    return A
+
+
+def _lower_of(k: K, A: Array) -> Array:
+    if not A.size:
+        return A.copy()
+    made = attempted(np.linalg.cholesky, A) if k.backend.kind == "cpu" else k.xp.linalg.cholesky(A)
+    return k.xp.tril(made)
+
+
+@op(family="linalg", meta=_square_meta, save={"A": ("result",)}, node="LinalgCholeskyExBackward0")
+def _cholesky(k: K, A: Array, name: Any) -> Array:
+    """The lower Cholesky factor; only the lower triangle is looked at."""
+    return _positive(k, A, _lower_of(k, A), name)
+
+
+@_cholesky.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    L = saved.result
+    phi = F.tril(F.matmul(adjoint(F, L), g))
+    phi = F.sub(phi, F.diag_embed(F.mul(F.diagonal(phi, 0, -2, -1), 0.5)))
+    left = F._solve(adjoint(F, L), phi)
+    made = adjoint(F, F._solve(adjoint(F, L), adjoint(F, left)))
+    return F.mul(F.add(made, adjoint(F, made)), 0.5)
+
+
+# The gradient is that of symmetric changes: a finite difference that changes one triangle alone differs.
+_SPD = [S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0)),
+        S(T(2, 2, spd=True), upper=True, gradcheck=False)]
+
+
+@composite(family="linalg", name="linalg.cholesky", node="LinalgCholeskyExBackward0", moves=True, samples=_SPD)
+def linalg_cholesky(F: Any, A: Array, upper: bool = False) -> Array:
+    """The lower triangular L with L L^H = A, for a positive definite A; its conjugate transpose with `upper`."""
+    if upper:
+        return adjoint(F, F._cholesky(adjoint(F, A), "linalg.cholesky"))
+    return F._cholesky(A, "linalg.cholesky")
+
+
+@composite(family="linalg", node="CholeskyBackward0", moves=True, samples=_SPD)
+def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
+    """The lower triangular L with L L^H = A, for a positive definite A; its conjugate transpose with `upper`."""
+    if upper:
+        return adjoint(F, F._cholesky(adjoint(F, input), "cholesky"))
+    return F._cholesky(input, "cholesky")
+
+
+@composite(family="linalg", moves=True, node="CholeskySolveBackward0",
+           samples=[S(T(2, 1), T(2, 2, spd=True)), S(T(2, 2), T(2, 2, spd=True), upper=True)])
+def cholesky_solve(F: Any, input: Array, L: Array, upper: bool = False) -> Array:
+    """X with A X = B, from the Cholesky factor of A."""
+    lower = adjoint(F, F.triu(L)) if upper else F.tril(L)
+    return F._solve(adjoint(F, lower), F._solve(lower, input))
+
+
+@composite(family="linalg", moves=True, node="CholeskyInverseBackward0",
+           samples=[S(T(2, 2, spd=True)), S(T(2, 2, spd=True), upper=True)])
+def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
+    """The inverse of A, from its Cholesky factor."""
+    inverse = F._inverse(F.triu(L) if upper else F.tril(L))
+    return F.matmul(inverse, adjoint(F, inverse)) if upper else F.matmul(adjoint(F, inverse), inverse)
+
+
+# ---------------------------------------------------------------- singular values
+
+
+def _svd_meta(k: K, A: Spec, full: bool, name: str) -> tuple[Spec, Spec, Spec]:
+    check_matrix(A, name)
+    *batch, m, n = A.shape
+    r = min(m, n)
+    rows, columns = (m, n) if full else (r, r)
+    return Spec((*batch, m, rows), A.dtype), Spec((*batch, r), to_real(A.dtype)), Spec((*batch, columns, n), A.dtype)
+
+
+def _converged(k: K, x: Array, batch: Any, name: str) -> None:
+    bad = ~k.xp.isfinite(x).reshape(*batch, -1).all(axis=-1)
+    if bool(bad.any()):
+        at = int(np.flatnonzero(k.backend.to_host(bad))[0])
+        raise Invalid(
+            f"{name}: {_element(batch, at)}The algorithm failed to converge because the input matrix contained non-finite "
+            "values.",
+            code="not-finite",
+            hint=Hint("not-finite"),
+        )
+
+
+def _identity(k: K, spec: Spec) -> Array:
+    """Identity matrices: the orthogonal factors of matrices without elements."""
+    eye = k.xp.eye(*spec.shape[-2:], dtype=spec.dtype.np)
+    return k.xp.broadcast_to(eye, spec.shape).copy()
+
+
+@op(family="linalg", meta=_svd_meta, outputs=("U", "S", "Vh"), save={"A": ("U", "S", "Vh")}, node="LinalgSvdBackward0")
+def _svd(k: K, A: Array, full: Any, name: Any) -> Any:
+    """A = U diag(S) Vh."""
+    if not A.size:
+        u, s, v = k.spec
+        return _identity(k, u), k.xp.zeros(s.shape, s.dtype.np), _identity(k, v)
+    _converged(k, A, A.shape[:-2], name)
+    return k.xp.linalg.svd(A, full_matrices=full)
+
+
+def _identity_like(F: Any, S: Any) -> Any:
+    return F.diag_embed(F.ones_like(S))
+
+
+def _skew(F: Any, x: Any) -> Any:
+    return F.sub(x, adjoint(F, x))
+
+
+def _row(F: Any, s: Any) -> Any:
+    shape = F.shape(s)
+    return F.reshape(s, (*shape[:-1], 1, shape[-1]))
+
+
+def _column(F: Any, s: Any) -> Any:
+    return F.reshape(s, (*F.shape(s), 1))
+
+
+@_svd.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    s = saved.S
+    r = F.shape(s)[-1]
+    u, v = F.narrow(saved.U, -1, 0, r), F.narrow(saved.Vh, -2, 0, r)
+    gu = None if g[0] is None else F.narrow(g[0], -1, 0, r)
+    gv = None if g[2] is None else F.narrow(g[2], -2, 0, r)
+    m, n = F.shape(u)[-2], F.shape(v)[-1]
+    complex_ = F.dtype(u).is_complex
+    inner = None if g[1] is None else F.diag_embed(g[1])
+    squares = F.mul(s, s)
+    gaps = F.add(F.sub(_row(F, squares), _column(F, squares)), _identity_like(F, s))
+    if gu is not None:
+        by_u = _skew(F, F.matmul(adjoint(F, u), gu))
+        share = F.mul(F.div(by_u, gaps), _row(F, s))
+        inner = share if inner is None else F.add(inner, share)
+        if complex_:
+            inner = F.add(inner, F.diag_embed(F.div(F.diagonal(by_u, 0, -2, -1), F.mul(s, 2.0))))
+    if gv is not None:
+        by_v = _skew(F, F.matmul(v, adjoint(F, gv)))
+        share = F.mul(F.div(by_v, gaps), _column(F, s))
+        inner = share if inner is None else F.add(inner, share)
+    if inner is None:
+        return None
+    if complex_ and not F.dtype(inner).is_complex:  # nothing but the gradient of S
+        return F.matmul(F.mul(u, _row(F, g[1])), v)
+    made = F.matmul(F.matmul(u, inner), v)
+    if m > r and gu is not None:
+        rest = F.div(gu, _row(F, s))
+        rest = F.sub(rest, F.matmul(u, F.matmul(adjoint(F, u), rest)))
+        made = F.add(made, F.matmul(rest, v))
+    if n > r and gv is not None:
+        rest = F.div(gv, _column(F, s))
+        rest = F.sub(rest, F.matmul(F.matmul(rest, adjoint(F, v)), v))
+        made = F.add(made, F.matmul(u, rest))
+    return made
+
+
+_RECT = [S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2))]
+# The vectors are known up to signs, or phases: a finite difference of them compares different choices.
+_GAUGED = [S(*s.args, gradcheck=False) for s in _RECT]
+
+
+@composite(family="linalg", name="linalg.svd", outputs=("U", "S", "Vh"), fields=True, moves=True,
+           samples=[*_GAUGED, S(T(3, 2), full_matrices=False, gradcheck=False)])
+def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None = None) -> Array:
+    """A = U diag(S) Vh, with the singular values S in falling order. `full_matrices` makes U and Vh square.
+
+    The gradient is that of functions that do not depend on the phases of the singular vectors.
+    """
+    return F._svd(A, full_matrices, "linalg.svd")
+
+
+@composite(family="linalg", outputs=("U", "S", "V"), fields=True, moves=True,
+           samples=[*_GAUGED, S(T(3, 2), some=False, gradcheck=False)])
+def svd(F: Any, input: Array, some: bool = True, compute_uv: bool = True) -> Array:
+    """A = U diag(S) V^H, with the singular values S in falling order; `some` leaves out what only zeros would meet."""
+    u, s, v = F._svd(input, not some, "linalg.svd")
+    if not compute_uv:
+        m, n = F.shape(input)[-2:]
+        batch = F.shape(input)[:-2]
+        return [F.new_zeros(input, [*batch, m, m]), s, F.new_zeros(input, [*batch, n, n])]
+    return [u, s, adjoint(F, v)]
+
+
+@composite(family="linalg", name="linalg.svdvals", node="LinalgSvdBackward0", moves=True, samples=_RECT)
+def svdvals(F: Any, A: Array, driver: str | None = None) -> Array:
+    """The singular values of a matrix, in falling order."""
+    return F._svd(A, False, "linalg.svd")[1]
+
+
+# ---------------------------------------------------------------- QR
+
+
+def _qr_meta(k: K, A: Spec, mode: str, name: str) -> tuple[Spec, Spec]:
+    check_matrix(A, name)
+    if mode not in ("reduced", "complete", "r"):
+        raise Invalid(
+            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'", param="mode"
+        )
+    *batch, m, n = A.shape
+    r = m if mode == "complete" else min(m, n)
+    q = (0,) if mode == "r" else (*batch, m, r)
+    return Spec(q, A.dtype), Spec((*batch, r, n), A.dtype)
+
+
+@op(family="linalg", meta=_qr_meta, outputs=("Q", "R"), save={"A": ("A", "Q", "R")}, node="LinalgQrBackward0")
+def _qr(k: K, A: Array, mode: Any, name: Any) -> Any:
+    """A = Q R."""
+    xp = k.xp
+    q, r = k.spec
+    if not A.size:
+        return _identity(k, q) if mode != "r" else xp.zeros((0,), A.dtype), xp.zeros(r.shape, A.dtype)
+    if mode == "r":
+        return xp.zeros((0,), A.dtype), xp.linalg.qr(A, "r")
+    return xp.linalg.qr(A, mode)
+
+
+def _mirrored(F: Any, x: Any) -> Any:
+    """The upper triangle and its conjugate mirror image, with a real diagonal."""
+    upper = F.triu(x)
+    both = F.add(upper, adjoint(F, upper))
+    return F.sub(both, F.diag_embed(F.mul(F.diagonal(both, 0, -2, -1), 0.5)))
+
+
+@_qr.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    q, r = saved.Q, saved.R
+    m, n = F.shape(r)[-2:]
+    if saved.mode == "r":
+        raise NoGradient(
+            "The derivative of linalg.qr depends on Q, which is not computed when mode='r'. Please use linalg.qr(A, "
+            "mode='reduced') if you are going to require gradients."
+        )
+    if saved.mode == "complete" and m > n:
+        raise NoGradient("The QR decomposition is not differentiable when mode='complete' and nrows > ncols.")
+    gq, gr = g
+    rest = None
+    if n > m:  # A = Q (U | V)
+        if gr is not None:
+            gv, gr = F.narrow(gr, -1, m, n - m), F.narrow(gr, -1, 0, m)
+            rest = F.matmul(q, gv)
+            share = F.matmul(F.narrow(saved.A, -1, m, n - m), adjoint(F, gv))
+            gq = share if gq is None else F.add(gq, share)
+        r = F.narrow(r, -1, 0, m)
+    inner = None if gr is None else F.matmul(gr, adjoint(F, r))
+    if gq is not None:
+        share = F.matmul(adjoint(F, q), gq)
+        inner = F.neg(share) if inner is None else F.sub(inner, share)
+    made = F.matmul(q, _mirrored(F, inner))
+    if gq is not None:
+        made = F.add(made, gq)
+    made = adjoint(F, F._solve(r, adjoint(F, made)))
+    if n > m:
+        made = F.cat([made, F.zeros_like(F.narrow(saved.A, -1, m, n - m)) if rest is None else rest], -1)
+    return made
+
+
+@composite(family="linalg", name="linalg.qr", outputs=("Q", "R"), fields=True, moves=True,
+           samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2)), S(T(2, 2), mode="complete")])
+def linalg_qr(F: Any, A: Array, mode: str = "reduced") -> Array:
+    """A = Q R, with orthonormal columns in Q and an upper triangular R; mode "complete" makes Q square, "r" leaves it out."""
+    return F._qr(A, mode, "linalg.qr")
+
+
+@composite(family="linalg", outputs=("Q", "R"), fields=True, moves=True,
+           samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2), some=False)])
+def qr(F: Any, input: Array, some: bool = True) -> Array:
+    """A = Q R, with orthonormal columns in Q and an upper triangular R; `some` false makes Q square."""
+    return F._qr(input, "reduced" if some else "complete", "linalg.qr")
+
+
+# ---------------------------------------------------------------- eigenvalues
+
+
+def _eigh_meta(k: K, A: Spec, UPLO: str, name: str) -> tuple[Spec, Spec]:
+    check_matrix(A, name, square=True)
+    if UPLO.upper() not in ("L", "U"):
+        raise Invalid(f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}", param="UPLO")
+    return Spec(A.shape[:-1], to_real(A.dtype)), A
+
+
+@op(family="linalg", meta=_eigh_meta, outputs=("eigenvalues", "eigenvectors"),
+    save={"A": ("eigenvalues", "eigenvectors")}, node="LinalgEighBackward0")
+def _eigh(k: K, A: Array, UPLO: Any, name: Any) -> Any:
+    """A = V diag(L) V^H."""
+    if not A.size:
+        return k.xp.zeros(A.shape[:-1], k.spec[0].dtype.np), A.copy()
+    _converged(k, A, A.shape[:-2], name)
+    try:
+        return k.xp.linalg.eigh(A, UPLO.upper())
+    except LinAlgError as e:
+        raise Invalid(f"{name}: The algorithm failed to converge.", code="not-finite") from e
+
+
+@_eigh.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    values, v = saved.eigenvalues, saved.eigenvectors
+    inner = None if g[0] is None else F.diag_embed(g[0])
+    vh = adjoint(F, v)
+    if g[1] is not None:
+        gaps = F.add(F.sub(_row(F, values), _column(F, values)), _identity_like(F, values))
+        off = F.mul(F.matmul(vh, g[1]), F.sub(1.0, _identity_like(F, values)))
+        share = F.div(off, gaps)
+        inner = share if inner is None else F.add(inner, share)
+    if inner is None:
+        return None
+    if F.dtype(v).is_complex and not F.dtype(inner).is_complex:
+        return F.matmul(F.mul(v, _row(F, g[0])), vh)
+    return F.matmul(F.matmul(v, inner), vh)
+
+
+@composite(family="linalg", name="linalg.eigh", outputs=("eigenvalues", "eigenvectors"), fields=True, moves=True,
+           samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))])
+def eigh(F: Any, A: Array, UPLO: str = "L") -> Array:
+    """The eigenvalues, rising, and eigenvectors of a Hermitian matrix; only the triangle UPLO is looked at.
+
+    The gradient is that of functions that do not depend on the phases of the eigenvectors.
+    """
+    return F._eigh(A, UPLO, "linalg.eigh")
+
+
+@composite(family="linalg", name="linalg.eigvalsh", node="LinalgEighBackward0", moves=True,
+           samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))])
+def eigvalsh(F: Any, A: Array, UPLO: str = "L") -> Array:
+    """The eigenvalues of a Hermitian matrix, rising."""
+    return F._eigh(A, UPLO, "linalg.eigvalsh")[0]
+
+
+# ---------------------------------------------------------------- pseudoinverse, rank
+
+
+def _spectrum(k: K, A: Array, hermitian: bool) -> Any:
+    xp = k.xp
+    if hermitian:
+        values, v = xp.linalg.eigh(A, "L")
+        return v, values, xp.conj(v).swapaxes(-1, -2)
+    return xp.linalg.svd(A, full_matrices=False)
+
+
+def _cutoff(k: K, s: Array, A: Any, atol: Any, rtol: Any) -> Array:
+    """Below which a singular value counts as zero: the larger of `atol` and `rtol` times the largest of them."""
+    if rtol is None:
+        eps = float(np.finfo(A.dtype).eps)
+        given = atol is not None and (hasattr(atol, "ndim") or atol > 0)
+        rtol = 0.0 if given else eps * max(A.shape[-2:])
+    largest = k.xp.abs(s).max(axis=-1, keepdims=True)
+
+    def spread(t: Any) -> Any:
+        return t.astype(s.dtype)[..., None] if hasattr(t, "ndim") else t
+
+    return k.xp.maximum(k.xp.asarray(spread(0.0 if atol is None else atol), dtype=s.dtype), largest * spread(rtol))
+
+
+def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
+    if A.ndim < 2 or A.dtype.category < FLOAT or A.dtype.reduced:
+        raise Invalid(
+            f"linalg.pinv({scalar_type(A.dtype)}{{{text(A.shape)}}}): expected a tensor with 2 or more dimensions of float, "
+            "double, cfloat or cdouble types",
+            param="A",
+        )
+    return Spec((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
+
+
+@op(family="linalg", meta=_pinv_meta, save={"A": ("A", "result")}, node="LinalgPinvBackward0")
+def _pinv(
+    k: K, A: Array, atol: Array | Scalar | None = None, rtol: Array | Scalar | None = None, hermitian: Any = False
+) -> Array:
+    """The pseudoinverse, by the singular values above a limit."""
+    xp = k.xp
+    if not A.size:
+        return xp.zeros(k.spec.shape, A.dtype)
+    u, s, vh = _spectrum(k, A, hermitian)
+    keep = xp.abs(s) > _cutoff(k, s, A, atol, rtol)
+    inverse = xp.where(keep, 1.0 / s, 0.0)
+    return xp.conj(vh).swapaxes(-1, -2) * inverse[..., None, :] @ xp.conj(u).swapaxes(-1, -2)
+
+
+@_pinv.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    A, p = saved.A, saved.result
+    m, n = F.shape(A)[-2:]
+    ph, gh = adjoint(F, p), adjoint(F, g)
+    if not need.A:
+        return None, None, None
+    if m <= n:
+        inner = F.matmul(gh, p)
+        outer = F.matmul(inner, ph)
+        made = F.sub(outer, adjoint(F, F.matmul(p, inner)))
+        made = F.sub(made, F.matmul(F.matmul(A, p), outer))
+        return F.add(made, F.matmul(F.matmul(ph, p), F.sub(gh, F.matmul(inner, A)))), None, None
+    inner = F.matmul(p, gh)
+    outer = F.matmul(ph, inner)
+    made = F.sub(outer, adjoint(F, F.matmul(inner, p)))
+    made = F.add(made, F.matmul(F.matmul(F.sub(gh, F.matmul(A, inner)), p), ph))
+    return F.sub(made, F.matmul(F.matmul(outer, p), A)), None, None
+
+
+@composite(family="linalg", name="linalg.pinv", node="LinalgPinvBackward0", moves=True,
+           samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2, spd=True)), S(T(0, 2)), S(C(2, 2)), S(T(2, 3), rtol=0.01)])
+def linalg_pinv(
+    F: Any, A: Array, atol: Array | Scalar | None = None, rtol: Array | Scalar | None = None, hermitian: bool = False
+) -> Array:
+    """The Moore-Penrose pseudoinverse. Singular values of at most max(atol, rtol * the largest) count as zero."""
+    return F._pinv(A, atol, rtol, hermitian)
+
+
+@composite(family="linalg", node="LinalgPinvBackward0", moves=True, samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2), rcond=0.01)])
+def pinverse(F: Any, input: Array, rcond: float = 1e-15) -> Array:
+    """The Moore-Penrose pseudoinverse. Singular values of at most rcond * the largest count as zero."""
+    return F._pinv(input, None, rcond, False)
+
+
+def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
+    check_matrix(A, "torch.linalg.matrix_rank", letter="input")
+    return Spec(A.shape[:-2], int64)
+
+
+@op(family="linalg", name="linalg.matrix_rank", meta=_rank_meta, vjp=None,
+    samples=[S(T(2, 3)), S(T(2, 3, 2)), S(T(0, 2)), S(T(2, 2, values=[[1.0, 2.0], [2.0, 4.0]])), S(T(2, 2), atol=0.1)])
+def matrix_rank(
+    k: K, A: Array, atol: Array | Scalar | None = None, rtol: Array | Scalar | None = None, hermitian: bool = False
+) -> Array:
+    """How many singular values are larger than max(atol, rtol * the largest)."""
+    if not A.size:
+        return k.xp.zeros(A.shape[:-2], int64.np)
+    s = _spectrum(k, A, hermitian)[1]
+    return (k.xp.abs(s) > _cutoff(k, s, A, atol, rtol)).sum(axis=-1, dtype=int64.np)
+
