@@ -626,6 +626,8 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
                 v.requires_grad = True
             elif not v.requires_grad:
                 v.requires_grad = True
+            else:
+                v = REC.view(v, v.shape)  # one tensor given twice has a gradient in each place
             values[at] = v
             leaves.append(v)
         n = reference.__code__.co_argcount - 1

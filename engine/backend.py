@@ -77,18 +77,18 @@ class Backend:
     def widen(self, array: Array, d: DType) -> Array:
         """The array in the dtype that kernels compute in: float32 for the two reduced ones."""
         if d is bfloat16:
-            return (array.astype(np.uint32) << 16).view(np.float32)
+            return (_converted(array, np.uint32) << 16).view(np.float32)
         if d is float16:
-            return array.astype(np.float32)
+            return _converted(array, np.float32)
         return array
 
     def narrow_bfloat16(self, array: Array) -> Array:
         """float32 to bfloat16 bits, to nearest even; a NaN stays one."""
         xp = self.xp
-        bits = xp.ascontiguousarray(array).view(np.uint32)
-        rounded = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
-        bits = xp.where(xp.isnan(array), xp.asarray(0x7FC0, dtype=np.uint32), rounded)
-        return bits.astype(np.uint16).reshape(array.shape)
+        bits = array.view(np.uint32)
+        rounded = xp.asarray((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16)
+        xp.copyto(rounded, 0x7FC0, where=xp.isnan(array))
+        return rounded.astype(np.uint16)
 
     def cast(self, array: Array, source: DType, target: DType) -> Array:
         """The values of storage dtype `source` converted as C does, in storage dtype `target`; itself where equal.
@@ -105,10 +105,10 @@ class Backend:
                 return array != 0
             array = array.real
         if target is bfloat16:
-            return self.narrow_bfloat16(array.astype(np.float32))
+            return self.narrow_bfloat16(_converted(array, np.float32))
         if target is float16 and source is not float32:
-            array = array.astype(np.float32)
-        return array.astype(target.np)
+            array = _converted(array, np.float32)
+        return _converted(array, target.np)
 
     # ------------------------------------------------ what NumPy and CuPy call differently
 
@@ -118,6 +118,11 @@ class Backend:
 
     def synchronize(self) -> None:
         """Waits for the device. The CPU is never behind."""
+
+
+def _converted(array: Array, d: Any) -> Array:
+    """The array in another dtype: in its own layout, but in row-major order where it is expanded, as in PyTorch."""
+    return array.astype(d, order="C" if 0 in array.strides else "K")
 
 
 class ModuleBackend(Backend):

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import dtypes
 from engine.backend import Array, Backend
-from engine.dtypes import BOOL, FLOAT, INT, DType, cast_scalar, float32, from_numpy, result_type, scalar_dtype
+from engine.dtypes import BOOL, FLOAT, INT, DType, cast_scalar, float32, from_numpy, result_type, round_scalar, scalar_dtype
 from engine.errors import Bug, DtypeMismatch
 from engine.op import COMPOSITE, LIST, REGISTRY, VIEW, Op, Spec
 from engine.shapes import Shape, broadcast_two, is_dense
@@ -26,7 +26,7 @@ class K:
     while a meta runs. `spec`: the result's Spec (or a tuple of them) while a kernel runs.
     """
 
-    __slots__ = ("backend", "ctx", "device", "dtype", "raw", "sp", "spec", "xp")
+    __slots__ = ("backend", "ctx", "device", "dtype", "last", "raw", "sp", "spec", "xp")
 
     def __init__(self, backend: Backend, ctx: Any) -> None:
         self.backend = backend
@@ -36,6 +36,7 @@ class K:
         self.device = backend.name
         self.dtype: DType = float32
         self.spec: Any = None
+        self.last: Op | None = None
         self.raw = Raw(self)
 
     @property
@@ -134,11 +135,13 @@ def prepare(op: Op, k: K, values: list[Any], specs: Any, compute: DType | None) 
         for at in op.promote_at:
             v, s = values[at], specs[at]
             if type(s) is Spec:
-                values[at] = to_compute(backend, v, s.dtype, compute, wide)
+                values[at] = to_compute(backend, v, s.dtype, compute, wide, not s.shape and op.exact)
             elif type(v) is list:
                 values[at] = [to_compute(backend, x, y.dtype, compute, wide) for x, y in zip(v, s, strict=True)]
             elif type(v) in NUMBERS:
                 values[at] = cast_scalar(v, wide)
+                if wide is not compute and not op.exact:
+                    values[at] = round_scalar(values[at], compute)
     if not op.moves:
         for at, form in op.slots:
             s = specs[at]
@@ -155,12 +158,14 @@ def prepare(op: Op, k: K, values: list[Any], specs: Any, compute: DType | None) 
                 }
 
 
-def to_compute(backend: Backend, array: Array, source: DType, compute: DType, wide: DType) -> Array:
+def to_compute(
+    backend: Backend, array: Array, source: DType, compute: DType, wide: DType, exact: bool = False
+) -> Array:
     """`array` in the dtype `wide`, rounded through `compute` where that is a reduced dtype other than its own."""
+    if wide is not compute and source is not compute and source.category >= INT and not source.reduced and not exact:
+        return backend.widen(backend.cast(array, source, compute), compute)
     if source is wide:
         return array
-    if wide is not compute and source is not compute and source.category >= INT and not source.reduced:
-        return backend.widen(backend.cast(array, source, compute), compute)
     return backend.cast(array, source, wide)
 
 
@@ -362,7 +367,10 @@ class Meta:
         op = resolve(name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            return infer(op, self.k, list(op.bind(args, kwargs)))[0]
+            made = infer(op, self.k, list(op.bind(args, kwargs)))[0]
+            if op.kind != COMPOSITE:
+                self.k.last = op  # of a composite's results, the one whose node they will show
+            return made
 
         setattr(self, name, call)
         return call

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from keyword import iskeyword
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from engine.carriers import infer
+from engine.context import HERE
+from engine.dtypes import can_cast, dtype
+from engine.errors import Bug, EngineError
+from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, SPECIAL, VIEW, Op, ParamSpec, Spec
 from engine.record import runner
-from engine.errors import Bug
-from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, SPECIAL, VIEW, Op, ParamSpec
 from engine.samples import S, T
 
 # ---------------------------------------------------------------- parameter types
@@ -133,7 +136,7 @@ def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
         schema = {"enum": list(choices)} if choices else dict(_SCHEMAS.get(form, {}))
         if optional:
             schema = {"enum": [*choices, None]} if choices else {"anyOf": [schema, {"type": "null"}]}
-        label = p.name[:-1] if iskeyword(p.name[:-1]) else p.name  # `from_` is PyTorch's `from`
+        label = p.name[:-1] if p.name.endswith("_") and iskeyword(p.name[:-1]) else p.name  # `from_` is PyTorch's `from`
         spec = ParamSpec(
             label,
             (_SHOWN.get(form, form) if not choices else " | ".join(choices)) + (" or null" if optional else ""),
@@ -287,7 +290,8 @@ def op(
     nondiff: Sequence[str] = (),
     elementwise: bool = False,
     updates: bool = False,
-    keeps: bool = False,
+    keeps: bool | None = None,
+    exact: bool = False,
     mutates: Sequence[str] = (),
     numbers: bool = False,
     node: str | Callable[..., str] | None = None,
@@ -300,6 +304,7 @@ def op(
     `(k, *specs) -> (dtype to compute in, dtype of the result)`.
     `keeps`: on float32 and float64 the result has the dtype of the operands and no guard is needed, so that
     equal dtypes can skip promotion and meta. `save` says, for each input, what its gradient needs. `vjp=None` says aloud that there is no gradient.
+    `exact`: where the computation is in float16 or bfloat16, numbers and 0-d tensors are not rounded to it first.
     `numbers`: the rule takes Python numbers as they were given; else they reach it as 0-d arrays. `node` is torch's
     grad_fn, or a function of the arguments (specs in place of tensors) that gives it.
     """
@@ -320,7 +325,8 @@ def op(
         made.nondiff = frozenset(nondiff)
         made.elementwise = elementwise
         made.updates = updates
-        made.keeps = keeps or (elementwise and promote in ("arithmetic", "float"))
+        made.keeps = (elementwise and promote in ("arithmetic", "float")) if keeps is None else keeps
+        made.exact = exact
         made.mutates = tuple(made.positions[n] for n in mutates)
         if vjp is not _UNSTATED:
             made.vjp, made.vjp_stated = vjp, True
@@ -435,20 +441,46 @@ def _example_tensor(sample: T, seed: int) -> Any:
     def nested(shape: Sequence[int]) -> Any:
         return number() if not shape else [nested(shape[1:]) for _ in range(shape[0])]
 
+    explicit = False
     if sample.values is not None:
-        data = sample.values
+        data, explicit = _whole(sample.values), sample.dtype is None
     elif sample.spd:
         n = sample.shape[-1]
         data = [[round(2.5 if i == j else 0.5 / (1 + abs(i - j)), 3) for j in range(n)] for i in range(n)]
     else:
         data = nested(sample.shape)
     plain = sample.dtype is None or sample.dtype in ("bool", "int64")
-    if plain and 0 not in sample.shape and sample.shape:
+    if plain and not explicit and 0 not in sample.shape and sample.shape:
         return data
     body: dict[str, Any] = {"data": data, "dtype": sample.dtype or "float32"}
     if 0 in sample.shape:
         body["shape"] = list(sample.shape)
     return body
+
+
+def _whole(data: Any) -> Any:
+    """Values in which 3.0 is 3, as a language without 1.0 would send them; the dtype stands beside them."""
+    if isinstance(data, list | tuple):
+        return [_whole(x) for x in data]
+    return int(data) if isinstance(data, float) and data.is_integer() else _json_default(data)
+
+
+def _fits_in_place(made: Op, sample: S) -> bool:
+    """Whether a sample's result has the shape of its first tensor, so that `x_` takes it too."""
+    k = HERE.ctx.k(HERE.ctx.default_backend)
+
+    def spec(x: Any) -> Any:
+        if isinstance(x, T):
+            return Spec(x.shape, dtype(x.dtype or "float32"))
+        return [spec(y) for y in x] if isinstance(x, list) else x
+
+    args = made.bind(tuple(spec(a) for a in sample.args), {n: spec(v) for n, v in sample.kwargs.items()})
+    try:
+        out = infer(made.functional or made, k, list(args))[0]
+    except EngineError:
+        return False
+    first = args[0]
+    return isinstance(first, Spec) and out.shape == first.shape and can_cast(out.dtype, first.dtype)
 
 
 def example_of(made: Op) -> dict[str, Any]:
@@ -458,6 +490,8 @@ def example_of(made: Op) -> dict[str, Any]:
     samples = made.samples() if made.samples else []
     if not samples:
         return {}
+    if made.kind == INPLACE:
+        samples = [s for s in samples if _fits_in_place(made, s)] or samples
     first = samples[0]
     body = {n: example_value(a, 3 * i) for i, (n, a) in enumerate(zip(made.names, first.args, strict=False))}
     body.update({n: example_value(v, 5) for n, v in first.kwargs.items()})

@@ -10,7 +10,7 @@ from engine.arguments import references
 from engine.carriers import infer
 from engine.dtypes import can_cast, scalar_type
 from engine.errors import DtypeMismatch, EngineError, NoGradient, NotScalar, ShapeMismatch
-from engine.op import INPLACE, LIST, SPECIAL, VIEW, Op, Spec
+from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
 from engine.program import Program, Repeat, Scope, Step, named
 from engine.shapes import text
 from engine.tape import shown_grad_fn
@@ -175,7 +175,9 @@ def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:
             )
         t.requires_grad = t.requires_grad or needs
         return t
-    return _planned(out, op, device, needs, scope)
+    last = ctx.k(backend).last
+    shown = op.composite_node or (last.node if op.kind == COMPOSITE and last is not None else op.node)
+    return _planned(out, op, shown, device, needs, scope)
 
 
 def _spec(value: Any) -> Any:
@@ -186,16 +188,16 @@ def _spec(value: Any) -> Any:
     return {k: _spec(v) for k, v in value.items()} if type(value) is dict else value
 
 
-def _planned(out: Any, op: Op, device: str, needs: bool, scope: _DryScope) -> Any:
+def _planned(out: Any, op: Op, node: str, device: str, needs: bool, scope: _DryScope) -> Any:
     if type(out) is Spec:
         flag = needs and (out.dtype.is_floating or out.dtype.is_complex)
         if op.kind != VIEW:
             scope.bytes += out.nbytes
-        return Planned(out, device, flag, (op.composite_node or op.node) if flag else None, op.kind != VIEW)
+        return Planned(out, device, flag, node if flag else None, op.kind != VIEW)
     if type(out) in (list, tuple):
-        return [_planned(s, op, device, needs, scope) for s in out]
+        return [_planned(s, op, node, device, needs, scope) for s in out]
     if type(out) is dict:
-        return {k: _planned(s, op, device, needs, scope) for k, s in out.items()}
+        return {k: _planned(s, op, node, device, needs, scope) for k, s in out.items()}
     return out
 
 
@@ -204,7 +206,7 @@ def _special(op: Op, args: list[Any], specs: list[Any], scope: _DryScope, planne
     if op.meta is not None:
         k = scope.ctx.k(scope.ctx.default_backend)
         device = planned[0].device if planned else scope.ctx.default_backend.name
-        return _planned(op.meta(k, *specs), op, device, any(p.requires_grad for p in planned), scope)
+        return _planned(op.meta(k, *specs), op, op.node, device, any(p.requires_grad for p in planned), scope)
     if op.name == "autograd.grad":
         return [Planned(t.spec, t.device, False, None, True) for t in args[1]]
     if op.name in ("backward", "autograd.backward"):

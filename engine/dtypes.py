@@ -256,6 +256,12 @@ def cast_scalar(value: complex, d: DType) -> Any:
     return complex(value)
 
 
+def round_scalar(value: float, d: DType) -> float:
+    """A float as float16 or bfloat16 has it."""
+    single = np.float32(value)
+    return float(single.astype(np.float16) if d is float16 else bf16_to_f32(f32_to_bf16(single)))
+
+
 # ---------------------------------------------------------------- bfloat16 bits (host arrays)
 
 

@@ -129,6 +129,7 @@ class Op:
         self.nondiff: frozenset[str] = frozenset()
         self.node = ""  # torch's grad_fn
         self.node_rule: Callable[..., str] | None = None  # of the node's arguments, where it depends on them
+        self.exact = False  # numbers and 0-d operands join float16 and bfloat16 unrounded
         self.numbers = False  # the rule takes Python numbers as they were given, not as 0-d arrays
         self.saved_type: Any = None
         self.plans: dict[Any, tuple[Need, tuple[int, ...]]] = {}

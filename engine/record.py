@@ -153,6 +153,8 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         k = ctx.k(backend)
         values, specs = given.values, given.specs
         out, compute = infer(f, k, specs)
+        if op.meta is not None:
+            op.meta(k, *specs)  # what only the in-place form refuses
         d = t.spec.dtype
         if out.shape != t.spec.shape:
             raise ShapeMismatch(

@@ -114,7 +114,7 @@ def _logsigmoid(xp: Any, x: Any, out: Any) -> None:
 )
 def logsigmoid(k: K, input: Array, *, out: Any = None) -> Array:
     """log(sigmoid(x)), exact for large negative numbers too."""
-    return in_blocks(k, _logsigmoid, (input,), out)
+    return in_blocks(k, _logsigmoid, (k.xp.ascontiguousarray(input) if input.ndim else input,), out)
 
 
 @logsigmoid.vjp
@@ -158,7 +158,7 @@ def _unless_low(k: K, g: Array, y: Array) -> Array:
 
 @_unless_low.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return need.g and F._unless_low(g, saved.y), None
+    return need.g and F._unless_low(g, saved.y), need.y and F.zeros_like(g)
 
 
 @composite(family="activations", name="nn.functional.relu", node="ReluBackward0", moves=True,
@@ -192,6 +192,7 @@ _BOUNDED = [*_REAL, S(T(2, 3), -0.5, 1.5), S(I(4, low=-3), -1, 2)]
     inplace=True,
     node="HardtanhBackward0",
     save={"input": ("input",)},
+    samples=_BOUNDED,
 )
 def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, *, out: Any = None) -> Array:
     """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
@@ -205,9 +206,20 @@ def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0,
 
 @_hardtanh.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    x = saved.input
-    outside = F.logical_or(F.le(x, float(saved.min_val)), F.ge(x, float(saved.max_val)))
-    return F.where(outside, 0, g)
+    return F._hardtanh_backward(g, saved.input, float(saved.min_val), float(saved.max_val))
+
+
+@op(
+    family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)}
+)
+def _hardtanh_backward(k: K, g: Array, x: Array, low: float, high: float) -> Array:
+    """g where low < x < high, elsewhere 0."""
+    return select(k, (x <= low) | (x >= high), 0, g)
+
+
+@_hardtanh_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.g and F._hardtanh_backward(g, saved.x, saved.low, saved.high), need.x and F.zeros_like(g)
 
 
 publish_inplace(_hardtanh, "nn.functional.hardtanh_")
@@ -257,6 +269,7 @@ def _leaky(k: K, slope: float) -> Any:
     inplace=True,
     node="LeakyReluBackward0",
     save={"input": ("input",)},
+    samples=[*_REAL, S(T(2, 3), 0.3)],
 )
 def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any = None) -> Array:
     """x where it is positive, negative_slope * x elsewhere."""
@@ -265,7 +278,20 @@ def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any =
 
 @_leaky_relu.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.where(F.gt(saved.input, 0), g, g * float(saved.negative_slope))
+    return F._leaky_backward(g, saved.input, float(saved.negative_slope))
+
+
+@op(
+    family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)}
+)
+def _leaky_backward(k: K, g: Array, x: Array, slope: float) -> Array:
+    """g where x > 0, slope * g elsewhere."""
+    return select(k, x > 0, g, g * slope)
+
+
+@_leaky_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.g and F._leaky_backward(g, saved.x, saved.slope), need.x and F.zeros_like(g)
 
 
 publish_inplace(_leaky_relu, "nn.functional.leaky_relu_")
@@ -306,6 +332,7 @@ def _exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> 
     inplace=True,
     node="EluBackward0",
     save={"input": ("input",)},
+    samples=[*_REAL, S(T(2, 3), 2.0, 1.5, 0.5)],
 )
 def _elu(
     k: K, input: Array, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0, *, out: Any = None

@@ -169,7 +169,7 @@ def cpu(F: Any, input: Array) -> Array:
     return F.to(input, device="cpu")
 
 
-@special(family="casts", example={})
+@special(family="casts", example={"input": [1.5, 2.5]})
 def cuda(ctx: Context, input: Array, device: Device | int | None = None, non_blocking: bool = False) -> Array:
     """The tensor on a CUDA device, the first one if none is named. `non_blocking` changes nothing here."""
     name = "cuda:0" if device is None else f"cuda:{device}" if isinstance(device, int) else device

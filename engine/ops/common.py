@@ -81,15 +81,20 @@ def fitting(value: complex, d: DType, param: str = "value") -> Any:
     Negative integers may wrap around in uint8; an infinity fits every floating dtype.
     """
     if not _fits(value, d):
-        raise Invalid(
-            f"value cannot be converted to type {_CPP[d.name]} without overflow", code="number-overflow", param=param
-        )
+        raise overflow(d, param)
     return cast_scalar(value, d)
+
+
+def overflow(d: DType, param: str = "value") -> Invalid:
+    """PyTorch's refusal of a number that does not fit a dtype."""
+    return Invalid(
+        f"value cannot be converted to type {_CPP[d.name]} without overflow", code="number-overflow", param=param
+    )
 
 
 def _fits(value: complex, d: DType) -> bool:
     if d.category == BOOL:
-        return type(value) is not complex or value.imag == 0
+        return True
     if d.category == COMPLEX:
         part = DTYPES["float32" if d.name == "complex64" else "float64"]
         return _fits(value.real, part) and _fits(value.imag, part)
@@ -145,7 +150,7 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     """
     first = arrays[0]
     if out is None:
-        out = k.xp.empty_like(first)
+        out = k.xp.empty_like(first, order="C" if 0 in first.strides else "K")
     if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
         function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
         return out
@@ -167,18 +172,36 @@ def select(k: K, mask: Any, a: Any, b: Any) -> Any:
     NumPy's `where` branches at each element, which costs five times as much as moving bits does.
     """
     xp = k.xp
-    if k.backend.kind != "cpu" or mask.size < 1024:
-        return xp.where(mask, a, b)
     x = b if type(a) in NUMBERS else a
-    if type(x) in NUMBERS or x.shape != mask.shape or x.dtype.name not in _BITS:
-        return xp.where(mask, a, b)
+    if (
+        k.backend.kind != "cpu"
+        or mask.size < 1024
+        or type(x) in NUMBERS
+        or x.shape != mask.shape
+        or x.dtype.name not in _BITS
+    ):
+        return either(xp, mask, a, b)
     if type(b) in NUMBERS and b == 0:
         return xp.multiply(_bits(a), mask).view(a.dtype)
     if type(a) in NUMBERS and a == 0:
         return xp.multiply(_bits(b), ~mask).view(b.dtype)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
-        return xp.where(mask, a, b)
+        return either(xp, mask, a, b)
     return in_blocks(k, _selected, (mask, a, b), xp.empty_like(a))
+
+
+def either(xp: Any, mask: Any, a: Any, b: Any) -> Any:
+    """`where`, in the layout of its operands: NumPy's result is always in row-major order."""
+    made = xp.where(mask, a, b)
+    if made.ndim > 1:
+        for x in (a, b):
+            if type(x) not in NUMBERS and x.shape == made.shape:
+                if not x.flags.c_contiguous and 0 not in x.strides:
+                    kept = xp.empty_like(x, dtype=made.dtype)
+                    kept[...] = made
+                    return kept
+                break
+    return made
 
 
 def _bits(x: Any) -> Any:
@@ -230,6 +253,7 @@ def publish_inplace(declared: Declared, name: str) -> None:
 
 __all__ = [
     "conjugate",
+    "either",
     "fitting",
     "in_blocks",
     "joint",
@@ -238,6 +262,7 @@ __all__ = [
     "memory_order",
     "not_implemented",
     "number",
+    "overflow",
     "publish_inplace",
     "select",
     "times",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from engine.carriers import K
 from engine.context import grad_mode
 from engine.declare import Array, composite, op
 from engine.dtypes import TENSOR_TYPES, bool_, int32, int64
-from engine.errors import Invalid, ShapeMismatch
+from engine.errors import IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
+from engine.ops.losses import torch_size
 from engine.ops.scatter import add_rows, cast_index, check_range, floats
 from engine.samples import I, S, T
 
@@ -178,3 +179,155 @@ def embedding_lookup(
         with grad_mode(False):
             F._embedding_renorm_(weight, input, max_norm, norm_type)
     return F.embedding(weight, input, at, scale_grad_by_freq, sparse)
+
+
+# ---------------------------------------------------------------- bags
+
+
+def _bags_meta(k: K, offsets: Spec, count: int, bags: int) -> Spec:
+    return Spec((count,), int64)
+
+
+@op(family="nn", meta=_bags_meta, vjp=None)
+def _bag_of(k: K, offsets: Array, count: Any, bags: Any) -> Array:
+    """Which bag each of `count` indices belongs to."""
+    xp = k.xp
+    at = xp.searchsorted(offsets.astype(int64.np), xp.arange(count, dtype=int64.np), side="right") - 1
+    return xp.minimum(at, bags - 1).astype(int64.np)
+
+
+@_bag_of.guard
+def _(k: K, offsets: Any, count: Any, bags: Any) -> None:
+    if not offsets.size:
+        return
+    if int(offsets[0]) != 0:
+        raise IndexOutOfRange(
+            "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. However, "
+            f"got {int(offsets[0])}",
+            param="offsets",
+        )
+    if int(offsets[-1]) > count:
+        raise IndexOutOfRange(
+            f"offsets[-1] can not be greater than input's length {count} but got offsets[-1] of {int(offsets[-1])}",
+            param="offsets",
+        )
+
+
+def _check_bags(F: Any, input: Any, weight: Any, offsets: Any, mode: str, per_sample: Any, by_frequency: bool) -> None:
+    shape, table = F.shape(input), F.shape(weight)
+    if per_sample is not None and F.shape(per_sample) != shape:
+        raise ShapeMismatch(
+            f"embedding_bag: If per_sample_weights ({torch_size(F.shape(per_sample))}) is not None, then it must have "
+            f"the same shape as the input ({torch_size(shape)})",
+            param="per_sample_weights",
+        )
+    if len(table) != 2:
+        raise ShapeMismatch(f"weight has to be a 2D Tensor, but got Tensor of dimension {len(table)}", param="weight")
+    if len(shape) == 2 and offsets is not None:
+        raise ShapeMismatch(
+            "if input is 2D, then offsets has to be None, as input is treated is a mini-batch of fixed length "
+            "sequences. However, found offsets of type <class 'torch.Tensor'>",
+            param="offsets",
+        )
+    if len(shape) == 1 and offsets is None:
+        raise ShapeMismatch("offsets has to be a 1D Tensor but got None", param="offsets")
+    if len(shape) == 1 and len(F.shape(offsets)) != 1:
+        raise ShapeMismatch("offsets has to be a 1D Tensor", param="offsets")
+    if len(shape) not in (1, 2):
+        raise ShapeMismatch(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {len(shape)}", param="input")
+    if mode not in ("sum", "mean", "max"):
+        raise Invalid("mode has to be one of sum, mean or max", param="mode")
+    if mode == "max" and by_frequency:
+        raise Invalid("max mode does not support scaling the gradient by the frequency", param="scale_grad_by_freq")
+    if per_sample is not None and mode != "sum":
+        raise Invalid(
+            "embedding_bag: per_sample_weights was not None. per_sample_weights is only supported for mode='sum' (got "
+            f"mode='{mode}').",
+            param="per_sample_weights",
+        )
+
+
+_BAG = I(6, values=[0, 2, 1, 1, 2, 0])
+_OFFSETS = I(2, values=[0, 4])
+
+
+@composite(
+    family="nn",
+    name="nn.functional.embedding_bag",
+    node="EmbeddingBagBackward0",
+    samples=[
+        S(_PAIR, T(3, 2)),
+        S(_BAG, T(3, 2), _OFFSETS, mode="sum"),
+        S(_BAG, T(3, 2, distinct=True), _OFFSETS, mode="max"),
+        S(_BAG, T(3, 2), _OFFSETS, mode="sum", per_sample_weights=T(6)),
+        S(_BAG, T(3, 2), I(3, values=[0, 4, 6]), include_last_offset=True, padding_idx=1),
+    ],
+)
+def embedding_bag(
+    F: Any,
+    input: Array,
+    weight: Array,
+    offsets: Array | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: Literal["sum", "mean", "max"] = "mean",
+    sparse: bool = False,
+    per_sample_weights: Array | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Array:
+    """The sum, mean or maximum of the rows of `weight` at each bag of indices.
+
+    A bag is a row of a matrix `input`, or begins at each of the `offsets` into a vector. Indices equal to `padding_idx`
+    do not count. `sparse` is taken and makes no difference.
+    """
+    _check_bags(F, input, weight, offsets, mode, per_sample_weights, scale_grad_by_freq)
+    shape, (rows, width) = F.shape(input), F.shape(weight)
+    if padding_idx is not None and not -rows <= padding_idx < rows:
+        raise Invalid(
+            f"padding_idx must be within the number of embeddings, {-rows} through {rows - 1}, but got {padding_idx}",
+            param="padding_idx",
+        )
+    if max_norm is not None and F.recording:
+        with grad_mode(False):
+            F._embedding_renorm_(weight, input, max_norm, norm_type)
+    padding = _padding(padding_idx, rows)
+    count = shape[0] if len(shape) == 1 else shape[0] * shape[1]
+    if offsets is None:
+        bags = shape[0]
+        bag = F._bag_of_row(input)
+    else:
+        bags = F.shape(offsets)[0] - int(include_last_offset)
+        bag = F._bag_of(F.narrow(offsets, 0, 0, bags), count, bags)
+    flat = F.reshape(input, (count,))
+    picked = F.embedding(weight, flat, padding, scale_grad_by_freq)
+    if per_sample_weights is not None:
+        picked = F.mul(picked, F.unsqueeze(F.reshape(per_sample_weights, (count,)), 1))
+    counted = None if padding_idx is None else F.unsqueeze(F.ne(flat, padding), 1)
+    empty = F.new_zeros(picked, (bags, width))
+    if mode == "max":
+        if counted is not None:
+            picked = F.where(counted, picked, float("-inf"))
+        made = F.index_reduce(empty, 0, bag, picked, "amax", False)
+        return made if counted is None else F.where(F.eq(made, float("-inf")), 0.0, made)
+    if counted is not None:
+        picked = F.mul(picked, counted)
+    made = F.index_add(empty, 0, bag, picked)
+    if mode == "sum":
+        return made
+    ones = F.ones_like(F.narrow(picked, 1, 0, min(width, 1)))
+    if counted is not None:
+        ones = F.mul(ones, counted)
+    sizes = F.index_add(F.new_zeros(picked, (bags, min(width, 1))), 0, bag, ones)
+    return F.div(made, F.clamp_min(sizes, 1))
+
+
+def _bag_row_meta(k: K, input: Spec) -> Spec:
+    return Spec((input.numel,), int64)
+
+
+@op(family="nn", meta=_bag_row_meta, vjp=None)
+def _bag_of_row(k: K, input: Array) -> Array:
+    """Which row each element of a matrix lies in."""
+    return k.xp.repeat(k.xp.arange(input.shape[0], dtype=int64.np), input.shape[1])

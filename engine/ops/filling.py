@@ -7,11 +7,11 @@ from typing import Any
 from engine.carriers import NUMBERS, K
 from engine.context import Context
 from engine.declare import Array, Scalar, composite, op, special
-from engine.dtypes import BOOL, C_NAMES, from_numpy, scalar_type, uint8
+from engine.dtypes import BOOL, C_NAMES, FLOAT, INT, from_numpy, scalar_type, uint8
 from engine.errors import DtypeMismatch, Hint, ShapeMismatch
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
-from engine.ops.common import fitting, publish_inplace, select
+from engine.ops.common import fitting, overflow, publish_inplace, select
 from engine.samples import B, C, I, S, T
 
 # ---------------------------------------------------------------- where
@@ -25,6 +25,10 @@ def _where_meta(k: K, condition: Any, input: Any, other: Any) -> Spec:
             hint=Hint("bool-mask"),
             param="condition",
         )
+    if k.dtype.category == INT:
+        for x, name in ((input, "input"), (other, "other")):
+            if type(x) in NUMBERS:
+                fitting(x, k.dtype, name)
     return broadcast(k, condition, input, other)
 
 
@@ -93,10 +97,8 @@ def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
                 f"{value.ndim} dimension(s).",
                 param="value",
             )
-        if value.dtype.is_complex and not d.is_complex:
-            raise DtypeMismatch(
-                f"value cannot be converted to type {C_NAMES[d.name]} without overflow", param="value"
-            )
+        if value.dtype.is_complex and d.category in (INT, FLOAT):
+            raise overflow(d)
     else:
         fitting(value, d)
     k.dtype = d
@@ -133,7 +135,13 @@ def masked_fill(k: K, input: Array, mask: Array, value: Array | Scalar, *, out: 
     if out is not None:
         k.xp.copyto(out, value, where=mask)
         return out
-    return select(k, mask, value, input)
+    return select(k, mask, value, k.xp.ascontiguousarray(input) if input.ndim else input)  # PyTorch: row-major
+
+
+@masked_fill.guard
+def _(k: K, input: Any, mask: Any, value: Any) -> None:
+    if type(value) not in NUMBERS and input.dtype.kind in "iu" and value.dtype != input.dtype:
+        fitting(k.backend.to_host(value).item(), from_numpy(input.dtype))  # type: ignore[arg-type]
 
 
 @masked_fill.vjp

@@ -9,6 +9,7 @@ if they are neighbours, else they come first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from engine.carriers import NUMBERS, K
@@ -160,7 +161,8 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
 
 
 def _dims_of(F: Any, item: Any) -> int:
-    return len(F.shape(item)) if F.dtype(item) in (bool_, uint8) else 1
+    rank: int = len(F.shape(item))
+    return rank if F.dtype(item) in (bool_, uint8) else 1
 
 
 def _size(shape: Shape, at: int) -> int:
@@ -173,8 +175,8 @@ def _int_entry(value: int, shape: Shape, at: int) -> int:
     if not shape:
         if value == 0:
             raise IndexOutOfRange(
-                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to convert "
-                "a 0-dim tensor to a number",
+                "invalid index of a 0-dim tensor. Use `tensor.item()` in Python or `tensor.item<T>()` in C++ to "
+                "convert a 0-dim tensor to a number",
                 param="index",
             )
         raise IndexOutOfRange(f"index {value} is out of bounds for dimension 0 with size 0", param="index")
@@ -218,8 +220,8 @@ def _places_of(F: Any, input: Any, tensors: Sequence[tuple[int, Any]]) -> tuple[
                     raise _too_many(shape, tensors)
                 if shape[place + j] != n:
                     raise IndexOutOfRange(
-                        f"The shape of the mask {text(mask)} at index {j} does not match the shape of the indexed tensor "
-                        f"{text(shape)} at index {place + j}",
+                        f"The shape of the mask {text(mask)} at index {j} does not match the shape of the indexed "
+                        f"tensor {text(shape)} at index {place + j}",
                         hint=Hint("mask-shape", mask=list(mask), shape=list(shape)),
                         param="index",
                     )
@@ -279,7 +281,7 @@ def _result_shape(shape: Shape, indices: Sequence[Any], dims: Sequence[int]) -> 
                 param="index",
             ) from None
     rest = [n for d, n in enumerate(shape) if d not in dims]
-    first = dims[0] if all(b == a + 1 for a, b in zip(dims, dims[1:], strict=False)) else 0
+    first = dims[0] if all(b == a + 1 for a, b in pairwise(dims)) else 0
     return (*rest[:first], *common, *rest[first:])
 
 
@@ -332,7 +334,7 @@ def _linear(k: K, shape: Shape, indices: Any, dims: Any) -> Array:
         at = part if at is None else at + part
     common = at.shape  # type: ignore[union-attr]
     rest = [d for d in range(len(shape)) if d not in dims]
-    first = dims[0] if all(b == a + 1 for a, b in zip(dims, dims[1:], strict=False)) else 0
+    first = dims[0] if all(b == a + 1 for a, b in pairwise(dims)) else 0
     ndim = len(common) + len(rest)
     made = at.reshape((1,) * first + common + (1,) * (ndim - first - len(common)))  # type: ignore[union-attr]
     for j, d in enumerate(rest):
@@ -397,8 +399,8 @@ def _put_meta(k: K, input: Spec, indices: Any, values: Spec, dims: Any) -> Spec:
         fits = False
     if not fits:
         raise ShapeMismatch(
-            f"shape mismatch: value tensor of shape {text(values.shape)} cannot be broadcast to indexing result of shape "
-            f"{text(made.shape)}",
+            f"shape mismatch: value tensor of shape {text(values.shape)} cannot be broadcast to indexing result of "
+            f"shape {text(made.shape)}",
             param="values",
         )
     return input
@@ -412,7 +414,7 @@ def _result_ndim(input: Array, indices: Any, dims: Any) -> int:
     return int(input.ndim - len(dims) + max(i.ndim for i in indices))
 
 
-_PUT_SAVES = {"input": ("indices",), "values": ("indices",)}
+_PUT_SAVES: dict[str, Sequence[str]] = {"input": ("indices",), "values": ("indices",)}
 
 
 @op(family="indexing", meta=_put_meta, moves=True, updates=True, inplace=True, node="IndexPutBackward0",

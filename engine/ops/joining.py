@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from engine.carriers import K
@@ -60,8 +61,8 @@ def _cat_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
         for j, (n, m) in enumerate(zip(shape, t.shape, strict=True)):
             if j != d and n != m:
                 raise ShapeMismatch(
-                    f"Sizes of tensors must match except in dimension {d}. Expected size {n} but got size {m} for tensor "
-                    f"number {i} in the list.",
+                    f"Sizes of tensors must match except in dimension {d}. Expected size {n} but got size {m} for "
+                    f"tensor number {i} in the list.",
                     hint=Hint("cat-sizes", dim=d, shapes=[list(x.shape) for x in tensors]),
                     param="tensors",
                 )
@@ -70,8 +71,8 @@ def _cat_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
 
 
 @op(family="joining", meta=_cat_meta, promote=promoted, over=("tensors",), alias=("concat", "concatenate"),
-    samples=[S([T(2, 3), T(1, 3)]), S([T(2, 3), T(2, 1)], -1), S([T(2), I(2)]), S([T(0), T(2, 3)], 1), S([T(0, 2), T(1, 2)]),
-             S([C(2), T(1)])])
+    samples=[S([T(2, 3), T(1, 3)]), S([T(2, 3), T(2, 1)], -1), S([T(2), I(2)]), S([T(0), T(2, 3)], 1),
+             S([T(0, 2), T(1, 2)]), S([C(2), T(1)])])
 def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors one after another along a dimension that they have; other sizes must be equal.
 
@@ -115,7 +116,8 @@ def _stack_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
 
 
 @op(family="joining", meta=_stack_meta, promote=promoted, over=("tensors",),
-    samples=[S([T(3), T(3)]), S([T(2, 3), T(2, 3)], -1), S([T(), T()]), S([T(0), T(0)]), S([T(2), I(2)]), S([C(2), C(2)])])
+    samples=[S([T(3), T(3)]), S([T(2, 3), T(2, 3)], -1), S([T(), T()]), S([T(0), T(0)]), S([T(2), I(2)]),
+             S([C(2), C(2)])])
 def stack(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors, all of one size, along a new dimension."""
     return k.xp.stack(tensors, axis=dim)
@@ -254,15 +256,16 @@ def _sections_geometry(input: Any, split_sizes: Any, dim: int = 0) -> Any:
     d = wrap_dim(dim, len(input.shape))
     if any(n < 0 for n in split_sizes):
         raise Invalid(
-            f"split_with_sizes expects split_sizes have only non-negative entries, but got split_sizes={text(split_sizes)}",
+            "split_with_sizes expects split_sizes have only non-negative entries, but got "
+            f"split_sizes={text(split_sizes)}",
             code="bad-split",
             param="split_sizes",
         )
     n = input.shape[d]
     if sum(split_sizes) != n:
         raise ShapeMismatch(
-            f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), but got "
-            f"split_sizes={text(split_sizes)}",
+            f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), but "
+            f"got split_sizes={text(split_sizes)}",
             hint=Hint("split-sizes", size=n, dim=d),
             param="split_sizes",
         )
@@ -337,7 +340,7 @@ def _in_sections(F: Any, input: Any, sections: int, d: int) -> Any:
     n = F.shape(input)[d]
     size, more = divmod(n, sections)
     ends = [i * size + min(i, more) for i in range(sections + 1)]
-    return [F._slice(input, d, a, b, 1) for a, b in zip(ends, ends[1:], strict=False)]
+    return [F._slice(input, d, a, b, 1) for a, b in pairwise(ends)]
 
 
 def _tensor_split(F: Any, input: Any, how: Any, dim: int) -> Any:
@@ -380,14 +383,15 @@ def _tensor_split_either(F: Any, input: Array, tensor_indices_or_sections: Array
     rank = len(F.shape(how))
     if F.dtype(how) is not int64:
         raise Invalid(
-            f"tensor_split expected tensor_indices_or_sections to have dtype of long, but got {scalar_type(F.dtype(how))}",
+            "tensor_split expected tensor_indices_or_sections to have dtype of long, but got "
+            f"{scalar_type(F.dtype(how))}",
             code="index-dtype",
             param="tensor_indices_or_sections",
         )
     if rank > 1:
         raise ShapeMismatch(
-            "tensor_split expected tensor_indices_or_sections to be a zero-dimensional or one-dimensional tensor, but got "
-            f"a tensor with {rank} dims",
+            "tensor_split expected tensor_indices_or_sections to be a zero-dimensional or one-dimensional tensor, but "
+            f"got a tensor with {rank} dims",
             param="tensor_indices_or_sections",
         )
     if type(how) is Spec:

@@ -133,7 +133,7 @@ def _inverse_rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="linalg", name="linalg.inv", meta=_square_meta("linalg.inv"), save={"A": ("result",)},
     node="LinalgInvExBackward0",
     samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(T(0, 2, 2)), S(C(2, 2))],
-    example={"A": [[4.0, 7.0], [2.0, 6.0]]})
+    example={"A": [[4.5, 7.5], [2.5, 6.5]]})
 def inv(k: K, A: Array) -> Array:
     """The inverse of a square matrix. Shape: (..., n, n). A singular matrix is refused."""
     made = _inverse_of(k, A)
@@ -154,7 +154,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 @composite(family="linalg", moves=True, samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(C(2, 2))],
-           example={"input": [[4.0, 7.0], [2.0, 6.0]]})
+           example={"input": [[4.5, 7.5], [2.5, 6.5]]})
 def inverse(F: Any, input: Array) -> Array:
     """The inverse of a square matrix. Shape: (..., n, n). A singular matrix is refused."""
     return getattr(F, "linalg.inv")(input)
@@ -361,7 +361,7 @@ def _is_vector(a: Shape, b: Shape) -> bool:
            samples=[S(T(2, 2, spd=True), T(2)), S(T(2, 2, spd=True), T(2, 3)), S(T(2, 3, 3, spd=True), T(2, 3)),
                     S(T(2, 1, 2, 2, spd=True), T(3, 2, 1)), S(T(2, 2, spd=True), T(3, 2), left=False), S(T(0, 0), T(0, 2)),
                     S(C(2, 2), C(2, 2))],
-           example={"A": [[3.0, 1.0], [1.0, 2.0]], "B": [9.0, 8.0]})
+           example={"A": [[3.5, 1.5], [1.5, 2.5]], "B": [9.5, 8.5]})
 def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     """X with A X = B, or X A = B where `left` is false. B is a vector, a matrix, or a batch of them."""
     a, b = Spec(tuple(F.shape(A)), F.dtype(A)), Spec(tuple(F.shape(B)), F.dtype(B))

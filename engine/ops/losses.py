@@ -69,8 +69,8 @@ def undifferentiable(F: Any, name: str, **parameters: Any) -> None:
     for param, x in parameters.items():
         if F.recording and x is not None and x.requires_grad and HERE.ctx.grad_enabled:
             raise NoGradient(
-                f"The function '{name}' is not differentiable with respect to argument '{param}'. This input cannot have "
-                "requires_grad True.",
+                f"The function '{name}' is not differentiable with respect to argument '{param}'. This input cannot "
+                "have requires_grad True.",
                 code="no-derivative",
                 hint=Hint("detach", Call("detach", {"input": Param(param)})),
                 param=param,

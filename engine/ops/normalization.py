@@ -679,3 +679,34 @@ def instance_norm(
             F._blend_(running_mean, means, momentum, 1.0)
             F._blend_(running_var, variances, momentum, count / (count - 1))
     return F.reshape(made[0], shape)
+
+
+# ---------------------------------------------------------------- local_response_norm
+
+
+@composite(
+    family="nn",
+    name="nn.functional.local_response_norm",
+    node="DivBackward0",
+    samples=[S(T(2, 4, 3), 2), S(T(1, 5, 2, 2), 3, alpha=0.5, beta=0.5, k=2.0)],
+)
+def local_response_norm(
+    F: Any, input: Array, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Array:
+    """x / (k + alpha * mean(x^2))^beta, the mean over `size` neighbouring channels, with zeros beyond the borders."""
+    shape = F.shape(input)
+    if len(shape) < 3:
+        raise ShapeMismatch(
+            f"Expected 3D or higher dimensionality                          input (got {len(shape)} dimensions)",
+            param="input",
+        )
+    if 0 in shape:
+        return F.clone(input)
+    squares = F.mul(input, input)
+    around = squares
+    for by in range(1, max(size // 2, (size - 1) // 2) + 1):
+        if by <= size // 2:
+            around = F.add(around, F._shift(squares, 1, by))
+        if by <= (size - 1) // 2:
+            around = F.add(around, F._shift(squares, 1, -by))
+    return F.div(input, F.pow(F.add(F.mul(F.div(around, size), alpha), k), beta))

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from engine.carriers import NUMBERS, K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, cast_scalar, from_numpy
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, cast_scalar, float32, from_numpy, scalar_dtype
 from engine.errors import DtypeMismatch, Hint, Invalid
 from engine.metas import broadcast, refuse_bool
 from engine.op import Spec
-from engine.ops.common import conjugate, fitting, joint, lacking, not_implemented, times
+from engine.ops.common import conjugate, either, fitting, joint, lacking, not_implemented, times
 from engine.samples import C, I, S, T
 from engine.shapes import broadcast_two
 
@@ -32,9 +32,15 @@ def _scalar_or_tensor(name: str, scalar: int, tensor: int, at: int = 1) -> Any:
 # ---------------------------------------------------------------- sums
 
 
-def _alpha_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
-    out = broadcast(k, input, other)
-    category = out.dtype.category
+def _category(*operands: Any) -> int:
+    """The category of a kernel's operands, which have one dtype."""
+    for x in operands:
+        if type(x) not in NUMBERS:
+            return {"b": BOOL, "f": FLOAT, "c": COMPLEX}.get(x.dtype.kind, INT)
+    return scalar_dtype(operands[0], float32).category
+
+
+def _check_alpha(alpha: Any, category: int) -> None:
     words = None
     if type(alpha) is bool and category != BOOL:
         words = "Boolean alpha only supported for Boolean results."
@@ -44,6 +50,11 @@ def _alpha_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
         words = "For non-complex input tensors, argument alpha must not be a complex number."
     if words:
         raise DtypeMismatch(words, param="alpha")
+
+
+def _alpha_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
+    out = broadcast(k, input, other)
+    _check_alpha(alpha, out.dtype.category)
     if alpha != 1:
         fitting(alpha, out.dtype, "alpha")
     return out
@@ -51,8 +62,9 @@ def _alpha_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
 
 def _scaled(input: Any, other: Any, alpha: Any) -> Any:
     """`other * alpha` in the dtype of the operands."""
-    if alpha == 1:
+    if alpha == 1 and alpha is not True:
         return other
+    _check_alpha(alpha, _category(input, other))
     scaled = times(alpha, other)
     if type(scaled) in NUMBERS and type(input) not in NUMBERS:
         d = from_numpy(input.dtype)
@@ -113,10 +125,27 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.input and g, need.other and (-g if saved.alpha == 1 else g * -saved.alpha.conjugate())
 
 
-@composite(family="pointwise", node="RsubBackward1", samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)])
-def rsub(F: Any, input: Array, other: Array | Scalar, alpha: Scalar = 1) -> Array:
-    """other - alpha * input."""
-    return F.sub(other, input, alpha)
+def _rsub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
+    return _sub_meta(k, other, input, alpha)
+
+
+@op(
+    family="pointwise",
+    meta=_rsub_meta,
+    promote="arithmetic",
+    over=("input", "other"),
+    elementwise=True,
+    node=_scalar_or_tensor("Rsub", 1, 0),
+    samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)],
+)
+def rsub(k: K, input: Array, other: Array | Scalar, alpha: Scalar = 1, *, out: Any = None) -> Array:
+    """other - alpha * input, with broadcasting."""
+    return k.xp.subtract(other, _scaled(other, input, alpha), out=out)
+
+
+@rsub.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.input and (-g if saved.alpha == 1 else g * -saved.alpha.conjugate()), need.other and g
 
 
 # ---------------------------------------------------------------- products and quotients
@@ -129,6 +158,7 @@ def rsub(F: Any, input: Array, other: Array | Scalar, alpha: Scalar = 1) -> Arra
     elementwise=True,
     inplace=True,
     numbers=True,
+    exact=True,
     alias=("multiply",),
     save={"input": ("other",), "other": ("input",)},
     samples=[*_PAIRS, S(I(2, 3), I(3))],
@@ -186,6 +216,7 @@ def _div_node(input: Any, other: Any, rounding_mode: Any) -> str:
     keeps=True,
     inplace=True,
     numbers=True,
+    exact=True,
     alias=("divide", "true_divide"),
     node=_div_node,
     save={"input": ("other",), "other": ("other", "result")},
@@ -241,8 +272,8 @@ def _floored(k: K, input: Any, other: Any, out: Any) -> Any:
     floored = xp.floor(quotient)
     floored = floored + (quotient - floored > 0.5)
     true = xp.true_divide(input, other)
-    floored = xp.where(quotient != 0, floored, xp.copysign(xp.zeros_like(floored), true))
-    return put(xp.where(xp.equal(other, 0), true, floored), out)
+    floored = either(xp, quotient != 0, floored, xp.copysign(xp.zeros_like(floored), true))
+    return put(either(xp, xp.equal(other, 0), true, floored), out)
 
 
 def put(made: Any, out: Any) -> Any:
@@ -253,10 +284,11 @@ def put(made: Any, out: Any) -> Any:
     return out
 
 
-def _no_zero(k: K, divisor: Any, rounded: bool = True) -> None:
+def _no_zero(k: K, input: Any, divisor: Any, rounded: bool = True) -> None:
     if rounded and k.dtype.category == INT:
-        zero = divisor == 0 if type(divisor) in NUMBERS else bool((divisor == 0).any())
-        if zero:
+        if any(type(x) not in NUMBERS and not x.size for x in (input, divisor)):
+            return  # nothing is divided
+        if divisor == 0 if type(divisor) in NUMBERS else bool((divisor == 0).any()):
             raise Invalid(
                 "ZeroDivisionError", code="division-by-zero", hint=Hint("integer-zero-division"), param="other"
             )
@@ -264,7 +296,7 @@ def _no_zero(k: K, divisor: Any, rounded: bool = True) -> None:
 
 @div.guard
 def _(k: K, input: Any, other: Any, rounding_mode: Any = None) -> None:
-    _no_zero(k, other, rounding_mode is not None)
+    _no_zero(k, input, other, rounding_mode is not None)
 
 
 @op(
@@ -273,6 +305,7 @@ def _(k: K, input: Any, other: Any, rounding_mode: Any = None) -> None:
     promote="arithmetic",
     elementwise=True,
     inplace=True,
+    exact=True,
     vjp=None,
     samples=_REAL_PAIRS,
 )
@@ -283,7 +316,7 @@ def floor_divide(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any
 
 @floor_divide.guard
 def _(k: K, input: Any, other: Any) -> None:
-    _no_zero(k, other)
+    _no_zero(k, input, other)
 
 
 @op(
@@ -304,7 +337,7 @@ def remainder(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = 
         return xp.remainder(input, other, out=out)
     rest = xp.fmod(input, other)
     wrong = (rest != 0) & (xp.less(other, 0) != (rest < 0))
-    return put(xp.where(wrong, rest + other, rest), out)
+    return put(either(xp, wrong, rest + other, rest), out)
 
 
 @remainder.vjp
@@ -314,7 +347,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 @remainder.guard
 def _(k: K, input: Any, other: Any) -> None:
-    _no_zero(k, other)
+    _no_zero(k, input, other)
 
 
 @op(
@@ -340,7 +373,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 @fmod.guard
 def _(k: K, input: Any, other: Any) -> None:
-    _no_zero(k, other)
+    _no_zero(k, input, other)
 
 
 # ---------------------------------------------------------------- powers
@@ -357,6 +390,8 @@ def _pow_meta(k: K, input: Any, exponent: Any) -> Spec:
             hint=Hint("float-exponent"),
             param="exponent",
         )
+    if d.category == INT and type(exponent) is int and type(input) is Spec:
+        fitting(exponent, d, "exponent")
     return broadcast(k, input, exponent)
 
 
@@ -396,7 +431,7 @@ def pow(k: K, input: Array | Scalar, exponent: Array | Scalar, *, out: Any = Non
         # A negative power of an integer is 0, but for those of 1 and -1.
         positive = xp.power(input, xp.maximum(exponent, 0))
         inverse = xp.equal(input, 1) * 1 - xp.equal(input, -1) * (2 * (exponent & 1) - 1)
-        return put(xp.where(exponent < 0, inverse, positive), out)
+        return put(either(xp, exponent < 0, inverse, positive), out)
     return xp.power(input, exponent, out=out)
 
 
@@ -438,7 +473,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
             of_input = g * F.conj(F.pow(x, e - 1) * e)
     if need.exponent:
         if type(x) in NUMBERS:
-            of_exponent = g * F.conj(saved.result * _log(x))
+            of_exponent = g * F.conj(saved.result * _log(x, F.dtype(saved.result).is_complex))
             if x == 0:
                 of_exponent = F.where(_not_negative(F, e), 0, of_exponent)
         else:
@@ -455,9 +490,9 @@ def _not_negative(F: Any, e: Any) -> Any:
     return F.ge(e, 0)
 
 
-def _log(x: Any) -> Any:
-    """A number's logarithm as C++ has it: -inf of 0, NaN of negative numbers."""
-    if type(x) is complex:
+def _log(x: Any, complex_: bool) -> Any:
+    """A number's logarithm as C++ has it: -inf of 0, NaN of negative real numbers."""
+    if complex_:
         return cmath.log(x) if x != 0 else complex(-math.inf, 0)
     return math.log(x) if x > 0 else -math.inf if x == 0 else math.nan
 
@@ -465,17 +500,30 @@ def _log(x: Any) -> Any:
 # ---------------------------------------------------------------- extremes
 
 
+def _check_bounds(d: DType, *bounds: Any) -> None:
+    if d.category == INT:
+        for bound in bounds:
+            if type(bound) in NUMBERS:
+                fitting(bound, d, "min")
+
+
 def _clamp_meta(k: K, input: Any, min: Any = None, max: Any = None) -> Spec:
     if min is None and max is None:
         raise Invalid("torch.clamp: At least one of 'min' or 'max' must not be None", op="clamp", param="min")
     d = k.dtype
+    tensors = type(min) is Spec or type(max) is Spec
+    kernel = "clamp_cpu" if max is not None and min is not None else "maximum_cpu" if max is None else "minimum_cpu"
     if d.category == COMPLEX:
-        for bound, name in ((min, "min"), (max, "max")):
-            if type(bound) is complex and input.dtype.category != COMPLEX:
-                raise Invalid("value cannot be converted to type double without overflow", op="clamp", param=name)
+        if tensors:
+            raise not_implemented(kernel, d)
+        if type(min) is complex and max is None:
+            raise Invalid("value cannot be converted to type double without overflow", op="clamp", param="min")
         raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
-    if d.category == BOOL and type(min) is not Spec and type(max) is not Spec:
-        raise not_implemented("clamp_scalar_cpu", d)
+    if not tensors:
+        if d.category == BOOL:
+            which = "" if max is not None and min is not None else "min_" if max is None else "max_"
+            raise not_implemented(f"clamp_{which}scalar_cpu", d)
+        _check_bounds(d, min, max)
     return broadcast(k, input, min, max)
 
 
@@ -545,9 +593,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _one_bound(kernel: str) -> Any:
     def meta(k: K, input: Any, bound: Any) -> Spec:
         if k.dtype.category == COMPLEX:
+            if type(bound) is Spec:
+                raise not_implemented("maximum_cpu" if "min" in kernel else "minimum_cpu", k.dtype)
             raise DtypeMismatch("clamp is not supported for complex types")
         if k.dtype.category == BOOL and type(bound) is not Spec:
             raise not_implemented(kernel, k.dtype)
+        _check_bounds(k.dtype, bound)
         return broadcast(k, input, bound)
 
     return meta
@@ -828,7 +879,7 @@ def _lerp_meta(k: K, input: Any, end: Any, weight: Any) -> Spec:
             words = [w.replace("int64_t", "long int") for w in (want, have)]
             raise DtypeMismatch(f"expected dtype {words[0]} for `{name}` but got dtype {words[1]}", param=name)
     if d.category < FLOAT:
-        raise not_implemented("lerp_kernel_tensor" if type(weight) is Spec and weight.shape else "lerp_kernel_scalar", d)
+        raise not_implemented("lerp_kernel_tensor" if type(weight) is Spec else "lerp_kernel_scalar", d)
     if type(weight) is not Spec:
         fitting(weight, d, "weight")
     k.dtype = d
@@ -863,7 +914,7 @@ def lerp(k: K, input: Array, end: Array, weight: Array | Scalar, *, out: Any = N
         if abs(weight) < 0.5:
             return xp.add(input, span * weight, out=out)
         return xp.subtract(end, span * (1 - weight), out=out)
-    return put(xp.where(xp.abs(weight) < 0.5, input + span * weight, end - span * (1 - weight)), out)
+    return put(either(xp, xp.abs(weight) < 0.5, input + span * weight, end - span * (1 - weight)), out)
 
 
 @lerp.vjp
@@ -895,7 +946,7 @@ def xlogy(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None
     d = input.dtype if hasattr(input, "dtype") else other.dtype
     made = xp.multiply(input, xp.log(xp.asarray(other, dtype=d)))
     zero = xp.logical_and(xp.equal(input, 0), xp.equal(other, other))
-    return put(xp.where(zero, xp.zeros((), dtype=d), made), out)
+    return put(either(xp, zero, xp.zeros((), dtype=d), made), out)
 
 
 @xlogy.vjp

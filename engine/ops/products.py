@@ -403,7 +403,7 @@ def _addmm_meta(k: K, input: Spec, mat1: Spec, mat2: Spec, beta: Any, alpha: Any
 
 
 @op(family="linalg", meta=_addmm_meta, save={"mat1": ("mat2",), "mat2": ("mat1",)}, inplace=True,
-    samples=[S(T(2), T(2, 3), T(3, 2)), S(T(2, 2), T(2, 3), T(3, 2), beta=0.5, alpha=2), S(T(1, 2), T(2, 0), T(0, 2)),
+    samples=[S(T(2, 2), T(2, 3), T(3, 2), beta=0.5, alpha=2), S(T(2), T(2, 3), T(3, 2)), S(T(1, 2), T(2, 0), T(0, 2)),
              S(T(2, 2), T(2, 2), T(2, 2), beta=0), S(C(2), C(2, 2), C(2, 2), alpha=1 + 2j), S(I(2), I(2, 3), I(3, 2)),
              S(T(), T(2, 3), T(3, 2))])
 def addmm(k: K, input: Array, mat1: Array, mat2: Array, beta: Scalar = 1, alpha: Scalar = 1) -> Array:

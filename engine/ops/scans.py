@@ -63,10 +63,13 @@ def _shift(k: K, input: Array, dim: Any, by: Any, fill: Any = 0.0) -> Array:
         return xp.full((), fill, input.dtype)
     made = xp.empty(input.shape, input.dtype)
     new, old = xp.moveaxis(made, dim, 0), xp.moveaxis(input, dim, 0)
-    if by > 0:
-        new[by:], new[:by] = old[:-by], fill
+    by = max(min(by, new.shape[0]), -new.shape[0])
+    if by == 0:
+        made[...] = input
+    elif by > 0:
+        new[by:], new[:by] = old[: old.shape[0] - by], fill
     else:
-        new[:by], new[by:] = old[-by:], fill
+        new[: old.shape[0] + by], new[old.shape[0] + by :] = old[-by:], fill
     return made
 
 

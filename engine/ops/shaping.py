@@ -37,7 +37,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _repeat_meta(k: K, input: Spec, repeats: Any) -> Spec:
     if len(repeats) < input.ndim:
         raise ShapeMismatch(
-            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor", param="repeats"
+            "Number of dimensions of repeat dims can not be smaller than number of dimensions of tensor",
+            param="repeats",
         )
     padded = (1,) * (len(repeats) - input.ndim) + input.shape
     size = tuple(n * r for n, r in zip(padded, repeats, strict=True))
@@ -142,7 +143,8 @@ def _flip_meta(k: K, input: Spec, dims: Any) -> Spec:
     return input
 
 
-@op(family="shaping", meta=_flip_meta, moves=True, samples=[S(T(2, 3), [0]), S(T(2, 3), [0, -1]), S(T(2), []), S(T(), [0])])
+@op(family="shaping", meta=_flip_meta, moves=True,
+    samples=[S(T(2, 3), [0]), S(T(2, 3), [0, -1]), S(T(2), []), S(T(), [0])])
 def flip(k: K, input: Array, dims: Dims) -> Array:
     """The elements in reverse order along `dims`."""
     axes = wrap_dims(dims, input.ndim, empty_is_all=False)
@@ -258,7 +260,7 @@ _TRIANGLES = [S(T(3, 3)), S(T(2, 3), 1), S(T(2, 3, 2), -1), S(C(2, 2)), S(T(0, 2
 @op(family="shaping", meta=_triangle_meta("tril"), moves=True, inplace=True, samples=_TRIANGLES)
 def tril(k: K, input: Array, diagonal: int = 0) -> Array:
     """The lower triangle of matrices, zeros above the diagonal numbered `diagonal`."""
-    kept = _below(k, *input.shape[-2:], diagonal)
+    kept = _below(k, input.shape[-2], input.shape[-1], diagonal)
     return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
 
 
@@ -270,7 +272,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="shaping", meta=_triangle_meta("triu"), moves=True, inplace=True, samples=_TRIANGLES)
 def triu(k: K, input: Array, diagonal: int = 0) -> Array:
     """The upper triangle of matrices, zeros below the diagonal numbered `diagonal`."""
-    kept = ~_below(k, *input.shape[-2:], diagonal - 1)
+    kept = ~_below(k, input.shape[-2], input.shape[-1], diagonal - 1)
     return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
 
 
@@ -516,8 +518,8 @@ def _pad_edges_meta(k: K, input: Spec, pad: Any, mode: str) -> Spec:
         if mode == "reflect" and (before >= n or after >= n) and (before or after):
             place = 4 + 2 * (input.ndim - 1 - i)
             raise ShapeMismatch(
-                f"Argument #{place}: Padding size should be less than the corresponding input dimension, but got: padding "
-                f"({before}, {after}) at dimension {i} of input {text(input.shape)}",
+                f"Argument #{place}: Padding size should be less than the corresponding input dimension, but got: "
+                f"padding ({before}, {after}) at dimension {i} of input {text(input.shape)}",
                 param="pad",
             )
         if mode == "circular" and (before > n or after > n):
@@ -645,13 +647,15 @@ def slice_scatter(
     return _scattered(F, input, src, "_slice", (d, low, max(low, high), step))
 
 
-@composite(family="shaping", moves=True, samples=[S(T(3, 3), T(3)), S(T(2, 3), T(2), 1)], node="DiagonalScatterBackward0")
+@composite(family="shaping", moves=True, node="DiagonalScatterBackward0",
+           samples=[S(T(3, 3), T(3)), S(T(2, 3), T(2), 1)])
 def diagonal_scatter(F: Any, input: Array, src: Array, offset: int = 0, dim1: Dim = 0, dim2: Dim = 1) -> Array:
     """A copy with `src` in place of a diagonal."""
     return _scattered(F, input, src, "diagonal", (offset, dim1, dim2))
 
 
-@composite(family="shaping", moves=True, samples=[S(T(3, 3), T(2, 2), [2, 2], [1, 2])], node="AsStridedScatterBackward0")
+@composite(family="shaping", moves=True, node="AsStridedScatterBackward0",
+           samples=[S(T(3, 3), T(2, 2), [2, 2], [1, 2])])
 def as_strided_scatter(
     F: Any, input: Array, src: Array, size: Shape, stride: Shape, storage_offset: int | None = None
 ) -> Array:

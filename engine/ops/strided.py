@@ -98,7 +98,7 @@ def _places(k: K, shape: Any, strides: Any, offset: int) -> Array:
 
 
 def _needed(*geometries: Any) -> int:
-    return max(offset + extent(shape, strides) for shape, strides, offset in geometries)
+    return max(int(offset) + extent(shape, strides) for shape, strides, offset in geometries)
 
 
 @view(family="views", name="_as_strided", node="AsStridedBackward0", geometry=_as_strided_geometry)
@@ -106,11 +106,11 @@ def _as_strided(k: K, input: Array, size: Shape, stride: Shape, storage_offset: 
     """A geometry in the storage in which the input has the geometry `origin`; what the input does not hold is 0."""
     shape, strides, offset = origin
     here = (size, stride, storage_offset)
-    if input.flags.c_contiguous and strides == contiguous_strides(shape) and offset == 0:
-        if _needed(here) <= input.size:
-            steps = [s * input.itemsize for s in stride]
-            start = input.reshape(-1)[storage_offset:]
-            return k.xp.lib.stride_tricks.as_strided(start, size, steps) if start.size else start.reshape(size)
+    plain = input.flags.c_contiguous and strides == contiguous_strides(shape) and offset == 0
+    if plain and _needed(here) <= input.size:
+        steps = [s * input.itemsize for s in stride]
+        start = input.reshape(-1)[storage_offset:]
+        return k.xp.lib.stride_tricks.as_strided(start, size, steps) if start.size else start.reshape(size)
     flat = k.xp.zeros(max(_needed(here, origin), 1), input.dtype)
     flat[_places(k, *origin).reshape(-1)] = input.reshape(-1)
     return flat[_places(k, *here)]
@@ -179,6 +179,7 @@ def _check_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | 
 
 
 def geometry_of(x: Any) -> tuple[Any, ...]:
+    """(sizes, strides, offset), as nodes keep them."""
     return x.shape, tuple(x.strides), x.offset
 
 

@@ -11,8 +11,8 @@ from engine.declare import Array, composite, op
 from engine.dtypes import BOOL, COMPLEX, INT, int64, to_real
 from engine.errors import DtypeMismatch
 from engine.metas import same
-from engine.op import Spec
-from engine.ops.common import lacking, not_implemented
+from engine.op import REGISTRY, Spec
+from engine.ops.common import either, lacking, not_implemented
 from engine.samples import C, I, S, T
 
 _ANY = [S(T(2, 3)), S(T()), S(T(0, 2)), S(C(2, 2))]
@@ -65,6 +65,12 @@ def _function(
 _POSITIVE = (S(T(2, 3, low=0.2)), S(T(low=0.2)), S(T(0, 2)), S(C(2, 2)), S(I(4, low=1)))
 _UNIT = (S(T(2, 3, low=-0.9, high=0.9)), S(T(low=-0.9, high=0.9)), S(T(0, 2)), S(C(2, 2)))
 
+
+def _acosh_rule(F: Any, g: Any, x: Any) -> Any:
+    # One root of the square would lose the branch cut of complex numbers, two lose real numbers below -1.
+    return g * (F.rsqrt(x - 1) * F.rsqrt(x + 1) if F.dtype(x).is_complex else F.rsqrt(x * x - 1))
+
+
 _function("exp", "exp", "e to the power of each element.", "result", lambda F, g, y: g * y)
 _function("expm1", "expm1", "exp(x) - 1, exact where x is small.", "result", lambda F, g, y: g * (y + 1),
           alias=("special.expm1",))  # fmt: skip
@@ -91,7 +97,7 @@ _function("tanh", "tanh", "The hyperbolic tangent.", "result", lambda F, g, y: F
           alias=("nn.functional.tanh",))  # fmt: skip
 _function("asinh", "arcsinh", "The inverse hyperbolic sine.", "input", lambda F, g, x: g * F.rsqrt(x * x + 1),
           alias=("arcsinh",))  # fmt: skip
-_function("acosh", "arccosh", "The inverse hyperbolic cosine.", "input", lambda F, g, x: g * (F.rsqrt(x - 1) * F.rsqrt(x + 1)),
+_function("acosh", "arccosh", "The inverse hyperbolic cosine.", "input", lambda F, g, x: _acosh_rule(F, g, x),
           samples=(S(T(2, 3, low=1.2, high=3.0)), S(T(low=1.2, high=3.0)), S(T(0, 2)), S(C(2, 2))), alias=("arccosh",))  # fmt: skip
 _function("atanh", "arctanh", "The inverse hyperbolic tangent.", "input", lambda F, g, x: g / (1 - x * x),
           samples=_UNIT, alias=("arctanh",))  # fmt: skip
@@ -309,6 +315,14 @@ def abs(k: K, input: Array, *, out: Any = None) -> Array:
     return k.xp.abs(input, out=out)
 
 
+def _real_only(k: K, input: Any) -> None:
+    if input.dtype.category == COMPLEX:
+        raise DtypeMismatch("In-place abs is not supported for complex tensors.")
+
+
+REGISTRY["abs_"].meta = _real_only
+
+
 @abs.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.mul(g, F.sgn(saved.input))
@@ -360,7 +374,7 @@ def sgn(k: K, input: Array, *, out: Any = None) -> Array:
     if input.dtype.kind != "c":
         return _real_sign(xp, input, out)
     length = xp.abs(input)
-    made = xp.where(length == 0, 0, input / length)
+    made = either(xp, length == 0, 0, input / length)
     if out is None:
         return made.astype(input.dtype)
     out[...] = made

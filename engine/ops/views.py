@@ -239,7 +239,8 @@ def unflatten(F: Any, input: Array, dim: Dim, sizes: Shape) -> Array:
         if "is invalid for input" not in e.detail and "ambiguous" not in e.detail:
             raise ShapeMismatch(f"unflatten got an unexpected error:\n{e.detail}", param="sizes") from None
         raise ShapeMismatch(
-            f"unflatten: Provided sizes {text(sizes)} don't multiply up to the size of dim {d} ({n}) in the input tensor",
+            f"unflatten: Provided sizes {text(sizes)} don't multiply up to the size of dim {d} ({n}) in the input "
+            "tensor",
             param="sizes",
         ) from None
     return F.view(input, (*shape[:d], *new, *shape[d + 1 :]))
@@ -285,8 +286,8 @@ def _expand_geometry(input: Any, size: Any) -> Any:
             steps.append(0)
         else:
             raise ShapeMismatch(
-                f"The expanded size of the tensor ({n}) must match the existing size ({have}) at non-singleton dimension "
-                f"{i}.  Target sizes: {text(size)}.  Tensor sizes: {text(old)}",
+                f"The expanded size of the tensor ({n}) must match the existing size ({have}) at non-singleton "
+                f"dimension {i}.  Target sizes: {text(size)}.  Tensor sizes: {text(old)}",
                 hint=Hint("expand", input=Param("input")),
                 param="size",
             )
@@ -393,7 +394,8 @@ def _atleast(n: int) -> None:
         made = [at_least(F, t, n) for t in tensors]
         return made[0] if len(made) == 1 else made
 
-    body.__doc__ = f"A tensor, or each of a list, with at least {n} dimension{'s' if n > 1 else ''}: sizes of 1 are put around."
+    many = "s" if n > 1 else ""
+    body.__doc__ = f"A tensor, or each of a list, with at least {n} dimension{many}: sizes of 1 are put around."
     composite(family="views", name=f"atleast_{n}d", moves=True, returns="Tensor or list of Tensors",
               samples=[S(T()), S(T(3)), S(T(2, 3))])(body)
 

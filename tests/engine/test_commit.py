@@ -18,9 +18,13 @@ HISTORY: list[dict[str, Any]] = [
     {"steps": [step("getitem", "v", input="h", index=["1:3", 0]), step("mul_", input="v", other=3)], "keep": {"v": "v"}},
     {"steps": [step("sum", "l", input="h")], "keep": {"l": "l"}},
     {"steps": [step("backward", input="l", retain_graph=True)]},
-    {"steps": [step("randn", "n", size=[5]), step("dropout", "n", input="n", p=0.5)], "keep": {"n": "n"}},
+    {"steps": [step("randn", "n", size=[5]), step("nn.functional.dropout", "n", input="n", p=0.5)], "keep": {"n": "n"}},
     {"steps": [step("optim.adam_state", "st", params=["x", "w"])], "keep": {"st": "adam"}},
     {"steps": [{"repeat": 3, "steps": [step("optim.adam_", params=["x", "w"], grads=["x.grad", "w.grad"], state="adam")]}]},
+    {"steps": [step("mm", "h2", input="x", mat2="w"), step("mul", "h2", input="h2", other=0.5),
+               step("getitem", "v2", input="h2", index=["1:3", 0]), step("mul_", input="v2", other=3),
+               step("sum", "l2", input="h2")],
+     "keep": {"h2": "h2", "v2": "v2", "l2": "l2"}},
     {"steps": [step("set_default_dtype", d="float64"), step("rand", "d", size=[2])], "keep": {"d": "d"}},
     {"steps": [step("_release", input="n")]},
     {"steps": [step("cat", "c", tensors=["x", "x"]), step("split", ["p", "q", "r"], input="c", split_size_or_sections=3)],
@@ -28,8 +32,8 @@ HISTORY: list[dict[str, Any]] = [
     {"steps": [step("to", "b", input="x", dtype="bfloat16"), step("mul", "b", input="b", other="b")], "keep": {"b": "b"}},
 ]
 NEXT: list[dict[str, Any]] = [
-    {"steps": [step("backward", input="l")], "return": ["x.grad", "w.grad"]},
-    {"steps": [step("sum", "s", input="v"), step("sum", "t", input="q"), step("add", "s", input="s", other="t"),
+    {"steps": [step("backward", input="l2", retain_graph=True)], "return": ["x.grad", "w.grad"]},
+    {"steps": [step("sum", "s", input="v2"), step("sum", "t", input="q"), step("add", "s", input="s", other="t"),
                step("to", "u", input="b", dtype="float32"), step("sum", "u", input="u"),
                step("add", "s", input="s", other="u"), step("backward", input="s")],
      "return": ["x.grad"]},
@@ -37,7 +41,7 @@ NEXT: list[dict[str, Any]] = [
      "keep": {"n": "n"}},
     {"steps": [step("optim.adam_", params=["w"], grads=["w.grad"],
                     state={"step": ["adam.step.1"], "exp_avg": ["adam.exp_avg.1"], "exp_avg_sq": ["adam.exp_avg_sq.1"]})],
-     "return": ["w", "x", "h", "v"]},
+     "return": ["w", "x", "h", "v", "h2"]},
 ]
 
 

@@ -49,6 +49,13 @@ VALUES_DECIDE = frozenset(
 )
 
 
+# Operations that PyTorch has not, or not as a function, with the reason why they are here.
+OWN: dict[str, str] = {}
+
+# Parameters of ours that PyTorch's function has not, or not under that name.
+OWN_PARAMETERS: dict[str, dict[str, str]] = {}
+
+
 def reason(law: str, op: str, sample: str | None = None) -> str | None:
     """Why a law is not asked of an operation, or of one of its samples (as it prints); None where it is."""
     for row_law, row_ops, pattern, why in EXCLUDED:
