@@ -142,14 +142,21 @@ class Service:
     # ------------------------------------------------ programs and reads
 
     async def run(
-        self, owner: str, ref: str | None, program: dict[str, Any], values: str = "auto", dry_run: bool = False
+        self,
+        owner: str,
+        ref: str | None,
+        program: dict[str, Any],
+        values: str = "auto",
+        dry_run: bool = False,
+        explain: bool = False,
     ) -> tuple[dict[str, Any], Timing]:
         """Runs a program: entirely, or, if this raises, not at all (unless it is Unavailable "outcome-unknown").
 
+        `explain` adds `notes` to the reply: why each result is as it is, as data (engine.explain.Note.to_data).
         A cancelled wait cancels the program. The program's arrays are given away. Arrays of the reply are read-only.
         """
         record = await self._supervisor.find(owner, ref)
-        return await self._run(record, program, values, dry_run=dry_run)
+        return await self._run(record, program, values, dry_run=dry_run, explain=explain)
 
     async def query(self, owner: str, ref: str | None, q: dict[str, Any], values: str = "auto") -> tuple[Any, Timing]:
         """Reads from the session, after the calls before it ({"do": "info"} waits for none)."""
@@ -157,9 +164,9 @@ class Service:
         return await self._supervisor.call(record, {"do": "query", "q": q, "values": values}, changes=False)
 
     async def _run(
-        self, record: Record, program: dict[str, Any], values: str, *, dry_run: bool
+        self, record: Record, program: dict[str, Any], values: str, *, dry_run: bool, explain: bool = False
     ) -> tuple[dict[str, Any], Timing]:
-        message = {"do": "run", "program": program, "values": values, "dry_run": dry_run}
+        message = {"do": "run", "program": program, "values": values, "dry_run": dry_run, "explain": explain}
         return await self._supervisor.call(record, message, changes=not dry_run)
 
     async def _describe(self, record: Record) -> dict[str, Any]:

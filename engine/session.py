@@ -21,6 +21,7 @@ from engine.context import Context, active, grad_mode
 from engine.dryrun import dry_run as run_dry
 from engine.dtypes import dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
+from engine.explain import Watch, on_tensor
 from engine.limits import Limits
 from engine.printing import describe_text, tensor_text
 from engine.program import Outcome, Program, Scope, compile_program, run_program
@@ -146,14 +147,22 @@ class Session:
 
     # ------------------------------------------------ programs
 
-    def run(self, program: Any, *, values: str = "auto", dry_run: bool = False) -> Generator[None, None, Reply]:
-        """Runs a program, yielding at step boundaries; returns the reply. Raises EngineError, nothing changed then."""
+    def run(
+        self, program: Any, *, values: str = "auto", dry_run: bool = False, explain: bool = False
+    ) -> Generator[None, None, Reply]:
+        """Runs a program, yielding at step boundaries; returns the reply. Raises EngineError, nothing changed then.
+
+        `explain` adds `notes`, by returned name (see engine.explain).
+        """
         ctx = self.ctx
         compiled = compile_program(program, self.limits)
         self.last_used = time.time()
         if dry_run:
+            if explain:
+                raise Invalid("a dry run has no results to explain: ask for one of the two", param="explain")
             with active(ctx):
                 return run_dry(compiled, self)
+        watch = Watch(compiled) if explain else None
         undo = ctx.undo = Undo(ctx.seq + 1)
         self._fresh = []
         running = run_program(compiled, self)
@@ -167,7 +176,10 @@ class Session:
                 if outcome is None:
                     yield
             with active(ctx):
-                return self._finish(compiled, outcome, values)
+                reply = self._finish(compiled, outcome, values)
+                if watch is not None:
+                    reply["notes"] = watch.notes(outcome.scope)
+                return reply
         except BaseException:
             running.close()
             undo.rollback()
@@ -337,6 +349,11 @@ class Session:
                 hint=Hint("no-grad-yet", name=reference.removesuffix(".grad")),
             )
         return t
+
+    def _explain(self, q: Mapping[str, Any], values: str) -> list[Reply]:
+        t = self._found(q)
+        others = [(other.name or key, other) for key, other in self.tensors.items() if other is not t]
+        return on_tensor(t, t.name or q["ref"], others)
 
     def _read(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
         t = self._found(q)
@@ -528,6 +545,7 @@ def check_default_dtype(name: str) -> Any:
 
 _QUERIES: dict[str, Callable[[Session, Mapping[str, Any], str], Any]] = {
     "read": Session._read,
+    "explain": Session._explain,
     "grad": Session._grad,
     "list": Session._list,
     "export": Session._export,

@@ -3,6 +3,7 @@
 from engine.declare import finalize
 from engine.ops import (
     activations,
+    affine,
     attention,
     autograd,
     casts,
@@ -50,6 +51,7 @@ finalize()
 
 __all__ = [
     "activations",
+    "affine",
     "attention",
     "autograd",
     "casts",

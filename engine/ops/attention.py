@@ -26,10 +26,16 @@ def _check(F: Any, query: Any, key: Any, value: Any, mask: Any, is_causal: bool)
         names = [C_NAMES[d.name] for d in types]
         odd = "key" if types[1] is not types[0] else "value"
         raise DtypeMismatch(
-            f"Expected query, key, and value to have the same dtype, but got query.dtype: {names[0]} key.dtype: {names[1]} "
+            f"Expected query, key, and value to have the same dtype, but got query.dtype: {names[0]} key.dtype: "
+            f"{names[1]} "
             f"and value.dtype: {names[2]} instead.",
-            hint=Hint("cast-one", Call("to", {"input": Param(odd), "dtype": types[0].name}), a=types[0].name,
-                      b=types[1].name, param=odd),
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param(odd), "dtype": types[0].name}),
+                a=types[0].name,
+                b=types[1].name,
+                param=odd,
+            ),
             param=odd,
         )
     if mask is None:
@@ -55,11 +61,19 @@ def _repeated(F: Any, x: Any, heads: int) -> Any:
     return F.reshape(spaced, (*lead, have * times, rows, size))
 
 
-@composite(family="nn", name="nn.functional.scaled_dot_product_attention", alias=("scaled_dot_product_attention",),
-           samples=[S(T(1, 2, 3), T(1, 4, 3), T(1, 4, 2)), S(T(1, 2, 2, 3), T(1, 2, 3, 3), T(1, 2, 3, 3), B(2, 3)),
-                    S(T(2, 2, 3), T(2, 3, 3), T(2, 3, 3), T(2, 3)), S(T(2, 3, 3), T(2, 3, 3), T(2, 3, 3), is_causal=True),
-                    S(T(2, 3), T(4, 3), T(4, 2), scale=0.5),
-                    S(T(1, 4, 2, 3), T(1, 2, 3, 3), T(1, 2, 3, 3), enable_gqa=True)])
+@composite(
+    family="nn",
+    name="nn.functional.scaled_dot_product_attention",
+    alias=("scaled_dot_product_attention",),
+    samples=[
+        S(T(1, 2, 3), T(1, 4, 3), T(1, 4, 2)),
+        S(T(1, 2, 2, 3), T(1, 2, 3, 3), T(1, 2, 3, 3), B(2, 3)),
+        S(T(2, 2, 3), T(2, 3, 3), T(2, 3, 3), T(2, 3)),
+        S(T(2, 3, 3), T(2, 3, 3), T(2, 3, 3), is_causal=True),
+        S(T(2, 3), T(4, 3), T(4, 2), scale=0.5),
+        S(T(1, 4, 2, 3), T(1, 2, 3, 3), T(1, 2, 3, 3), enable_gqa=True),
+    ],
+)
 def scaled_dot_product_attention(
     F: Any,
     query: Array,

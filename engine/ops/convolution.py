@@ -57,13 +57,16 @@ def pad(k: K, x: Array, low: Sequence[int], high: Sequence[int], fill: float = 0
         return k.xp.ascontiguousarray(x)
     lead = x.ndim - len(low)
     sizes = [n + a + b for n, a, b in zip(x.shape[lead:], low, high, strict=True)]
-    made = k.xp.full((*x.shape[:lead], *sizes), fill, x.dtype) if fill else k.xp.zeros((*x.shape[:lead], *sizes), x.dtype)
+    made = (
+        k.xp.full((*x.shape[:lead], *sizes), fill, x.dtype) if fill else k.xp.zeros((*x.shape[:lead], *sizes), x.dtype)
+    )
     made[(..., *(slice(a, a + n) for a, n in zip(low, x.shape[lead:], strict=True)))] = x
     return made
 
 
 def windows(k: K, x: Array, kernel: Shape, output: Shape, stride: Shape, dilation: Shape) -> Array:
-    """A view (N, C, *kernel, *output) of a C-contiguous array: element [.., i, o] is x[.., o * stride + i * dilation]."""
+    """A view (N, C, *kernel, *output) of a C-contiguous array: element [.., i, o] is x[.., o * stride + i * "
+    "dilation]."""
     lead = x.strides[:2]
     steps = x.strides[2:]
     inner = [s * d for s, d in zip(steps, dilation, strict=True)]
@@ -134,7 +137,11 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
     made = xp.zeros((n, c, *padded), g.dtype)
     step = _samples(k, geo, c, g.itemsize, n)
     steps = [s // g.itemsize for s in made.strides[2:]]
-    long = prod(padded[1:]) * (geo.output[0] - 1) + sum(s * (m - 1) for s, m in zip(steps[1:], geo.output[1:], strict=True)) + 1
+    long = (
+        prod(padded[1:]) * (geo.output[0] - 1)
+        + sum(s * (m - 1) for s, m in zip(steps[1:], geo.output[1:], strict=True))
+        + 1
+    )
     whole = all(s == 1 for s in geo.stride) and long <= STRETCH * places
     if whole:  # the output spread over rows of the padded input's width, so that a shift is a shift of the whole image
         spread = xp.zeros((n, o, geo.output[0], *padded[1:]), g.dtype)
@@ -233,13 +240,23 @@ def _conv(k: K, input: Array, weight: Array, geometry: Any) -> Array:
     return forward(k, input, weight, None, geometry)
 
 
-@op(family="nn", meta=_to_input_meta, save={"grad": ("weight",), "weight": ("grad",)}, node="ConvolutionBackwardBackward0")
+@op(
+    family="nn",
+    meta=_to_input_meta,
+    save={"grad": ("weight",), "weight": ("grad",)},
+    node="ConvolutionBackwardBackward0",
+)
 def _conv_input(k: K, grad: Array, weight: Array, geometry: Any) -> Array:
     """The gradient of a convolution's input."""
     return to_input(k, grad, weight, geometry)
 
 
-@op(family="nn", meta=_to_weight_meta, save={"grad": ("input",), "input": ("grad",)}, node="ConvolutionBackwardBackward0")
+@op(
+    family="nn",
+    meta=_to_weight_meta,
+    save={"grad": ("input",), "input": ("grad",)},
+    node="ConvolutionBackwardBackward0",
+)
 def _conv_weight(k: K, grad: Array, input: Array, geometry: Any) -> Array:
     """The gradient of a convolution's weight."""
     return to_weight(k, grad, input, geometry)
@@ -281,7 +298,8 @@ def per_dim(value: Any, dims: int, name: str) -> Shape:
         return values * dims
     if len(values) != dims:
         raise Invalid(
-            f"expected {name} to be a single integer value or a list of {dims} values to match the convolution dimensions, "
+            f"expected {name} to be a single integer value or a list of {dims} values to match the convolution "
+            "dimensions, "
             f"but got {name}={text(values)}",
             param=name,
         )
@@ -319,14 +337,13 @@ def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
         )
 
 
-def _check_channels(
-    x: Shape, w: Shape, bias: Spec | None, groups: int, transposed: bool
-) -> None:
+def _check_channels(x: Shape, w: Shape, bias: Spec | None, groups: int, transposed: bool) -> None:
     which = "transposed=1" if transposed else f"groups={groups}"
     if len(x) != len(w):
         size = len(w)
         raise ShapeMismatch(
-            f"Expected {size}-dimensional input for {size}-dimensional weight{text(w)}, but got {len(x)}-dimensional input "
+            f"Expected {size}-dimensional input for {size}-dimensional weight{text(w)}, but got {len(x)}-dimensional "
+            "input "
             f"of size {text(x)} instead",
             param="weight",
         )
@@ -338,28 +355,36 @@ def _check_channels(
         )
     if w[0] % groups:
         raise ShapeMismatch(
-            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of size "
+            f"Given groups={groups}, expected weight to be divisible by {groups} at dimension 0, but got weight of "
+            "size "
             f"[{text(w)}] instead",
             param="groups",
         )
     wanted = w[0] if transposed else w[1] * groups
     if x[1] != wanted:
         raise ShapeMismatch(
-            f"Given {which}, weight of size {text(w)}, expected input{text(x)} to have {wanted} channels, but got {x[1]} "
+            f"Given {which}, weight of size {text(w)}, expected input{text(x)} to have {wanted} channels, but got "
+            f"{x[1]} "
             "channels instead",
             hint=Hint("conv-channels", have=x[1], want=wanted),
             param="input",
         )
     out = w[1] * groups if transposed else w[0]
     if bias is not None and bias.shape != (out,):
-        raise ShapeMismatch(
-            f"Given {which}, weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but got bias "
-            f"of size {text(bias.shape)} instead",
-            param="bias",
-        ) if transposed else ShapeMismatch(
-            f"Given weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but got bias of size "
-            f"{text(bias.shape)} instead",
-            param="bias",
+        raise (
+            ShapeMismatch(
+                f"Given {which}, weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but "
+                "got bias "
+                f"of size {text(bias.shape)} instead",
+                param="bias",
+            )
+            if transposed
+            else ShapeMismatch(
+                f"Given weight of size {text(w)}, expected bias to be 1-dimensional with {out} elements, but got bias "
+                "of size "
+                f"{text(bias.shape)} instead",
+                param="bias",
+            )
         )
 
 
@@ -406,7 +431,8 @@ def geometry_of(
     reach = [d * (n - 1) + 1 for n, d in zip(kernel, dilations, strict=True)]
     if any(n < r for n, r in zip(padded, reach, strict=True)):
         raise ShapeMismatch(
-            f"Calculated padded input size per channel: {_sized(padded)}. Kernel size: {_sized(reach)}. Kernel size can't "
+            f"Calculated padded input size per channel: {_sized(padded)}. Kernel size: {_sized(reach)}. Kernel size "
+            "can't "
             "be greater than actual input size",
             hint=Hint("conv-kernel", input=padded, kernel=reach),
             param="weight",
@@ -423,7 +449,14 @@ def geometry_of(
 
 
 def transposed_geometry(
-    input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any,
+    input: Spec,
+    weight: Spec,
+    bias: Spec | None,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: int,
+    dilation: Any,
     dims: int,
 ) -> Geometry:
     """The geometry of the convolution whose gradient this transposed convolution is: its output is our input."""
@@ -456,7 +489,8 @@ def transposed_geometry(
     )
     if any(n <= 0 for n in output) and 0 not in x[2:]:
         raise ShapeMismatch(
-            f"Given input size per channel: {_sized(x[2:])}. Calculated output size per channel: {_sized(output)}. Output "
+            f"Given input size per channel: {_sized(x[2:])}. Calculated output size per channel: {_sized(output)}. "
+            "Output "
             "size is too small"
         )
     _check_types(input, weight, bias, dims, True)
@@ -491,8 +525,14 @@ def _convolution(dims: int) -> Declared:
         return Spec(_shape(input, weight.shape[0], geo.output, dims), input.dtype)
 
     def kernel(
-        k: K, input: Array, weight: Array, bias: Array | None = None, stride: Ints = 1, padding: Ints | str = 0,
-        dilation: Ints = 1, groups: int = 1,
+        k: K,
+        input: Array,
+        weight: Array,
+        bias: Array | None = None,
+        stride: Ints = 1,
+        padding: Ints | str = 0,
+        dilation: Ints = 1,
+        groups: int = 1,
     ) -> Array:
         x = input if input.ndim == dims + 2 else input[None]
         d = k.spec.dtype
@@ -515,13 +555,18 @@ def _convolution(dims: int) -> Declared:
 
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__doc__ = (
-        f"Convolution over {dims} spatial dimension{'s' * (dims > 1)}: the products of a window and the weight, summed.\n\n"
+        f"Convolution over {dims} spatial dimension{'s' * (dims > 1)}: the products of a window and the weight, "
+        "summed.\n\n"
         f"Shapes: (N, C, {', '.join('DHW'[-dims:])}) or the same without N; weight (out, "
-        "C / groups, ...kernel); bias (out). `padding` is a number, one for each dimension, \"valid\" (none) or \"same\" (as "
+        'C / groups, ...kernel); bias (out). `padding` is a number, one for each dimension, "valid" (none) or "same" (as '
         "much as keeps the sizes; strides must be 1)."
     )
     declared = op(
-        family="nn", name=f"nn.functional.{name}", alias=(name,), meta=meta, node=_node(dims),
+        family="nn",
+        name=f"nn.functional.{name}",
+        alias=(name,),
+        meta=meta,
+        node=_node(dims),
         save={"input": ("weight",), "weight": ("input",)},
         samples=[
             S(T(1, 2, *spatial), T(2, 2, *one), T(2)),
@@ -544,15 +589,29 @@ def _transposed(dims: int) -> Declared:
     spatial, one = (3, 2, 2)[:dims], (2,) * dims
 
     def meta(
-        k: K, input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, output_padding: Any, groups: int,
+        k: K,
+        input: Spec,
+        weight: Spec,
+        bias: Spec | None,
+        stride: Any,
+        padding: Any,
+        output_padding: Any,
+        groups: int,
         dilation: Any,
     ) -> Spec:
         geo = transposed_geometry(input, weight, bias, stride, padding, output_padding, groups, dilation, dims)
         return Spec(_shape(input, weight.shape[1] * groups, geo.input, dims), input.dtype)
 
     def kernel(
-        k: K, input: Array, weight: Array, bias: Array | None = None, stride: Ints = 1, padding: Ints = 0,
-        output_padding: Ints = 0, groups: int = 1, dilation: Ints = 1,
+        k: K,
+        input: Array,
+        weight: Array,
+        bias: Array | None = None,
+        stride: Ints = 1,
+        padding: Ints = 0,
+        output_padding: Ints = 0,
+        groups: int = 1,
+        dilation: Ints = 1,
     ) -> Array:
         x = input if input.ndim == dims + 2 else input[None]
         d = k.spec.dtype
@@ -570,8 +629,15 @@ def _transposed(dims: int) -> Declared:
         single = len(x.shape) == dims + 1
         shape = (1, *x.shape) if single else x.shape
         geo = transposed_geometry(
-            Spec(tuple(shape), d), Spec(tuple(w.shape), d), None, saved.stride, saved.padding, saved.output_padding,
-            saved.groups, saved.dilation, dims,
+            Spec(tuple(shape), d),
+            Spec(tuple(w.shape), d),
+            None,
+            saved.stride,
+            saved.padding,
+            saved.output_padding,
+            saved.groups,
+            saved.dilation,
+            dims,
         )
         g = F.reshape(g, (1, *g.shape)) if single else g
         to_x = need.input and F._conv(g, F.conj(w), geo)
@@ -583,11 +649,16 @@ def _transposed(dims: int) -> Declared:
     kernel.__name__ = kernel.__qualname__ = name
     kernel.__doc__ = (
         f"Transposed convolution over {dims} spatial dimension{'s' * (dims > 1)}: the gradient of a convolution as an "
-        "operation.\n\nShapes: (N, C, ...) or the same without N; weight (C, out / groups, ...kernel); bias (out). Each size "
+        "operation.\n\nShapes: (N, C, ...) or the same without N; weight (C, out / groups, ...kernel); bias (out). "
+        "Each size "
         "becomes (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + output_padding + 1."
     )
     declared = op(
-        family="nn", name=f"nn.functional.{name}", alias=(name,), meta=meta, node=_node(dims),
+        family="nn",
+        name=f"nn.functional.{name}",
+        alias=(name,),
+        meta=meta,
+        node=_node(dims),
         save={"input": ("weight",), "weight": ("input",)},
         samples=[
             S(T(1, 2, *spatial), T(2, 2, *one), T(2)),

@@ -61,8 +61,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 # The gradient is that of symmetric changes: a finite difference that changes one triangle alone differs.
-_SPD = [S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0)),
-        S(T(2, 2, spd=True), upper=True, gradcheck=False)]
+_SPD = [
+    S(T(2, 2, spd=True), gradcheck=False),
+    S(T(2, 3, 3, spd=True), gradcheck=False),
+    S(T(0, 0)),
+    S(T(2, 2, spd=True), upper=True, gradcheck=False),
+]
 
 
 @composite(family="linalg", name="linalg.cholesky", node="LinalgCholeskyExBackward0", moves=True, samples=_SPD)
@@ -81,16 +85,24 @@ def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
     return F._cholesky(input, "cholesky")
 
 
-@composite(family="linalg", moves=True, node="CholeskySolveBackward0",
-           samples=[S(T(2, 1), T(2, 2, spd=True)), S(T(2, 2), T(2, 2, spd=True), upper=True)])
+@composite(
+    family="linalg",
+    moves=True,
+    node="CholeskySolveBackward0",
+    samples=[S(T(2, 1), T(2, 2, spd=True)), S(T(2, 2), T(2, 2, spd=True), upper=True)],
+)
 def cholesky_solve(F: Any, input: Array, L: Array, upper: bool = False) -> Array:
     """X with A X = B, from the Cholesky factor of A."""
     lower = adjoint(F, F.triu(L)) if upper else F.tril(L)
     return F._solve(adjoint(F, lower), F._solve(lower, input))
 
 
-@composite(family="linalg", moves=True, node="CholeskyInverseBackward0",
-           samples=[S(T(2, 2, spd=True)), S(T(2, 2, spd=True), upper=True)])
+@composite(
+    family="linalg",
+    moves=True,
+    node="CholeskyInverseBackward0",
+    samples=[S(T(2, 2, spd=True)), S(T(2, 2, spd=True), upper=True)],
+)
 def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
     """The inverse of A, from its Cholesky factor."""
     inverse = F._inverse(F.triu(L) if upper else F.tril(L))
@@ -113,7 +125,8 @@ def _converged(k: K, x: Array, batch: Any, name: str) -> None:
     if bool(bad.any()):
         at = int(np.flatnonzero(k.backend.to_host(bad))[0])
         raise Invalid(
-            f"{name}: {_element(batch, at)}The algorithm failed to converge because the input matrix contained non-finite "
+            f"{name}: {_element(batch, at)}The algorithm failed to converge because the input matrix contained "
+            "non-finite "
             "values.",
             code="not-finite",
             hint=Hint("not-finite"),
@@ -196,8 +209,14 @@ _RECT = [S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2))]
 _GAUGED = [S(*s.args, gradcheck=False) for s in _RECT]
 
 
-@composite(family="linalg", name="linalg.svd", outputs=("U", "S", "Vh"), fields=True, moves=True,
-           samples=[*_GAUGED, S(T(3, 2), full_matrices=False, gradcheck=False)])
+@composite(
+    family="linalg",
+    name="linalg.svd",
+    outputs=("U", "S", "Vh"),
+    fields=True,
+    moves=True,
+    samples=[*_GAUGED, S(T(3, 2), full_matrices=False, gradcheck=False)],
+)
 def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None = None) -> Array:
     """A = U diag(S) Vh, with the singular values S in falling order. `full_matrices` makes U and Vh square.
 
@@ -206,8 +225,13 @@ def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None 
     return F._svd(A, full_matrices, "linalg.svd")
 
 
-@composite(family="linalg", outputs=("U", "S", "V"), fields=True, moves=True,
-           samples=[*_GAUGED, S(T(3, 2), some=False, gradcheck=False)])
+@composite(
+    family="linalg",
+    outputs=("U", "S", "V"),
+    fields=True,
+    moves=True,
+    samples=[*_GAUGED, S(T(3, 2), some=False, gradcheck=False)],
+)
 def svd(F: Any, input: Array, some: bool = True, compute_uv: bool = True) -> Array:
     """A = U diag(S) V^H, with the singular values S in falling order; `some` leaves out what only zeros would meet."""
     u, s, v = F._svd(input, not some, "linalg.svd")
@@ -231,7 +255,8 @@ def _qr_meta(k: K, A: Spec, mode: str, name: str) -> tuple[Spec, Spec]:
     check_matrix(A, name)
     if mode not in ("reduced", "complete", "r"):
         raise Invalid(
-            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'", param="mode"
+            f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'",
+            param="mode",
         )
     *batch, m, n = A.shape
     r = m if mode == "complete" else min(m, n)
@@ -291,15 +316,27 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return made
 
 
-@composite(family="linalg", name="linalg.qr", outputs=("Q", "R"), fields=True, moves=True,
-           samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2)), S(T(2, 2), mode="complete")])
+@composite(
+    family="linalg",
+    name="linalg.qr",
+    outputs=("Q", "R"),
+    fields=True,
+    moves=True,
+    samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2)), S(T(2, 2), mode="complete")],
+)
 def linalg_qr(F: Any, A: Array, mode: str = "reduced") -> Array:
-    """A = Q R, with orthonormal columns in Q and an upper triangular R; mode "complete" makes Q square, "r" leaves it out."""
+    """A = Q R, with orthonormal columns in Q and an upper triangular R; mode "complete" makes Q square, "r" leaves "
+    "it out."""
     return F._qr(A, mode, "linalg.qr")
 
 
-@composite(family="linalg", outputs=("Q", "R"), fields=True, moves=True,
-           samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2), some=False)])
+@composite(
+    family="linalg",
+    outputs=("Q", "R"),
+    fields=True,
+    moves=True,
+    samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2), some=False)],
+)
 def qr(F: Any, input: Array, some: bool = True) -> Array:
     """A = Q R, with orthonormal columns in Q and an upper triangular R; `some` false makes Q square."""
     return F._qr(input, "reduced" if some else "complete", "linalg.qr")
@@ -315,8 +352,13 @@ def _eigh_meta(k: K, A: Spec, UPLO: str, name: str) -> tuple[Spec, Spec]:
     return Spec(A.shape[:-1], to_real(A.dtype)), A
 
 
-@op(family="linalg", meta=_eigh_meta, outputs=("eigenvalues", "eigenvectors"),
-    save={"A": ("eigenvalues", "eigenvectors")}, node="LinalgEighBackward0")
+@op(
+    family="linalg",
+    meta=_eigh_meta,
+    outputs=("eigenvalues", "eigenvectors"),
+    save={"A": ("eigenvalues", "eigenvectors")},
+    node="LinalgEighBackward0",
+)
 def _eigh(k: K, A: Array, UPLO: Any, name: Any) -> Any:
     """A = V diag(L) V^H."""
     if not A.size:
@@ -345,8 +387,14 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.matmul(F.matmul(v, inner), vh)
 
 
-@composite(family="linalg", name="linalg.eigh", outputs=("eigenvalues", "eigenvectors"), fields=True, moves=True,
-           samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))])
+@composite(
+    family="linalg",
+    name="linalg.eigh",
+    outputs=("eigenvalues", "eigenvectors"),
+    fields=True,
+    moves=True,
+    samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))],
+)
 def eigh(F: Any, A: Array, UPLO: str = "L") -> Array:
     """The eigenvalues, rising, and eigenvectors of a Hermitian matrix; only the triangle UPLO is looked at.
 
@@ -355,8 +403,13 @@ def eigh(F: Any, A: Array, UPLO: str = "L") -> Array:
     return F._eigh(A, UPLO, "linalg.eigh")
 
 
-@composite(family="linalg", name="linalg.eigvalsh", node="LinalgEighBackward0", moves=True,
-           samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))])
+@composite(
+    family="linalg",
+    name="linalg.eigvalsh",
+    node="LinalgEighBackward0",
+    moves=True,
+    samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))],
+)
 def eigvalsh(F: Any, A: Array, UPLO: str = "L") -> Array:
     """The eigenvalues of a Hermitian matrix, rising."""
     return F._eigh(A, UPLO, "linalg.eigvalsh")[0]
@@ -390,7 +443,8 @@ def _cutoff(k: K, s: Array, A: Any, atol: Any, rtol: Any) -> Array:
 def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
     if A.ndim < 2 or A.dtype.category < FLOAT or A.dtype.reduced:
         raise Invalid(
-            f"linalg.pinv({scalar_type(A.dtype)}{{{text(A.shape)}}}): expected a tensor with 2 or more dimensions of float, "
+            f"linalg.pinv({scalar_type(A.dtype)}{{{text(A.shape)}}}): expected a tensor with 2 or more dimensions of "
+            "float, "
             "double, cfloat or cdouble types",
             param="A",
         )
@@ -431,8 +485,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.sub(made, F.matmul(F.matmul(outer, p), A)), None, None
 
 
-@composite(family="linalg", name="linalg.pinv", node="LinalgPinvBackward0", moves=True,
-           samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2, spd=True)), S(T(0, 2)), S(C(2, 2)), S(T(2, 3), rtol=0.01)])
+@composite(
+    family="linalg",
+    name="linalg.pinv",
+    node="LinalgPinvBackward0",
+    moves=True,
+    samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2, spd=True)), S(T(0, 2)), S(C(2, 2)), S(T(2, 3), rtol=0.01)],
+)
 def linalg_pinv(
     F: Any, A: Array, atol: Array | Scalar | None = None, rtol: Array | Scalar | None = None, hermitian: bool = False
 ) -> Array:
@@ -440,7 +499,9 @@ def linalg_pinv(
     return F._pinv(A, atol, rtol, hermitian)
 
 
-@composite(family="linalg", node="LinalgPinvBackward0", moves=True, samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2), rcond=0.01)])
+@composite(
+    family="linalg", node="LinalgPinvBackward0", moves=True, samples=[S(T(2, 3)), S(T(3, 2)), S(T(2, 2), rcond=0.01)]
+)
 def pinverse(F: Any, input: Array, rcond: float = 1e-15) -> Array:
     """The Moore-Penrose pseudoinverse. Singular values of at most rcond * the largest count as zero."""
     return F._pinv(input, None, rcond, False)
@@ -451,8 +512,13 @@ def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
     return Spec(A.shape[:-2], int64)
 
 
-@op(family="linalg", name="linalg.matrix_rank", meta=_rank_meta, vjp=None,
-    samples=[S(T(2, 3)), S(T(2, 3, 2)), S(T(0, 2)), S(T(2, 2, values=[[1.0, 2.0], [2.0, 4.0]])), S(T(2, 2), atol=0.1)])
+@op(
+    family="linalg",
+    name="linalg.matrix_rank",
+    meta=_rank_meta,
+    vjp=None,
+    samples=[S(T(2, 3)), S(T(2, 3, 2)), S(T(0, 2)), S(T(2, 2, values=[[1.0, 2.0], [2.0, 4.0]])), S(T(2, 2), atol=0.1)],
+)
 def matrix_rank(
     k: K, A: Array, atol: Array | Scalar | None = None, rtol: Array | Scalar | None = None, hermitian: bool = False
 ) -> Array:
@@ -461,4 +527,3 @@ def matrix_rank(
         return k.xp.zeros(A.shape[:-2], int64.np)
     s = _spectrum(k, A, hermitian)[1]
     return (k.xp.abs(s) > _cutoff(k, s, A, atol, rtol)).sum(axis=-1, dtype=int64.np)
-

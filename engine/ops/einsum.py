@@ -189,12 +189,14 @@ def parse(equation: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], La
         names, letters = _subscripts(part, f"operand {at}")
         if "." not in names and letters != rank:
             raise _wrong(
-                f"the number of subscripts in the equation ({letters}) does not match the number of dimensions ({rank}) "
+                f"the number of subscripts in the equation ({letters}) does not match the number of dimensions "
+                f"({rank}) "
                 f"for operand {at} and no ellipsis was given"
             )
         if letters > rank:
             raise _wrong(
-                f"the number of subscripts in the equation ({letters}) is more than the number of dimensions ({rank}) for "
+                f"the number of subscripts in the equation ({letters}) is more than the number of dimensions ({rank}) "
+                "for "
                 f"operand {at}"
             )
         extra = rank - letters if "." in names else 0
@@ -232,25 +234,38 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
             name = chr(label) if label > 0 else "..."
             if here.setdefault(label, n) != n:
                 raise ShapeMismatch(
-                    f"einsum(): subscript {name} is repeated for operand {at} but the sizes don't match, {n} != {here[label]}"
+                    f"einsum(): subscript {name} is repeated for operand {at} but the sizes don't match, {n} != "
+                    f"{here[label]}"
                 )
             old = sizes.get(label, 1)
             if old == 1:
                 sizes[label] = n
             elif n not in (1, old):
                 raise ShapeMismatch(
-                    f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with previously "
+                    f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with "
+                    "previously "
                     f"seen size {old}",
                     hint=Hint("broadcast", a=list(shapes[0]), b=list(shape), dim=labels.index(label)),
                 )
     return sizes
 
 
-@composite(family="linalg", moves=True,
-           samples=[S("ij,jk->ik", [T(2, 3), T(3, 2)]), S("ii->i", [T(3, 3)]), S("ij->", [T(2, 3)]), S("i,j", [T(2), T(3)]),
-                    S("...ij,...jk->...ik", [T(2, 1, 2, 3), T(2, 3, 2)]), S("bi,oij,bj->bo", [T(2, 3), T(2, 3, 2), T(2, 2)]),
-                    S("ij,j->ji", [T(2, 1), T(3)]), S("ii->", [T(2, 2)]), S("ij,jk", [C(2, 2), C(2, 2)]),
-                    S("ij,jk", [I(2, 2), I(2, 2)])])
+@composite(
+    family="linalg",
+    moves=True,
+    samples=[
+        S("ij,jk->ik", [T(2, 3), T(3, 2)]),
+        S("ii->i", [T(3, 3)]),
+        S("ij->", [T(2, 3)]),
+        S("i,j", [T(2), T(3)]),
+        S("...ij,...jk->...ik", [T(2, 1, 2, 3), T(2, 3, 2)]),
+        S("bi,oij,bj->bo", [T(2, 3), T(2, 3, 2), T(2, 2)]),
+        S("ij,j->ji", [T(2, 1), T(3)]),
+        S("ii->", [T(2, 2)]),
+        S("ij,jk", [C(2, 2), C(2, 2)]),
+        S("ij,jk", [I(2, 2), I(2, 2)]),
+    ],
+)
 def einsum(F: Any, equation: str, operands: list[Array]) -> Array:
     """Sums of products by Einstein's convention: "ij,jk->ik" is the matrix product.
 
@@ -271,9 +286,19 @@ def einsum(F: Any, equation: str, operands: list[Array]) -> Array:
 # ---------------------------------------------------------------- tensordot, kron
 
 
-@composite(family="linalg", moves=True, node="ViewBackward0",
-           samples=[S(T(2, 3), T(3, 2), 1), S(T(2, 3), T(2, 3)), S(T(2, 3, 4), T(4, 2), [[0, 2], [1, 0]]), S(T(2), T(3), 0),
-                    S(C(2, 2), C(2), 1), S(I(2, 3), I(3), 1)])
+@composite(
+    family="linalg",
+    moves=True,
+    node="ViewBackward0",
+    samples=[
+        S(T(2, 3), T(3, 2), 1),
+        S(T(2, 3), T(2, 3)),
+        S(T(2, 3, 4), T(4, 2), [[0, 2], [1, 0]]),
+        S(T(2), T(3), 0),
+        S(C(2, 2), C(2), 1),
+        S(I(2, 3), I(3), 1),
+    ],
+)
 def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
     """Sums of products over the last `dims` dimensions of `a` and the first of `b`, or over two lists of dimensions."""
     sa, sb = F.shape(a), F.shape(b)
@@ -295,7 +320,8 @@ def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
         p, q = wrap_dim(i, len(sa)), wrap_dim(j, len(sb))
         if sa[p] != sb[q] and 1 not in (sa[p], sb[q]):
             raise ShapeMismatch(
-                f"contracted dimensions need to match, but first has size {sa[p]} in dim {i} and second has size {sb[q]} in "
+                f"contracted dimensions need to match, but first has size {sa[p]} in dim {i} and second has size "
+                f"{sb[q]} in "
                 f"dim {j}",
                 hint=Hint("inner-sizes", a=list(sa), b=list(sb)),
             )
@@ -306,8 +332,12 @@ def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
     return F._einsum([a, b], (tuple(labels_a), tuple(labels_b)), output, sizes)
 
 
-@composite(family="linalg", node="UnsafeViewBackward0", moves=True,
-           samples=[S(T(2, 2), T(2, 3)), S(T(2), T(2, 3)), S(T(), T(2)), S(T(0, 2), T(2, 2)), S(C(2), C(2)), S(I(2, 2), T(2))])
+@composite(
+    family="linalg",
+    node="UnsafeViewBackward0",
+    moves=True,
+    samples=[S(T(2, 2), T(2, 3)), S(T(2), T(2, 3)), S(T(), T(2)), S(T(0, 2), T(2, 2)), S(C(2), C(2)), S(I(2, 2), T(2))],
+)
 def kron(F: Any, input: Array, other: Array) -> Array:
     """The Kronecker product: each element of the input times the whole of the other."""
     a, b = F.shape(input), F.shape(other)
@@ -338,7 +368,8 @@ def _check_chain(F: Any, tensors: Sequence[Any]) -> list[Shape]:
     for at, t in enumerate(tensors):
         if F.dtype(t) is not first:
             raise DtypeMismatch(
-                f"multi_dot(): all tensors must have be the same dtype but tensor 0 is {C_NAMES[first.name]} and tensor {at} "
+                f"multi_dot(): all tensors must have be the same dtype but tensor 0 is {C_NAMES[first.name]} and "
+                f"tensor {at} "
                 f"{C_NAMES[F.dtype(t).name]}"
             )
     for at in range(n - 1):
@@ -360,9 +391,7 @@ def _order(sizes: Shape) -> dict[tuple[int, int], int]:
     for length in range(1, n):
         for i in range(n - length):
             j = i + length
-            found = min(
-                (cost[i, s] + cost[s + 1, j] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j)
-            )
+            found = min((cost[i, s] + cost[s + 1, j] + sizes[i] * sizes[s + 1] * sizes[j + 1], s) for s in range(i, j))
             cost[i, j], split[i, j] = found
     return split
 
@@ -387,8 +416,13 @@ def _chain(F: Any, tensors: Sequence[Any]) -> Any:
     return made
 
 
-@composite(family="linalg", name="linalg.multi_dot", node="ViewBackward0", moves=True,
-           samples=[S([T(2, 3), T(3, 4), T(4, 2)]), S([T(3), T(3, 2), T(2)]), S([C(2, 2), C(2, 2)])])
+@composite(
+    family="linalg",
+    name="linalg.multi_dot",
+    node="ViewBackward0",
+    moves=True,
+    samples=[S([T(2, 3), T(3, 4), T(4, 2)]), S([T(3), T(3, 2), T(2)]), S([C(2, 2), C(2, 2)])],
+)
 def multi_dot(F: Any, tensors: list[Array]) -> Array:
     """The product of a chain of matrices, multiplied in the cheapest order; the first and last may be vectors."""
     return _chain(F, tensors)

@@ -130,16 +130,22 @@ def _inverse_rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return -F.matmul(F.matmul(r, g), r)
 
 
-@op(family="linalg", name="linalg.inv", meta=_square_meta("linalg.inv"), save={"A": ("result",)},
+@op(
+    family="linalg",
+    name="linalg.inv",
+    meta=_square_meta("linalg.inv"),
+    save={"A": ("result",)},
     node="LinalgInvExBackward0",
     samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(T(0, 2, 2)), S(C(2, 2))],
-    example={"A": [[4.5, 7.5], [2.5, 6.5]]})
+    example={"A": [[4.5, 7.5], [2.5, 6.5]]},
+)
 def inv(k: K, A: Array) -> Array:
     """The inverse of a square matrix. Shape: (..., n, n). A singular matrix is refused."""
     made = _inverse_of(k, A)
     for at, i in _failures(k, A, made, zero_pivot):
         raise Invalid(
-            f"linalg.inv: {_element(A.shape[:-2], at)}The diagonal element {i} is zero, the inversion could not be completed "
+            f"linalg.inv: {_element(A.shape[:-2], at)}The diagonal element {i} is zero, the inversion could not be "
+            "completed "
             "because the input matrix is singular.",
             code="singular",
             hint=Hint("singular"),
@@ -153,8 +159,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return _inverse_rule(F, saved, g, need)
 
 
-@composite(family="linalg", moves=True, samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(C(2, 2))],
-           example={"input": [[4.5, 7.5], [2.5, 6.5]]})
+@composite(
+    family="linalg",
+    moves=True,
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(C(2, 2))],
+    example={"input": [[4.5, 7.5], [2.5, 6.5]]},
+)
 def inverse(F: Any, input: Array) -> Array:
     """The inverse of a square matrix. Shape: (..., n, n). A singular matrix is refused."""
     return getattr(F, "linalg.inv")(input)
@@ -186,9 +196,16 @@ def _infos(k: K, x: Array, made: Array, test: Any) -> Array:
     return k.from_host(info)
 
 
-@op(family="linalg", name="linalg.inv_ex", meta=_info_meta("linalg.inv"), save={"A": ("inverse",)},
-    outputs=("inverse", "info"), fields=True, nondiff=("info",),
-    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True))])
+@op(
+    family="linalg",
+    name="linalg.inv_ex",
+    meta=_info_meta("linalg.inv"),
+    save={"A": ("inverse",)},
+    outputs=("inverse", "info"),
+    fields=True,
+    nondiff=("info",),
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True))],
+)
 def inv_ex(k: K, A: Array, check_errors: bool = False) -> Any:
     """The inverse and, for each matrix, 0 or which diagonal element of its LU decomposition is zero."""
     if check_errors:
@@ -220,9 +237,15 @@ def _times_identity(F: Any, g: Any) -> Any:
     return F.reshape(g, (*F.shape(g), 1, 1))
 
 
-@op(family="linalg", name="linalg.det", alias=("det",), meta=_scalar_meta("linalg.det"), save={"A": ("A",)},
+@op(
+    family="linalg",
+    name="linalg.det",
+    alias=("det",),
+    meta=_scalar_meta("linalg.det"),
+    save={"A": ("A",)},
     node="LinalgDetBackward0",
-    samples=[S(T(2, 2)), S(T(2, 3, 3)), S(T(0, 0)), S(T(0, 2, 2)), S(C(2, 2))])
+    samples=[S(T(2, 2)), S(T(2, 3, 3)), S(T(0, 0)), S(T(0, 2, 2)), S(C(2, 2))],
+)
 def det(k: K, A: Array) -> Array:
     """The determinant of a square matrix. Shape: (..., n, n) gives (...)."""
     return k.xp.linalg.det(A) if A.size else k.xp.ones(A.shape[:-2], A.dtype)
@@ -266,9 +289,17 @@ def _slogdet_meta(k: K, A: Spec) -> tuple[Spec, Spec]:
     return Spec(A.shape[:-2], A.dtype), Spec(A.shape[:-2], to_real(A.dtype))
 
 
-@op(family="linalg", name="linalg.slogdet", alias=("slogdet",), meta=_slogdet_meta, outputs=("sign", "logabsdet"),
-    fields=True, save={"A": ("A", "sign")}, node="LinalgSlogdetBackward0",
-    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(C(2, 2))])
+@op(
+    family="linalg",
+    name="linalg.slogdet",
+    alias=("slogdet",),
+    meta=_slogdet_meta,
+    outputs=("sign", "logabsdet"),
+    fields=True,
+    save={"A": ("A", "sign")},
+    node="LinalgSlogdetBackward0",
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(C(2, 2))],
+)
 def slogdet(k: K, A: Array) -> Any:
     """The sign of the determinant and the logarithm of its absolute value. Shape: (..., n, n) gives two (...)."""
     if not A.size:
@@ -291,8 +322,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.mul(_times_identity(F, factor), adjoint(F, F._inverse(saved.A)))
 
 
-@composite(family="linalg", node="WhereBackward0", moves=True,
-           samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(C(2, 2))])
+@composite(
+    family="linalg",
+    node="WhereBackward0",
+    moves=True,
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(C(2, 2))],
+)
 def logdet(F: Any, input: Array) -> Array:
     """The logarithm of the determinant; NaN where a real one is negative."""
     check_matrix(Spec(tuple(F.shape(input)), F.dtype(input)), "logdet", square=True)
@@ -357,11 +392,22 @@ def _is_vector(a: Shape, b: Shape) -> bool:
     return len(b) == 1 or (len(a) - 1 == len(b) and a[:-1] == b)
 
 
-@composite(family="linalg", name="linalg.solve", node="LinalgSolveExBackward0", moves=True,
-           samples=[S(T(2, 2, spd=True), T(2)), S(T(2, 2, spd=True), T(2, 3)), S(T(2, 3, 3, spd=True), T(2, 3)),
-                    S(T(2, 1, 2, 2, spd=True), T(3, 2, 1)), S(T(2, 2, spd=True), T(3, 2), left=False), S(T(0, 0), T(0, 2)),
-                    S(C(2, 2), C(2, 2))],
-           example={"A": [[3.5, 1.5], [1.5, 2.5]], "B": [9.5, 8.5]})
+@composite(
+    family="linalg",
+    name="linalg.solve",
+    node="LinalgSolveExBackward0",
+    moves=True,
+    samples=[
+        S(T(2, 2, spd=True), T(2)),
+        S(T(2, 2, spd=True), T(2, 3)),
+        S(T(2, 3, 3, spd=True), T(2, 3)),
+        S(T(2, 1, 2, 2, spd=True), T(3, 2, 1)),
+        S(T(2, 2, spd=True), T(3, 2), left=False),
+        S(T(0, 0), T(0, 2)),
+        S(C(2, 2), C(2, 2)),
+    ],
+    example={"A": [[3.5, 1.5], [1.5, 2.5]], "B": [9.5, 8.5]},
+)
 def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     """X with A X = B, or X A = B where `left` is false. B is a vector, a matrix, or a batch of them."""
     a, b = Spec(tuple(F.shape(A)), F.dtype(A)), Spec(tuple(F.shape(B)), F.dtype(B))
@@ -370,7 +416,8 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
         raise ShapeMismatch("linalg.solve: The input tensor B must have at least 2 dimensions.", param="B")
     if a.dtype is not b.dtype:
         raise DtypeMismatch(
-            f"linalg.solve: Expected A and B to have the same dtype, but found A of type {scalar_type(a.dtype)} and B of type "
+            f"linalg.solve: Expected A and B to have the same dtype, but found A of type {scalar_type(a.dtype)} and B "
+            "of type "
             f"{scalar_type(b.dtype)} instead",
             hint=cast_hint(a, b, "A", "B"),
             param="B",
@@ -387,7 +434,8 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     n = a.shape[-1]
     if sizes[-2 if left else -1] != n:
         raise ShapeMismatch(
-            f"linalg.solve: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} ({n}x{n} and "
+            f"linalg.solve: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} ({n}x{n} "
+            "and "
             f"{sizes[-2]}x{sizes[-1]})",
             hint=Hint("inner-sizes", a=list(a.shape), b=list(b.shape)),
             param="B",
@@ -399,10 +447,19 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     return F.transpose(made, -2, -1)
 
 
-@composite(family="linalg", name="linalg.solve_triangular", moves=True,
-           samples=[S(T(2, 2, spd=True), T(2, 3), upper=True), S(T(2, 2, spd=True), T(2, 3), upper=False, unitriangular=True),
-                    S(T(2, 2, spd=True), T(3, 2), upper=True, left=False)])
-def solve_triangular(F: Any, input: Array, B: Array, upper: bool, left: bool = True, unitriangular: bool = False) -> Array:
+@composite(
+    family="linalg",
+    name="linalg.solve_triangular",
+    moves=True,
+    samples=[
+        S(T(2, 2, spd=True), T(2, 3), upper=True),
+        S(T(2, 2, spd=True), T(2, 3), upper=False, unitriangular=True),
+        S(T(2, 2, spd=True), T(3, 2), upper=True, left=False),
+    ],
+)
+def solve_triangular(
+    F: Any, input: Array, B: Array, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Array:
     """X with A X = B, where only one triangle of A is looked at; X A = B where `left` is false."""
     a, b = Spec(tuple(F.shape(input)), F.dtype(input)), Spec(tuple(F.shape(B)), F.dtype(B))
     check_matrix(a, "linalg.solve_triangular", square=True)
@@ -411,7 +468,8 @@ def solve_triangular(F: Any, input: Array, B: Array, upper: bool, left: bool = T
     n = a.shape[-1]
     if b.shape[-2 if left else -1] != n:
         raise ShapeMismatch(
-            f"linalg.solve_triangular: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} "
+            "linalg.solve_triangular: Incompatible shapes of A and B for the equation "
+            f"{'AX = B' if left else 'XA = B'} "
             f"({n}x{n} and {b.shape[-2]}x{b.shape[-1]})",
             param="B",
         )
@@ -427,15 +485,30 @@ def solve_triangular(F: Any, input: Array, B: Array, upper: bool, left: bool = T
 # ---------------------------------------------------------------- powers, traces, crosses
 
 
-@composite(family="linalg", name="linalg.matrix_power", alias=("matrix_power",), node="MmBackward0", moves=True,
-           samples=[S(T(2, 2, spd=True), 3), S(T(2, 2, 2, spd=True), 2), S(T(2, 2, spd=True), -2), S(T(2, 2, spd=True), 0),
-                    S(T(2, 2, spd=True), 1), S(C(2, 2), 2)])
+@composite(
+    family="linalg",
+    name="linalg.matrix_power",
+    alias=("matrix_power",),
+    node="MmBackward0",
+    moves=True,
+    samples=[
+        S(T(2, 2, spd=True), 3),
+        S(T(2, 2, 2, spd=True), 2),
+        S(T(2, 2, spd=True), -2),
+        S(T(2, 2, spd=True), 0),
+        S(T(2, 2, spd=True), 1),
+        S(C(2, 2), 2),
+    ],
+)
 def matrix_power(F: Any, A: Array, n: int) -> Array:
     """A square matrix multiplied with itself n times; the inverse's powers where n is negative."""
     spec = Spec(tuple(F.shape(A)), F.dtype(A))
     if spec.ndim < 2 or spec.shape[-1] != spec.shape[-2]:
-        check_matrix(Spec(spec.shape, spec.dtype if spec.dtype.category >= FLOAT else to_real(spec.dtype)),
-                     "linalg.matrix_power", square=True)
+        check_matrix(
+            Spec(spec.shape, spec.dtype if spec.dtype.category >= FLOAT else to_real(spec.dtype)),
+            "linalg.matrix_power",
+            square=True,
+        )
     if n == 0:
         return F.add(F.mul(A, 0), F.diag_embed(F.ones_like(F.diagonal(A, 0, -2, -1))))
     base = getattr(F, "linalg.inv")(A) if n < 0 else A
@@ -450,8 +523,12 @@ def matrix_power(F: Any, A: Array, n: int) -> Array:
     return F.clone(A) if made is A else made
 
 
-@composite(family="linalg", node="TraceBackward0", moves=True,
-           samples=[S(T(3, 3)), S(T(2, 3)), S(T(0, 2)), S(C(2, 2)), S(I(2, 2))])
+@composite(
+    family="linalg",
+    node="TraceBackward0",
+    moves=True,
+    samples=[S(T(3, 3)), S(T(2, 3)), S(T(0, 2)), S(C(2, 2)), S(I(2, 2))],
+)
 def trace(F: Any, input: Array) -> Array:
     """The sum of a matrix's diagonal."""
     if len(F.shape(input)) != 2:
@@ -480,9 +557,21 @@ def _cross_meta(k: K, input: Spec, other: Spec, dim: int = -1) -> Spec:
     return Spec(shape, input.dtype)
 
 
-@op(family="linalg", name="linalg.cross", meta=_cross_meta, save={"input": ("other",), "other": ("input",)},
+@op(
+    family="linalg",
+    name="linalg.cross",
+    meta=_cross_meta,
+    save={"input": ("other",), "other": ("input",)},
     node="LinalgCrossBackward0",
-    samples=[S(T(3), T(3)), S(T(2, 3), T(1, 3)), S(T(3, 2), T(3, 2), dim=0), S(T(0, 3), T(0, 3)), S(C(3), C(3)), S(I(3), I(3))])
+    samples=[
+        S(T(3), T(3)),
+        S(T(2, 3), T(1, 3)),
+        S(T(3, 2), T(3, 2), dim=0),
+        S(T(0, 3), T(0, 3)),
+        S(C(3), C(3)),
+        S(I(3), I(3)),
+    ],
+)
 def linalg_cross(k: K, input: Array, other: Array, dim: int = -1) -> Array:
     """The cross product of vectors of three along `dim`, with broadcasting."""
     a, b = k.xp.moveaxis(input, dim, 0), k.xp.moveaxis(other, dim, 0)
@@ -501,8 +590,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     )
 
 
-@composite(family="linalg", moves=True,
-           samples=[S(T(3), T(3)), S(T(2, 3), T(2, 3)), S(T(3, 2), T(3, 2)), S(T(2, 3), T(2, 3), dim=1), S(I(3), I(3))])
+@composite(
+    family="linalg",
+    moves=True,
+    samples=[S(T(3), T(3)), S(T(2, 3), T(2, 3)), S(T(3, 2), T(3, 2)), S(T(2, 3), T(2, 3), dim=1), S(I(3), I(3))],
+)
 def cross(F: Any, input: Array, other: Array, dim: int | None = None) -> Array:
     """The cross product of vectors of three along `dim`: by default the first dimension of size 3."""
     if dim is None:
@@ -513,8 +605,12 @@ def cross(F: Any, input: Array, other: Array, dim: int | None = None) -> Array:
     return getattr(F, "linalg.cross")(input, other, dim)
 
 
-@composite(family="linalg", name="linalg.vecdot", moves=True,
-           samples=[S(T(3), T(3)), S(T(2, 3), T(3)), S(T(3, 2), T(3, 2), dim=0), S(C(3), C(3))])
+@composite(
+    family="linalg",
+    name="linalg.vecdot",
+    moves=True,
+    samples=[S(T(3), T(3)), S(T(2, 3), T(3)), S(T(3, 2), T(3, 2), dim=0), S(C(3), C(3))],
+)
 def vecdot(F: Any, x: Array, y: Array, dim: int = -1) -> Array:
     """The dot products of vectors along `dim`, the first one conjugated, with broadcasting."""
     return F.sum(F.mul(F.conj(x), y), dim)

@@ -11,7 +11,7 @@ from engine.dtypes import FLOAT, scalar_type, to_real
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import Spec
-from engine.ops.reductions import kept, spread, total
+from engine.ops.reductions import spread, total
 from engine.samples import C, S, T
 from engine.shapes import reduced, text, wrap_dim, wrap_dims
 
@@ -25,8 +25,8 @@ def _norm_types(k: K, input: Any, ord: Any = 2, dim: Any = None, keepdim: bool =
         raise DtypeMismatch(
             "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
             f"{scalar_type(d if input.dtype.category >= FLOAT else input.dtype)}",
-            hint=Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=input.dtype.name),
-            param="input",
+            hint=Hint("cast-input", Call("to", {"input": Param("x"), "dtype": "float32"}), have=input.dtype.name),
+            param="x",
         )
     if given is not None and given.is_complex != input.dtype.is_complex:
         kind = "complex" if input.dtype.is_complex else "real"
@@ -43,18 +43,39 @@ def _norm_meta(k: K, input: Spec, ord: Any = 2, dim: Any = None, keepdim: bool =
         if 0 in sizes:
             shown = "inf" if ord == inf else "-inf" if ord == -inf else f"{float(ord):g}"
             raise Invalid(
-                f"linalg.vector_norm cannot compute the {shown} norm on an empty tensor because the operation does not have "
+                f"linalg.vector_norm cannot compute the {shown} norm on an empty tensor because the operation does "
+                "not have "
                 "an identity",
                 param="ord",
             )
     return Spec(reduced(input.shape, dims, keepdim), k.dtype)
 
 
-@op(family="linalg", name="linalg.vector_norm", meta=_norm_meta, promote=_norm_types, over=("x",),
-    save={"x": ("x", "result")}, node="LinalgVectorNormBackward0",
-    samples=[S(T(3)), S(T(2, 3), dim=1), S(T(2, 3), 1, [0, 1], True), S(T(2, 3), 3, 0), S(T(2, 3), float("inf"), 1),
-             S(T(2, 3), float("-inf"), 1), S(T(2, 3), 0, 1), S(T(2, 3, low=0.3), 0.5, 1), S(T(2, 3, low=0.3), -1.5, 1),
-             S(T()), S(T(0, 2), 2, 0), S(C(3)), S(C(2, 2), 1, 0), S(C(2, 2), 3, 0)])
+@op(
+    family="linalg",
+    name="linalg.vector_norm",
+    meta=_norm_meta,
+    promote=_norm_types,
+    over=("x",),
+    save={"x": ("x", "result")},
+    node="LinalgVectorNormBackward0",
+    samples=[
+        S(T(3)),
+        S(T(2, 3), dim=1),
+        S(T(2, 3), 1, [0, 1], True),
+        S(T(2, 3), 3, 0),
+        S(T(2, 3), float("inf"), 1),
+        S(T(2, 3), float("-inf"), 1),
+        S(T(2, 3), 0, 1),
+        S(T(2, 3, low=0.3), 0.5, 1),
+        S(T(2, 3, low=0.3), -1.5, 1),
+        S(T()),
+        S(T(0, 2), 2, 0),
+        S(C(3)),
+        S(C(2, 2), 1, 0),
+        S(C(2, 2), 3, 0),
+    ],
+)
 def vector_norm(
     k: K, x: Array, ord: Scalar = 2, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
@@ -146,7 +167,8 @@ def _pair(dim: Any, ndim: int) -> tuple[int, int]:
     dims = [dim] if isinstance(dim, int) else list(dim)
     if len(dims) != 2:
         raise Invalid(
-            f"linalg.matrix_norm: dim must be a 2-tuple. Got {text(dims)}".replace("[", "").replace("]", ""), param="dim"
+            f"linalg.matrix_norm: dim must be a 2-tuple. Got {text(dims)}".replace("[", "").replace("]", ""),
+            param="dim",
         )
     a, b = (wrap_dim(d, ndim) for d in dims)
     if a == b:
@@ -193,8 +215,12 @@ def _matrix(F: Any, A: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> An
 _MATRICES = [S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), float("inf")), S(T(2, 3), 2), S(T(3, 2), "nuc"), S(T(2, 2, 3), -1)]
 
 
-@composite(family="linalg", name="linalg.matrix_norm", moves=True,
-           samples=[*_MATRICES, S(T(2, 3, 2), "fro", [0, 2], True), S(T(2, 3, 2), 2, [0, 1], True), S(C(2, 2))])
+@composite(
+    family="linalg",
+    name="linalg.matrix_norm",
+    moves=True,
+    samples=[*_MATRICES, S(T(2, 3, 2), "fro", [0, 2], True), S(T(2, 3, 2), 2, [0, 1], True), S(C(2, 2))],
+)
 def matrix_norm(
     F: Any, A: Array, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
@@ -202,13 +228,27 @@ def matrix_norm(
     return _matrix(F, A, ord, dim, keepdim, dtype)
 
 
-@composite(family="linalg", name="linalg.norm", moves=True,
-           samples=[S(T(3)), S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), "nuc"), S(T(3), 3), S(T(2, 3), 2, 1), S(T(2, 3), None, 1, True),
-                    S(T(2, 3, 2), float("inf"), [0, 2]), S(C(2, 2))])
+@composite(
+    family="linalg",
+    name="linalg.norm",
+    moves=True,
+    samples=[
+        S(T(3)),
+        S(T(2, 3)),
+        S(T(2, 3), 1),
+        S(T(2, 3), "nuc"),
+        S(T(3), 3),
+        S(T(2, 3), 2, 1),
+        S(T(2, 3), None, 1, True),
+        S(T(2, 3, 2), float("inf"), [0, 2]),
+        S(C(2, 2)),
+    ],
+)
 def norm(
     F: Any, A: Array, ord: Any = None, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
-    """The norm of a vector or a matrix: without `ord` the 2-norm of all elements; else what `dim`, or the rank, asks for."""
+    """The norm of a vector or a matrix: without `ord` the 2-norm of all elements; else what `dim`, or the rank, asks "
+    "for."""
     shape = F.shape(A)
     vector = getattr(F, "linalg.vector_norm")
     dims = None if dim is None else [dim] if isinstance(dim, int) else list(dim)
@@ -219,12 +259,10 @@ def norm(
     if dims is None:
         if len(shape) not in (1, 2):
             raise ShapeMismatch(
-                f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {len(shape)}D.", param="A"
+                f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {len(shape)}D.",
+                param="A",
             )
         dims = [0] if len(shape) == 1 else [0, 1]
     if isinstance(ord, str) or len(dims) == 2:
         return _matrix(F, A, ord, dims, keepdim, dtype)
     return vector(A, ord, dims, keepdim, dtype)
-
-
-__all__ = ["kept"]

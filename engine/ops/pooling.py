@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
-from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, int8, int32, int64
+from engine.dtypes import BOOL, COMPLEX, FLOAT, int8, int32, int64
 from engine.errors import Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -217,8 +217,14 @@ def _both_meta(k: K, input: Spec, pool: Pool) -> tuple[Spec, Spec]:
     return made, Spec(made.shape, int64)
 
 
-@op(family="nn", meta=_both_meta, node=lambda input, pool: pool.node, save={"input": ("input", "result")},
-    outputs=("result", "indices"), nondiff=("indices",))
+@op(
+    family="nn",
+    meta=_both_meta,
+    node=lambda input, pool: pool.node,
+    save={"input": ("input", "result")},
+    outputs=("result", "indices"),
+    nondiff=("indices",),
+)
 def _max_pool_both(k: K, input: Array, pool: Any) -> Any:
     """The largest element of each window, and where it is in the flattened sample."""
     values, spec = k.spec
@@ -372,7 +378,8 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
             raise _too_much(p, w, d)
     letters = "THW"[-dims:] if dims > 1 else "HW"
     for values, what, prefix, name in (
-        (kernel, "kernel size", "k", "kernel_size"), (stride, "stride", "d", "stride"),
+        (kernel, "kernel size", "k", "kernel_size"),
+        (stride, "stride", "d", "stride"),
         (dilation, "dilation", "dilation", "dilation"),
     ):
         if any(n <= 0 for n in values):
@@ -383,7 +390,8 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
         if dims == 3:
             inner = shape[-4:]
             raise ShapeMismatch(
-                "max_pool3d_with_indices_out_cpu_template(): Expected input's non-batch dimensions to have positive length, "
+                "max_pool3d_with_indices_out_cpu_template(): Expected input's non-batch dimensions to have positive "
+                "length, "
                 f"but input has a shape of {text(shape)} and non-batch dimension {inner.index(0) - 1} has length zero!",
                 param="input",
             )
@@ -393,7 +401,8 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
             param="input",
         )
     sizes = shape[-dims:]
-    out = tuple([_output(n, *rest, ceil_mode) for n, *rest in zip(sizes, kernel, stride, padding, dilation, strict=True)])
+    rows = zip(sizes, kernel, stride, padding, dilation, strict=True)
+    out = tuple([_output(n, w, s, p, d, ceil_mode) for n, w, s, p, d in rows])
     if any(n < 1 for n in out):
         planes = (1,) if dims == 1 else ()
         given = "x".join(map(str, (*shape[-dims - 1 : -dims], *planes, *sizes)))
@@ -463,7 +472,13 @@ def _rank_words(shape: Shape, name: str) -> ShapeMismatch:
 
 
 def _avg_geometry(
-    input: Spec, kernel_size: Any, stride: Any, padding: Any, ceil_mode: bool, count_include_pad: bool, divisor: Any,
+    input: Spec,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: Any,
     dims: int,
 ) -> Pool:
     name = f"avg_pool{dims}d"
@@ -476,7 +491,9 @@ def _avg_geometry(
     if divisor == 0 and divisor is not None:
         raise Invalid("divisor must be not zero", param="divisor_override")
     if len(shape) not in (dims + 1, dims + 2):
-        raise ShapeMismatch(f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input")
+        raise ShapeMismatch(
+            f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input"
+        )
     out = _check(input, kernel, steps, pads, (1,) * dims, ceil_mode)
     if input.dtype.category in (BOOL, COMPLEX):
         raise not_implemented("avg_pool2d" if dims < 3 else "avg_pool3d_out_frame", input.dtype)
@@ -507,15 +524,27 @@ def _declare(dims: int) -> None:
     spatial = f"{dims} dimension{'s' * (dims > 1)}"
 
     def max_pool(
-        F: Any, input: Array, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1,
-        ceil_mode: bool = False, return_indices: bool = False,
+        F: Any,
+        input: Array,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
     ) -> Array:
         pool = _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims)
         return F._max_pool_both(input, pool) if return_indices else F._max_pool(input, pool)
 
     def with_indices(
-        F: Any, input: Array, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, dilation: Ints = 1,
-        ceil_mode: bool = False, return_indices: bool = False,
+        F: Any,
+        input: Array,
+        kernel_size: Ints,
+        stride: Ints | None = None,
+        padding: Ints = 0,
+        dilation: Ints = 1,
+        ceil_mode: bool = False,
+        return_indices: bool = False,
     ) -> Array:
         return F._max_pool_both(
             input, _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims)
@@ -523,7 +552,8 @@ def _declare(dims: int) -> None:
 
     max_pool.__doc__ = (
         f"The largest element of each window over the last {spatial}; the first of equals, and NaN wins.\n\n"
-        "With `return_indices` also where each one is in the flattened sample. `ceil_mode` keeps windows that begin inside "
+        "With `return_indices` also where each one is in the flattened sample. `ceil_mode` keeps windows that begin "
+        "inside "
         "but end beyond."
     )
     with_indices.__doc__ = f"The largest element of each window over the last {spatial}, and its index in the sample."
@@ -537,25 +567,47 @@ def _declare(dims: int) -> None:
     if dims > 1:
         samples.append(S(I(1, 1, *size), 2))
     composite(
-        family="nn", name=f"nn.functional.max_pool{dims}d", alias=(f"max_pool{dims}d",), moves=True,
-        returns="Tensor or list of Tensors", samples=[*samples, S(T(1, 2, *size, distinct=True), 2, return_indices=True)],
+        family="nn",
+        name=f"nn.functional.max_pool{dims}d",
+        alias=(f"max_pool{dims}d",),
+        moves=True,
+        returns="Tensor or list of Tensors",
+        samples=[*samples, S(T(1, 2, *size, distinct=True), 2, return_indices=True)],
     )(max_pool)
     composite(
-        family="nn", name=f"nn.functional.max_pool{dims}d_with_indices", moves=True, returns="list of Tensors",
+        family="nn",
+        name=f"nn.functional.max_pool{dims}d_with_indices",
+        moves=True,
+        returns="list of Tensors",
         samples=samples[:1],
     )(with_indices)
 
     if dims == 1:
+
         def avg_pool(
-            F: Any, input: Array, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
+            F: Any,
+            input: Array,
+            kernel_size: Ints,
+            stride: Ints | None = None,
+            padding: Ints = 0,
+            ceil_mode: bool = False,
             count_include_pad: bool = True,
         ) -> Array:
-            made = _avg_geometry(_spec(F, input), kernel_size, stride, padding, ceil_mode, count_include_pad, None, dims)
+            made = _avg_geometry(
+                _spec(F, input), kernel_size, stride, padding, ceil_mode, count_include_pad, None, dims
+            )
             return F._avg_pool(input, made)
     else:
+
         def avg_pool(  # type: ignore[misc]
-            F: Any, input: Array, kernel_size: Ints, stride: Ints | None = None, padding: Ints = 0, ceil_mode: bool = False,
-            count_include_pad: bool = True, divisor_override: int | None = None,
+            F: Any,
+            input: Array,
+            kernel_size: Ints,
+            stride: Ints | None = None,
+            padding: Ints = 0,
+            ceil_mode: bool = False,
+            count_include_pad: bool = True,
+            divisor_override: int | None = None,
         ) -> Array:
             made = _avg_geometry(
                 _spec(F, input), kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, dims
@@ -563,7 +615,8 @@ def _declare(dims: int) -> None:
             return F._avg_pool(input, made)
 
     avg_pool.__doc__ = (
-        f"The mean of each window over the last {spatial}.\n\nPadding counts as zeros, or with `count_include_pad` false "
+        f"The mean of each window over the last {spatial}.\n\nPadding counts as zeros, or with `count_include_pad` "
+        "false "
         "not at all" + ("." if dims == 1 else "; `divisor_override` divides the sums by another number.")
     )
     avg_samples = [
@@ -577,12 +630,13 @@ def _declare(dims: int) -> None:
     if dims > 1:
         avg_samples.append(S(T(1, 1, *size), 2, divisor_override=3))
     composite(
-        family="nn", name=f"nn.functional.avg_pool{dims}d", alias=(f"avg_pool{dims}d",) if dims == 1 else (), moves=True,
+        family="nn",
+        name=f"nn.functional.avg_pool{dims}d",
+        alias=(f"avg_pool{dims}d",) if dims == 1 else (),
+        moves=True,
         samples=avg_samples,
     )(avg_pool)
 
 
 for _dims in (1, 2, 3):
     _declare(_dims)
-
-__all__ = ["INT", "Pool"]

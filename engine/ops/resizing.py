@@ -1,4 +1,5 @@
-"""Other sizes for images: interpolation and adaptive pooling, as weighted sums of a few elements along each dimension."""
+"""Other sizes for images: interpolation and adaptive pooling, as weighted sums of a few elements along each "
+"dimension."""
 
 from __future__ import annotations
 
@@ -116,8 +117,13 @@ def _from_rows(rows: Any, real: Any) -> Table:
 
 
 _TABLES = {
-    "nearest": _nearest, "nearest-exact": _nearest, "linear": _linear, "bicubic": _cubic, "area": _area,
-    "linear-aa": _smoothed, "bicubic-aa": _smoothed,
+    "nearest": _nearest,
+    "nearest-exact": _nearest,
+    "linear": _linear,
+    "bicubic": _cubic,
+    "area": _area,
+    "linear-aa": _smoothed,
+    "bicubic-aa": _smoothed,
 }
 
 
@@ -155,8 +161,10 @@ def _resample(k: K, input: Array, axes: Any, back: Any, node: Any) -> Array:
         return xp.zeros(k.spec.shape, input.dtype)
     kind = "float64" if input.dtype == xp.float64 else "float32"
     first = input.ndim - len(axes)
-    order = sorted(range(len(axes)), key=lambda i: (axes[i].input / axes[i].output) if back else
-                   (axes[i].output / max(axes[i].input, 1)))
+    order = sorted(
+        range(len(axes)),
+        key=lambda i: (axes[i].input / axes[i].output) if back else (axes[i].output / max(axes[i].input, 1)),
+    )
     for i in order:
         if axes[i].mode in ("nearest", "linear", "area") and axes[i].input == axes[i].output and axes[i].scale == 1:
             continue
@@ -187,17 +195,26 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- interpolate
 
 _MODES = {
-    "nearest": (1, 2, 3), "nearest-exact": (1, 2, 3), "linear": (1,), "bilinear": (2,), "bicubic": (2,), "trilinear": (3,),
+    "nearest": (1, 2, 3),
+    "nearest-exact": (1, 2, 3),
+    "linear": (1,),
+    "bilinear": (2,),
+    "bicubic": (2,),
+    "trilinear": (3,),
     "area": (1, 2, 3),
 }
-_NAMES = {"nearest": "Nearest", "nearest-exact": "NearestExact", "linear": "Linear", "bilinear": "Bilinear",
-          "bicubic": "Bicubic", "trilinear": "Trilinear"}
+_NAMES = {
+    "nearest": "Nearest",
+    "nearest-exact": "NearestExact",
+    "linear": "Linear",
+    "bilinear": "Bilinear",
+    "bicubic": "Bicubic",
+    "trilinear": "Trilinear",
+}
 _DIMS = {1: "W: {}", 2: "H: {}, W: {}", 3: "D: {}, H: {}, W: {}"}
 
 
-def _sizes(
-    shape: Shape, size: Any, scale_factor: Any, recompute: bool | None
-) -> tuple[list[int], list[float] | None]:
+def _sizes(shape: Shape, size: Any, scale_factor: Any, recompute: bool | None) -> tuple[list[int], list[float] | None]:
     """(output sizes, the factors that are to be used as they were given)."""
     spatial = shape[2:]
     dims = len(spatial)
@@ -205,11 +222,14 @@ def _sizes(
         raise Invalid("only one of size or scale_factor should be defined", param="size")
     if size is not None:
         if recompute:
-            raise Invalid("recompute_scale_factor is not meaningful with an explicit size.", param="recompute_scale_factor")
+            raise Invalid(
+                "recompute_scale_factor is not meaningful with an explicit size.", param="recompute_scale_factor"
+            )
         sizes = [size] * dims if type(size) is int else list(size)
         if len(sizes) != dims:
             raise ShapeMismatch(
-                f"Input and output must have the same number of spatial dimensions, but got input with spatial dimensions "
+                "Input and output must have the same number of spatial dimensions, but got input with spatial "
+                "dimensions "
                 f"of {text(spatial)} and output size of {_tuple(sizes)}. Please provide input tensor in (N, C, d1, d2, "
                 "...,dK) format and output size in (o1, o2, ...,oK) format.",
                 param="size",
@@ -220,8 +240,10 @@ def _sizes(
     factors = [float(f) for f in scale_factor] if type(scale_factor) in (list, tuple) else [float(scale_factor)] * dims
     if len(factors) != dims:
         raise ShapeMismatch(
-            f"Input and scale_factor must have the same number of spatial dimensions, but got input with spatial dimensions "
-            f"of {text(spatial)} and scale_factor of shape {_tuple(factors)}. Please provide input tensor in (N, C, d1, d2, "
+            "Input and scale_factor must have the same number of spatial dimensions, but got input with spatial "
+            "dimensions "
+            f"of {text(spatial)} and scale_factor of shape {_tuple(factors)}. Please provide input tensor in (N, C, "
+            "d1, d2, "
             "...,dK) format and scale_factor in (s1, s2, ...,sK) format.",
             param="scale_factor",
         )
@@ -235,15 +257,16 @@ def _tuple(values: Any) -> str:
 
 def _check_mode(spec: Spec, mode: str, align_corners: bool | None, antialias: bool) -> int:
     dims = spec.ndim - 2
-    if mode in ("nearest", "area", "nearest-exact"):
-        if align_corners is not None:
-            raise Invalid(
-                "align_corners option can only be set with the interpolating modes: linear | bilinear | bicubic | trilinear",
-                param="align_corners",
-            )
+    if mode in ("nearest", "area", "nearest-exact") and align_corners is not None:
+        raise Invalid(
+            "align_corners option can only be set with the interpolating modes: linear | bilinear | bicubic | "
+            "trilinear",
+            param="align_corners",
+        )
     if antialias and not (mode in ("bilinear", "bicubic") and dims == 2):
         raise Invalid(
-            "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires a 4-D tensor as input",
+            "Anti-alias option is restricted to bilinear, bicubic, and lanczos modes and requires a 4-D tensor as "
+            "input",
             param="antialias",
         )
     if dims not in _MODES.get(mode, ()):
@@ -251,7 +274,8 @@ def _check_mode(spec: Spec, mode: str, align_corners: bool | None, antialias: bo
             raise Invalid(f"Got {spec.ndim}D input, but {mode} mode needs {_MODES[mode][0] + 2}D input", param="mode")
         raise Invalid(
             "Input Error: Only 3D, 4D and 5D input Tensors supported (got "
-            f"{spec.ndim}D) for the modes: nearest | linear | bilinear | bicubic | trilinear | lanczos | area | nearest-exact "
+            f"{spec.ndim}D) for the modes: nearest | linear | bilinear | bicubic | trilinear | lanczos | area | "
+            "nearest-exact "
             f"(got {mode})",
             param="mode",
         )
@@ -259,7 +283,13 @@ def _check_mode(spec: Spec, mode: str, align_corners: bool | None, antialias: bo
 
 
 def _interpolated(
-    F: Any, input: Any, size: Any, scale_factor: Any, mode: str, align_corners: bool | None, recompute: bool | None,
+    F: Any,
+    input: Any,
+    size: Any,
+    scale_factor: Any,
+    mode: str,
+    align_corners: bool | None,
+    recompute: bool | None,
     antialias: bool,
 ) -> Any:
     spec = Spec(tuple(F.shape(input)), F.dtype(input))
@@ -292,12 +322,24 @@ def _interpolated(
     return F._resample(input, tuple(axes), False, node)
 
 
-@composite(family="nn", name="nn.functional.interpolate", moves=True,
-           samples=[S(T(1, 1, 2, 2), scale_factor=2), S(T(1, 2, 3, 4), [2, 6]),
-                    S(T(1, 1, 3, 3), 5, mode="bilinear"), S(T(1, 1, 3, 3), 5, mode="bilinear", align_corners=True),
-                    S(T(1, 1, 4, 4), scale_factor=[0.5, 1.7], mode="bilinear"), S(T(1, 1, 4, 3), 5, mode="bicubic"),
-                    S(T(1, 2, 4), 7, mode="linear"), S(T(1, 1, 2, 2, 3), 3, mode="trilinear"), S(T(1, 1, 5, 4), 3, mode="area"),
-                    S(T(1, 1, 6, 6), 3, mode="bilinear", antialias=True), S(T(1, 1, 4), 6, mode="nearest-exact")])
+@composite(
+    family="nn",
+    name="nn.functional.interpolate",
+    moves=True,
+    samples=[
+        S(T(1, 1, 2, 2), scale_factor=2),
+        S(T(1, 2, 3, 4), [2, 6]),
+        S(T(1, 1, 3, 3), 5, mode="bilinear"),
+        S(T(1, 1, 3, 3), 5, mode="bilinear", align_corners=True),
+        S(T(1, 1, 4, 4), scale_factor=[0.5, 1.7], mode="bilinear"),
+        S(T(1, 1, 4, 3), 5, mode="bicubic"),
+        S(T(1, 2, 4), 7, mode="linear"),
+        S(T(1, 1, 2, 2, 3), 3, mode="trilinear"),
+        S(T(1, 1, 5, 4), 3, mode="area"),
+        S(T(1, 1, 6, 6), 3, mode="bilinear", antialias=True),
+        S(T(1, 1, 4), 6, mode="nearest-exact"),
+    ],
+)
 def interpolate(
     F: Any,
     input: Array,
@@ -318,7 +360,11 @@ def interpolate(
 
 @composite(family="nn", name="nn.functional.upsample", moves=True, samples=[S(T(1, 1, 2, 2), scale_factor=2)])
 def upsample(
-    F: Any, input: Array, size: Ints | None = None, scale_factor: float | list[float] | None = None, mode: str = "nearest",
+    F: Any,
+    input: Array,
+    size: Ints | None = None,
+    scale_factor: float | list[float] | None = None,
+    mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Array:
     """The older name of `interpolate`."""
@@ -349,7 +395,9 @@ def _check_listed(output_size: Any, shape: Shape, name: str, dims: int) -> None:
     if type(output_size) not in (list, tuple):
         return
     if dims == 1 and len(output_size) != 1:
-        raise Invalid(f"{name}() argument 'output_size' should contain one int (got {len(output_size)})", param="output_size")
+        raise Invalid(
+            f"{name}() argument 'output_size' should contain one int (got {len(output_size)})", param="output_size"
+        )
     if dims > 1 and len(shape) <= len(output_size):
         raise ShapeMismatch(f"Input dimension should be at least {len(output_size) + 1}", param="input")
 
@@ -362,7 +410,9 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
     if len(shape) not in (dims + 1, dims + 2):
         if dims == 1:
             raise _rank_words(shape, name)
-        raise ShapeMismatch(f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {text(shape)}", param="input")
+        raise ShapeMismatch(
+            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {text(shape)}", param="input"
+        )
     spatial = shape[-dims:]
     wanted = [output_size] * dims if output_size is None or type(output_size) is int else list(output_size)
     if len(wanted) != dims:
@@ -406,9 +456,13 @@ def _declare_adaptive_mean(dims: int) -> None:
         "Window i of n goes from floor(i * size / n) to ceil((i + 1) * size / n); null keeps a size."
     )
     names: dict[str, Any] = {"alias": (f"adaptive_avg_pool{dims}d",)} if dims == 1 else {}
-    composite(family="nn", name=f"nn.functional.adaptive_avg_pool{dims}d", moves=True,
-              samples=[S(T(1, 2, *size), 2), S(T(2, *size), [3] * dims), S(T(1, 1, *size), 1), S(T(1, 1, *size), 7)],
-              **names)(pool)
+    composite(
+        family="nn",
+        name=f"nn.functional.adaptive_avg_pool{dims}d",
+        moves=True,
+        samples=[S(T(1, 2, *size), 2), S(T(2, *size), [3] * dims), S(T(1, 1, *size), 1), S(T(1, 1, *size), 7)],
+        **names,
+    )(pool)
 
 
 # ---------------------------------------------------------------- adaptive maxima
@@ -427,14 +481,20 @@ def _adaptive_max_meta(k: K, input: Spec, windows: Windows) -> tuple[Spec, Spec]
     return Spec(shape, input.dtype), Spec(shape, int64)
 
 
-@op(family="nn", meta=_adaptive_max_meta, outputs=("result", "indices"), nondiff=("indices",), save={"input": ("indices",)},
-    node=lambda input, windows: windows.node)
+@op(
+    family="nn",
+    meta=_adaptive_max_meta,
+    outputs=("result", "indices"),
+    nondiff=("indices",),
+    save={"input": ("indices",)},
+    node=lambda input, windows: windows.node,
+)
 def _adaptive_max(k: K, input: Array, windows: Any) -> Any:
     """The largest element of each window, and its place in the flattened sample."""
     xp = k.xp
     dims = len(windows.input)
     lead = input.shape[: input.ndim - dims]
-    out, where = k.spec
+    out = k.spec[0]
     if not out.numel:
         return xp.zeros(out.shape, input.dtype), xp.zeros(out.shape, int64.np)
     gathered = input.reshape(-1, *windows.input)
@@ -443,7 +503,9 @@ def _adaptive_max(k: K, input: Array, windows: Any) -> Any:
     for axis, (n, m) in enumerate(zip(windows.input, windows.output, strict=True)):
         bounds = [(i * n // m, ceil((i + 1) * n / m)) for i in range(m)]
         widest = max(high - low for low, high in bounds)
-        index = np.stack([np.minimum(np.arange(low, low + widest), high - 1) for low, high in bounds])  # repeats lose ties
+        index = np.stack(
+            [np.minimum(np.arange(low, low + widest), high - 1) for low, high in bounds]
+        )  # repeats lose ties
         at = 1 + 2 * axis
         gathered = xp.take(gathered, k.from_host(index.reshape(-1)), axis=at)
         gathered = gathered.reshape(*gathered.shape[:at], m, widest, *gathered.shape[at + 1 :])
@@ -456,7 +518,9 @@ def _adaptive_max(k: K, input: Array, windows: Any) -> Any:
     places = flat.transpose(order).reshape(1, *windows.output, count)
     best = xp.argmax(lines, axis=-1)[..., None]
     made = xp.take_along_axis(lines, best, axis=-1)[..., 0]
-    index = xp.take_along_axis(xp.broadcast_to(k.from_host(np.ascontiguousarray(places)), lines.shape), best, axis=-1)[..., 0]
+    index = xp.take_along_axis(xp.broadcast_to(k.from_host(np.ascontiguousarray(places)), lines.shape), best, axis=-1)[
+        ..., 0
+    ]
     return made.reshape(*lead, *windows.output), index.reshape(*lead, *windows.output)
 
 
@@ -481,7 +545,9 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
     if len(shape) not in (dims + 1, dims + 2):
         if dims == 1:
             raise _rank_words(shape, name)
-        raise ShapeMismatch(f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input")
+        raise ShapeMismatch(
+            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input"
+        )
     for at in range(len(shape) - dims, len(shape)):
         if shape[at] == 0:
             raise ShapeMismatch(
@@ -514,15 +580,26 @@ def _declare_adaptive_max(dims: int) -> None:
         return list(F._adaptive_max(input, _adaptive_windows(F, input, output_size, dims)))
 
     pool.__doc__ = (
-        f"The largest elements of windows that split the last {dims} dimension{'s' * (dims > 1)} into `output_size` parts."
+        f"The largest elements of windows that split the last {dims} dimension{'s' * (dims > 1)} into `output_size` "
+        "parts."
         "\n\nWith `return_indices` also where each one is in the flattened sample."
     )
     both.__doc__ = "The largest elements of windows that split the last dimensions, and their indices in the sample."
     samples = [S(T(1, 2, *size, distinct=True), 2), S(T(2, *size, distinct=True), [3] * dims)]
-    composite(family="nn", name=f"nn.functional.adaptive_max_pool{dims}d", moves=True, returns="Tensor or list of Tensors",
-              samples=[*samples, S(T(1, 1, *size, distinct=True), 2, return_indices=True)])(pool)
-    composite(family="nn", name=f"nn.functional.adaptive_max_pool{dims}d_with_indices", moves=True,
-              returns="list of Tensors", samples=samples[:1])(both)
+    composite(
+        family="nn",
+        name=f"nn.functional.adaptive_max_pool{dims}d",
+        moves=True,
+        returns="Tensor or list of Tensors",
+        samples=[*samples, S(T(1, 1, *size, distinct=True), 2, return_indices=True)],
+    )(pool)
+    composite(
+        family="nn",
+        name=f"nn.functional.adaptive_max_pool{dims}d_with_indices",
+        moves=True,
+        returns="list of Tensors",
+        samples=samples[:1],
+    )(both)
 
 
 for _dims in (1, 2, 3):

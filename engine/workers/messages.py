@@ -4,7 +4,7 @@ A message is a dict with string keys. The front says, with `id` a number of its 
 
     {"do": "start",  "id", "protocol", "version", "name", "devices", "practice", "epoch", "limits"}   once, first
     {"do": "open",   "id", "session", "owner", "name", "device", "seed", "default_dtype"}
-    {"do": "run",    "id", "sent", "session", "program", "values", "dry_run"}
+    {"do": "run",    "id", "sent", "session", "program", "values", "dry_run", "explain"}
     {"do": "query",  "id", "sent", "session", "q", "values"}
     {"do": "rename", "id", "sent", "session", "name"}
     {"do": "close",  "id", "sent", "session"}

@@ -38,7 +38,7 @@ _MORE = object()  # a program's answer while it has steps to go
 
 _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
     "open": {"session": str, "owner": str, "name": str | None, "device": str, "default_dtype": str},
-    "run": {"session": str, "program": dict, "values": str, "dry_run": bool},
+    "run": {"session": str, "program": dict, "values": str, "dry_run": bool, "explain": bool},
     "query": {"session": str, "q": dict, "values": str},
     "rename": {"session": str, "name": str | None},
     "close": {"session": str},
@@ -55,7 +55,7 @@ class SessionLike(Protocol):
     name: str | None
 
     def run(
-        self, program: dict[str, Any], *, values: str, dry_run: bool = False
+        self, program: dict[str, Any], *, values: str, dry_run: bool = False, explain: bool = False
     ) -> Generator[None, None, dict[str, Any]]:
         """Yields at every step boundary and returns the reply. If it raises or is closed, nothing has changed."""
 
@@ -251,7 +251,10 @@ class Worker:
             call.seat.last_used = time.time()
             # Taken out of the message, so that the program alone decides how long its arrays live.
             call.steps = call.seat.session.run(
-                message.pop("program"), values=message["values"], dry_run=message["dry_run"]
+                message.pop("program"),
+                values=message["values"],
+                dry_run=message["dry_run"],
+                explain=message["explain"],
             )
         steps, clock = call.steps, self._clock
         try:

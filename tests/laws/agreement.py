@@ -3,6 +3,9 @@ reduced precision and float32."""
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from tests.laws.harness import (
     same,
     seeds,
     values,
+    wide,
 )
 from tests.laws.law import anything, differentiable, functional, law, primitive
 
@@ -192,17 +196,17 @@ def reduced(case: Case) -> None:
     """A float16 or bfloat16 result is the float32 computation rounded once, bit for bit, and a gradient has the dtype
     of its input and the value of the float32 gradient up to rounding."""
     narrow = DTYPES[case.wanted]
-    wide = Case(case.op.name, case.number, case.device, "float32")
+    full = Case(case.op.name, case.number, case.device, "float32")
     for i, ((host, d), t) in enumerate(zip(case.hosts, case.drawn, strict=True)):
         if d is narrow and t.dtype is None:
-            wide.hosts[i] = (CPU.widen(host, narrow), float32)
-    wide.ctx.default_dtype = case.ctx.default_dtype = float32
+            full.hosts[i] = (wide(host, narrow), float32)
+    full.ctx.default_dtype = case.ctx.default_dtype = float32
     with case.here(grad=False):
         have, refused = _try(lambda: case.run(case.tensors()))
     if refused is not None:
         return  # not for this dtype: the law of metas looks after how that is refused
-    with wide.here(grad=False):
-        want = wide.run(wide.tensors())
+    with full.here(grad=False):
+        want = full.run(full.tensors())
     xs, ys = parts(have), parts(want)
     for j, (x, y) in enumerate(zip(xs, ys, strict=True)):
         if type(x) is not Tensor:
@@ -211,7 +215,7 @@ def reduced(case: Case) -> None:
         if x.dtype is narrow and y.dtype is float32:
             bits = y.backend.to_host(y.backend.cast(y.array, float32, narrow))
             if not _same_bits(raw(x), bits, narrow):
-                raise Broken(f"output {j}: {brief(values(x))}, float32 rounded once {brief(CPU.widen(bits, narrow))}")
+                raise Broken(f"output {j}: {brief(values(x))}, float32 rounded once {brief(wide(bits, narrow))}")
         else:
             same(x, y, f"output {j}", exact=x.dtype is y.dtype)
     if not (differentiable(case.op) and case.floats) or not any(floating(x) for x in xs):
@@ -220,8 +224,8 @@ def reduced(case: Case) -> None:
     rounded = [None if c is None else _round(c, x) for c, x in zip(cots, xs, strict=True)]
     with case.here():
         gs = gradients(case, case.floats, rounded)
-    with wide.here():
-        ws = gradients(wide, wide.floats, rounded)
+    with full.here():
+        ws = gradients(full, full.floats, rounded)
     for i, g, w in zip(case.floats, gs, ws, strict=True):
         if (g is None) != (w is None):
             raise Broken(f"gradient of input {i}: {g} and in float32 {w}")
@@ -239,8 +243,49 @@ def reduced(case: Case) -> None:
 def _round(c: Any, x: Tensor) -> Any:
     """A cotangent that its output's dtype can hold exactly, in the compute dtype."""
     d = x.dtype
-    return CPU.widen(CPU.cast(c, from_numpy(c.dtype) or d, d), d) if d.reduced else c
+    return wide(CPU.cast(c, from_numpy(c.dtype) or d, d), d) if d.reduced else c
 
 
 def _same_bits(a: Any, b: Any, d: Any) -> bool:
-    return bool(np.array_equal(CPU.widen(a, d), CPU.widen(b, d), equal_nan=True))
+    return bool(np.array_equal(wide(a, d), wide(b, d), equal_nan=True))
+
+
+@cache
+def promotion_data() -> dict[str, Any]:
+    path = Path(__file__).parent.parent / "data" / "promotion.json"
+    return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+
+
+def _promotes(op: Any) -> bool:
+    return op.name in promotion_data()["ops"] and not op.kind == INPLACE
+
+
+@law("dtypes", _promotes, dtypes=("float32",))
+def dtypes(case: Case) -> None:
+    """The dtype of a result is PyTorch's, for one operand of each dtype, for two of all pairs with and without
+    dimensions, and for numbers; what PyTorch refuses is refused."""
+    if case.number:
+        return
+    table = promotion_data()["ops"][case.op.name]
+    for row, outcome in table.items():
+        args = [_operand(case, word) for word in row.split()]
+        with case.here(grad=False):
+            try:
+                made = case.op.run(case.op.bind(tuple(args), {}))  # type: ignore[misc]
+                found = parts(made)[0].dtype.name
+            except EngineError as e:
+                found = "refused"
+                if outcome != "refused":
+                    raise Broken(f"{row}: {outcome} in PyTorch, refused here: {e}") from e
+        if found != outcome:
+            raise Broken(f"{row}: {outcome} in PyTorch, {found} here")
+
+
+def _operand(case: Case, word: str) -> Any:
+    """"float32" is ones of shape [2], "float32:0" a 0-d one, "1", "1.0", "True" and "1j" are numbers."""
+    name, _, rank = word.partition(":")
+    if name not in DTYPES:
+        return {"True": True, "1": 1, "1.0": 1.0, "1j": 1j}[name]
+    d = DTYPES[name]
+    ones = CPU.cast(np.ones(() if rank else (2,), np.float32), float32, d)
+    return case.tensor(ones, d)

@@ -38,7 +38,6 @@ EXCLUDED: tuple[Row, ...] = (
     ("reduced", "chain_matmul linalg.multi_dot", None, "each of several products is rounded, as in PyTorch"),
     ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
-    ("backward", "quantile nanquantile view_as_complex view_as_complex_copy", None, "refused for bfloat16"),
     ("tape", "unique unique_consecutive", None, "PyTorch has no gradient for it"),
 )
 

@@ -13,13 +13,16 @@ from tests.laws.harness import (
     cotangents,
     floating,
     gradients,
+    memory,
     parts,
     seeds,
+    share,
     values,
 )
 from tests.laws.law import changes_input, differentiable, functional, law
 
 from engine.autograd import run_backward
+from engine.errors import EngineError
 from engine.op import PRIMITIVE, Op
 from engine.record import REC
 from engine.tensor import Tensor
@@ -299,3 +302,72 @@ def _no_tape(case: Case, outs: list[Any], when: str, inputs: list[Tensor]) -> No
 
 def _names(op: Op, n: int) -> Sequence[str]:
     return op.outputs if len(op.outputs) == n else ("result",) * n
+
+
+@law("own-gradient", differentiable)
+def own_gradient(case: Case) -> None:
+    """Each leaf's `.grad` owns its memory: no other gradient, cotangent, input or output lies there; and a second
+    backward adds to it what the first one put there."""
+    if not case.floats:
+        return
+    with case.here() as ctx:
+        tensors = case.tensors(case.floats)
+        outs = case.outputs(tensors)
+        roots, given = seeds(case, outs, cotangents(outs))
+        if not roots:
+            return
+        run_backward(roots, given, retain_graph=True)
+        grads = [(i, tensors[i].grad) for i in case.floats]
+        others = [("an input", t) for t in tensors] + [("a cotangent", t) for t in given]
+        others += [("an output", t) for t in outs if type(t) is Tensor]
+        first = {}
+        for i, g in grads:
+            if g is None:
+                continue
+            if g.requires_grad or g.edge is not None:
+                raise Broken(f".grad of input {i} has a tape without create_graph")
+            first[i] = values(g).copy()
+            for what, t in others:
+                if share(g, t):
+                    raise Broken(f".grad of input {i} lies in the memory of {what}")
+            others.append((f"the gradient of input {i}", g))
+        run_backward(roots, given, retain_graph=True)
+        for i, before in first.items():
+            g = tensors[i].grad
+            assert g is not None
+            if not np.allclose(values(g), 2 * before, rtol=1e-6, atol=1e-9, equal_nan=True):
+                raise Broken(f".grad of input {i} after two backwards is {brief(values(g))}, once {brief(before)}")
+        if not ctx.grad_enabled:
+            raise Broken("backward left grad mode off")
+
+
+def _has_indices(op: Op) -> bool:
+    return any(p.name in ("index", "indices") and p.form == "tensor" for p in op.params)
+
+
+@law("guards", _has_indices)
+def guards(case: Case) -> None:
+    """Indices out of range are refused, on a device that would wrap them silently too, and nothing has changed."""
+    places = [i for i, (_, d) in enumerate(case.hosts) if d.name == "int64"]
+    holes = {n: a for n, a in zip(case.op.names, case.arguments, strict=True) if n in ("index", "indices")}
+    for hole in holes.values():
+        at = getattr(hole, "at", None)
+        if at not in places or not case.hosts[at][0].size:
+            continue
+        host, d = case.hosts[at]
+        for bad in (1000, -1000):
+            wrong = host.copy()
+            wrong.reshape(-1)[-1] = bad
+            tensors = case.tensors()
+            tensors[at] = case.tensor(wrong, d)
+            before = [memory(t) for t in tensors]
+            with case.here(grad=False):
+                try:
+                    case.run(tensors)
+                except EngineError:
+                    pass
+                else:
+                    raise Broken(f"index {bad} was taken")
+            for t, old in zip(tensors, before, strict=True):
+                if t.version or not np.array_equal(memory(t), old, equal_nan=old.dtype.kind in "fc"):
+                    raise Broken(f"index {bad} was refused, but an input has changed")

@@ -18,7 +18,7 @@ import engine.ops  # noqa: F401  the operations register themselves
 from engine.autograd import run_backward
 from engine.backend import CPU, Backend, simulated_cuda
 from engine.context import Context, active
-from engine.dtypes import DTYPES, FLOAT, DType, dtype, from_numpy
+from engine.dtypes import DTYPES, FLOAT, DType, bf16_to_f32, dtype, from_numpy
 from engine.op import INPLACE, REGISTRY, Op, Spec
 from engine.random import Generator
 from engine.samples import S, T
@@ -229,7 +229,14 @@ def raw(t: Tensor) -> np.ndarray[Any, Any]:
 
 def values(t: Tensor) -> np.ndarray[Any, Any]:
     """A tensor's values on the host; reduced floats as float32."""
-    return CPU.widen(raw(t), t.dtype)
+    return wide(raw(t), t.dtype)
+
+
+def wide(host: np.ndarray[Any, Any], d: DType) -> np.ndarray[Any, Any]:
+    """Storage values as numbers; by other means than the engine's own, which are on trial."""
+    if d.name == "bfloat16":
+        return bf16_to_f32(host)
+    return host.astype(np.float32) if d.name == "float16" else host
 
 
 def memory(t: Tensor) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 from tests.laws.excluded import reason
 from tests.laws.harness import Broken, Case, operations, samples_of
 
+from engine.errors import EngineError
 from engine.op import COMPOSITE, INPLACE, PRIMITIVE, REGISTRY, SPECIAL, VIEW, Op
 
 
@@ -34,6 +35,9 @@ class Law:
                         case = Case(name, number, device, wanted)
                         if wanted == self.dtypes[0] or any(t.dtype is None for t in case.drawn):
                             self.check(case)  # else the sample fixes its dtypes
+                except EngineError as e:  # not for this dtype: the law of metas looks after how that is refused
+                    if wanted == self.dtypes[0]:
+                        broken.append(f"{self.name}: {case}: refused: {type(e).__name__}: {e} [{_where(e)}]")
                 except Broken as e:
                     broken.append(f"{self.name}: {case}: {e}")
                 except Exception as e:

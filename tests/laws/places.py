@@ -22,6 +22,7 @@ from tests.laws.harness import (
     share,
     tensor,
     values,
+    wide,
 )
 from tests.laws.law import functional, in_place, law
 
@@ -191,10 +192,30 @@ def inplace(case: Case) -> None:
     want = REC._to_dtype(want, target) if want.dtype is not target else want
     same(first, want, "in place and out of place", exact=case.wanted == "int64")
     _through_views(case, want)
+    _overlap_refused(case)
     if case.floats and case.wanted != "int64" and op.differentiable:
         _leaf_refused(case)
         if floating(first):
             _gradients_in_place(case)
+
+
+def _overlap_refused(case: Case) -> None:
+    """What sees one place many times cannot be written to."""
+    host, d = case.hosts[0]
+    if host.ndim < 1 or host.shape[0] < 2 or not host.size:
+        return
+    tensors = case.tensors()
+    tensors[0] = laid_out(host, d, "expanded", case.backend, case.ctx)
+    before = memory(tensors[0])
+    with case.here(grad=False):
+        try:
+            case.run(tensors)
+        except EngineError:
+            pass
+        else:
+            raise Broken("an expanded tensor was changed in place")
+    if tensors[0].version or not np.array_equal(memory(tensors[0]), before, equal_nan=before.dtype.kind in "fc"):
+        raise Broken("an expanded tensor was refused, but has changed")
 
 
 def _leaf_refused(case: Case) -> None:
@@ -276,7 +297,7 @@ def _gradients_in_place(case: Case) -> None:
             raise Broken("no gradient went through a view that was changed in place")
         g = values(found[0])
         upper, lower = np.take(g, 1, axis), np.take(g, 0, axis)
-        rounded = CPU.widen(CPU.cast(c, d.compute, d), d)
+        rounded = wide(CPU.cast(c, d.compute, d), d)
         expected = np.zeros(host.shape) if want[require.index(0)] is None else values(want[require.index(0)])  # type: ignore[arg-type]
         loose = 3e-2 if d.reduced else 1e-5
         if not np.allclose(lower, rounded, rtol=loose, atol=loose):

@@ -72,7 +72,7 @@ class FakeSession:
         self.closed = False
 
     def run(
-        self, program: dict[str, Any], *, values: str, dry_run: bool = False
+        self, program: dict[str, Any], *, values: str, dry_run: bool = False, explain: bool = False
     ) -> Generator[None, None, dict[str, Any]]:
         before = dict(self.variables)
         results: dict[str, Any] = {}

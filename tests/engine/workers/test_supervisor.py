@@ -50,7 +50,7 @@ async def workers(spec: str = "cpu:1", limits: Limits = LIMITS, factory: str = F
 
 async def run(supervisor: Supervisor, record: Record, *steps: str | dict[str, Any], dry: bool = False) -> Any:
     program = {"steps": [{"op": step} if isinstance(step, str) else step for step in steps]}
-    message = {"do": "run", "program": program, "values": "auto", "dry_run": dry}
+    message = {"do": "run", "program": program, "values": "auto", "dry_run": dry, "explain": False}
     return (await supervisor.call(record, message, changes=not dry))[0]["results"]
 
 
@@ -103,7 +103,7 @@ async def test_calls(spec: str) -> None:
         assert supervisor.ready()
         record = await supervisor.find("ann", None)
         program = {"steps": [{"op": "sleep", "args": {"s": 0.02}}]}
-        message = {"do": "run", "program": program, "values": "auto", "dry_run": False}
+        message = {"do": "run", "program": program, "values": "auto", "dry_run": False, "explain": False}
         reply, timing = await supervisor.call(record, message, changes=True)
         assert reply["steps_run"] == 1
         assert isinstance(timing, Timing)
@@ -215,7 +215,7 @@ async def test_a_modest_owner_is_not_held_up_by_a_greedy_one(spec: str) -> None:
         spin = {"op": "spin", "args": {"s": 0.001}}
         tasks = [asyncio.create_task(run(supervisor, one, {**spin, "times": 50_000})) for one in greedy]
         await asyncio.sleep(0.05)
-        message = {"do": "run", "program": {"steps": [{**spin, "times": 100}]}, "values": "auto", "dry_run": False}
+        message = {"do": "run", "program": {"steps": [{**spin, "times": 100}]}, "values": "auto", "dry_run": False, "explain": False}
         _, timing = await supervisor.call(modest, message, changes=True)
         for task in tasks:
             task.cancel()

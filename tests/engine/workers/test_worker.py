@@ -66,7 +66,7 @@ class House:
 
     def run(self, session: str, *ops: str | dict[str, Any], **fields: Any) -> int:
         steps = [{"op": op} if isinstance(op, str) else op for op in ops]
-        facts = {"values": "auto", "dry_run": False, **fields}
+        facts = {"values": "auto", "dry_run": False, "explain": False, **fields}
         return self.say("run", session=session, program={"steps": steps}, **facts)
 
     def read(self, session: str, ref: str = "n", **fields: Any) -> int:
@@ -281,9 +281,9 @@ def test_a_queue_has_an_end(house: House) -> None:
         {"do": "run"},
         {"do": "dance", "id": 1},
         {"do": ["run"], "id": 1},
-        {"do": "run", "id": "1", "session": "s", "program": {}, "values": "auto", "dry_run": False},
-        {"do": "run", "id": 1, "session": "s", "program": [], "values": "auto", "dry_run": False},
-        {"do": "run", "id": 1, "program": {}, "values": "auto", "dry_run": False},
+        {"do": "run", "id": "1", "session": "s", "program": {}, "values": "auto", "dry_run": False, "explain": False},
+        {"do": "run", "id": 1, "session": "s", "program": [], "values": "auto", "dry_run": False, "explain": False},
+        {"do": "run", "id": 1, "program": {}, "values": "auto", "dry_run": False, "explain": False},
         {"do": "query", "id": 1, "session": "s", "values": "auto"},
         {"do": "info", "id": 1},
         {"do": "cancel", "id": 1},
