@@ -608,6 +608,13 @@ def _accumulate(ctx: Context, leaf: Tensor, g: Any, own: bool, recorded: bool) -
     old.storage.version += 1
 
 
+def _leaf_of(array: Array, k: K) -> Tensor:
+    """A tensor of its own with an array's values, which may be strided; a plain array serves as it is."""
+    if type(array) is not k.backend.ndarray or not array.flags.c_contiguous:
+        array = k.xp.array(array, order="C")
+    return fresh(array, Spec(array.shape, from_numpy(array.dtype) or float32), k.backend, HERE.ctx.ledger)
+
+
 def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
     """A rule for a fast kernel: the gradient of a reference composite at the saved inputs, which must all be saved."""
 
@@ -621,8 +628,7 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
             at = fields.index(name)
             v = values[at]
             if not F.recording:
-                spec = Spec(v.shape, from_numpy(v.dtype) or float32)
-                v = fresh(v, spec, F.k.backend, ctx.ledger)
+                v = _leaf_of(v, F.k)
                 v.requires_grad = True
             elif not v.requires_grad:
                 v.requires_grad = True
@@ -634,10 +640,10 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
         for at in range(n):
             v = values[at]
             if hasattr(v, "dtype") and type(v) not in (Tensor, Spec):
-                values[at] = fresh(v, Spec(v.shape, from_numpy(v.dtype) or float32), F.k.backend, ctx.ledger)
+                values[at] = _leaf_of(v, F.k)
         with grad_mode(True):
             out = reference(REC, *values[:n])
-            seed = g if F.recording else fresh(g.copy(), out.spec, out.backend, ctx.ledger)
+            seed = g if F.recording else _leaf_of(g, F.k)
             found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
         by_name = dict(zip(names, found if F.recording else [None if x is None else x.array for x in found], strict=True))
         return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))

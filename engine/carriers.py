@@ -11,7 +11,19 @@ from typing import Any
 
 from engine import dtypes
 from engine.backend import Array, Backend
-from engine.dtypes import BOOL, FLOAT, INT, DType, cast_scalar, float32, from_numpy, result_type, round_scalar, scalar_dtype
+from engine.dtypes import (
+    BOOL,
+    FLOAT,
+    INT,
+    DType,
+    cast_scalar,
+    complex64,
+    float32,
+    from_numpy,
+    result_type,
+    round_scalar,
+    scalar_dtype,
+)
 from engine.errors import Bug, DtypeMismatch
 from engine.op import COMPOSITE, LIST, REGISTRY, VIEW, Op, Spec
 from engine.shapes import Shape, broadcast_two, is_dense
@@ -84,7 +96,13 @@ def promotion(op: Op, k: K, specs: Any) -> tuple[DType | None, DType | None]:
                     operands.append((s.dtype, 2 if s.shape else 1))
                 elif s is not None:
                     operands.append((scalar_dtype(s, default), 0))
-        found = _cache[cached] = categories[rule](result_type(operands, default), default)
+        try:
+            joint = result_type(operands, default)
+        except DtypeMismatch:  # float16 with a complex number: no dtype for a result, but it can be compared
+            if rule not in ("compare", "logical"):
+                raise
+            joint = complex64
+        found = _cache[cached] = categories[rule](joint, default)
     return found
 
 

@@ -58,6 +58,8 @@ class Reached:
             if kind is Tensor:
                 if thing.uid == 0:
                     self._tensor(thing, stack)
+            elif kind is View:  # of a tensor whose own sizes were changed in place
+                stack.append(thing.base)
             elif kind is tuple and thing:
                 stack.append(thing[0])
             elif kind is Node and thing.seq >= start and thing.seq not in self.nodes:

@@ -212,7 +212,8 @@ _POSITIONS = frozenset((
     "tril_indices", "triu_indices",
 ))  # fmt: skip
 _COUNTS = frozenset(("count_nonzero", "bincount"))
-_POSITION_LABELS = frozenset(("indices", "inverse_indices", "[1]"))
+_JOINING = frozenset(("pointwise", "comparison", "activations", "joining"))  # families whose operands are promoted
+_JOINING_OPS = frozenset(("where", "outer", "ger", "kron", "block_diag"))
 
 
 def _dtype(case: Case, label: str | None, t: Tensor) -> Note:
@@ -226,7 +227,8 @@ def _dtype(case: Case, label: str | None, t: Tensor) -> Note:
         return Note("dtype.cast", op=case.name, have=case.seen[0].dtype.name, dtype=d.name)
     if case.op.family == "data":
         return _data_dtype(case, d)
-    if d is int64 and (case.name in _POSITIONS or (label in _POSITION_LABELS and len(case.rule.outputs) > 1)):
+    several = label is not None and all(s.dtype is not d for s in case.seen)
+    if d is int64 and (case.name in _POSITIONS or several or (label or "").endswith("indices")):
         return Note("dtype.index", dtype=d.name)
     if d is int64 and case.name in _COUNTS:
         return Note("dtype.count", dtype=d.name)
@@ -234,8 +236,15 @@ def _dtype(case: Case, label: str | None, t: Tensor) -> Note:
         operands = case.operands(case.rule.promote_at)
         if operands:
             return _promoted(case, operands, d)
-    operands = case.operands() or [Operand(s.label, s.dtype, s.rank) for s in case.seen]
-    return _promoted(case, operands, d) if operands else _factory_dtype(case, d)
+    if not case.seen or (case.op.family == "factories" and all(s.dtype is not d for s in case.seen)):
+        return _factory_dtype(case, d)
+    if case.op.family in _JOINING or case.name in _JOINING_OPS:
+        return _promoted(case, case.operands(), d)
+    operands = [Operand(s.label, s.dtype, s.rank) for s in case.seen]
+    same = [o for o in operands if o.dtype is d]
+    if same and len(same) < len(operands):
+        return Note("dtype.of", param=same[0].label, dtype=d.name)
+    return _promoted(case, operands, d)
 
 
 def _promoted(case: Case, operands: Sequence[Operand], d: DType) -> Note:
@@ -282,11 +291,13 @@ def joined_dtype(operands: Sequence[Operand], joint: DType) -> Note:
         )  # fmt: skip
     others = [o for o in first if o.dtype is not joint]
     if others:
-        winner = next((o for o in first if o.dtype is joint), first[0])
         loser = others[0]
         if joint not in kinds:
-            return Note("dtype.both", a=first[0].dtype.name, b=next(o for o in first if o.dtype is not held).dtype.name,
-                        dtype=joint.name) if len({o.dtype for o in first}) > 1 else Note("dtype.is", dtype=joint.name)
+            other = next((o for o in first if o.dtype is not loser.dtype), None)
+            if other is None:
+                return Note("dtype.is", dtype=joint.name)
+            return Note("dtype.both", a=loser.dtype.name, b=other.dtype.name, dtype=joint.name)
+        winner = next((o for o in first if o.dtype is joint), first[0])
         facts = {"param": winner.label, "dtype": joint.name, "other": loser.label, "have": loser.dtype.name}
         if loser.dtype.category == joint.category:
             return Note("dtype.wider", **facts)
@@ -689,8 +700,9 @@ class Watch:
             return [note.to_data(path) for note in notes]
         data = [note.to_data(path) for path, notes in self.by_tensor.get(found, {}).items() for note in notes]
         value = self.program.inputs.get(name)
-        if not data and value is not None and type(value) is not str:
+        made = bool(data)
+        if not made and value is not None and type(value) is not str:
             data.append(data_dtype(name, value, found.dtype).to_data())
-        if found.grad is None and found.requires_grad:
+        if found.grad is None and found.requires_grad and (not made or found.edge is not None or self.passes):
             data.append(no_gradient(found, name, others, self.passes).to_data())
         return data

@@ -1,4 +1,4 @@
-"""Writes the documents that are made from the code: docs/operations.md, the list of operations by family.
+"""Writes the documents that are made from the code: docs/operations.md and docs/fidelity.md.
 
     python scripts/docs.py            writes
     python scripts/docs.py --check    says what would change, and exits with 1 if anything would
@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
+import tomllib
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / "scripts" / "data"
 sys.path.insert(0, str(ROOT))
 
 import engine.ops  # noqa: E402, F401  the operations register themselves
@@ -55,12 +58,51 @@ def shown(default: Any) -> str:
     return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
+FIDELITY = """# Fidelity
+
+<!-- Made by `make docs`: from the declarations, scripts/data/torch_operations.csv (the public operations that PyTorch
+2.13 tests, each with a tier: 1 is what a first book uses) and scripts/data/differences.toml. -->
+
+What PyTorch 2.13's public Python API says is meant to be true here. This page lists where it is not.
+
+## Differences
+
+| where | how | why |
+| --- | --- | --- |
+{differences}
+
+## Operations
+
+{summary}
+"""
+
+
+def fidelity() -> str:
+    """docs/fidelity.md: what is there of PyTorch's list, what differs, what is missing."""
+    with (DATA / "torch_operations.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    there = {e["name"] for e in catalogue()}
+    differences = tomllib.loads((DATA / "differences.toml").read_text())["difference"]
+    table = "\n".join(f"| {d['where']} | {d['how']} | {d['why']} |" for d in differences)
+    lines = ["| family | tier 1 | tier 2 | tier 3 | missing |", "| --- | --- | --- | --- | --- |"]
+    for family in sorted({r["family"] for r in rows}):
+        members = [r for r in rows if r["family"] == family]
+        cells = []
+        for tier in "123":
+            wanted = [r["name"] for r in members if r["tier"] == tier]
+            cells.append(f"{sum(n in there for n in wanted)} of {len(wanted)}" if wanted else "")
+        missing = ", ".join(f"`{r['name']}`" for r in members if r["name"] not in there)
+        lines.append(f"| {family} | {' | '.join(cells)} | {missing} |")
+    return FIDELITY.format(differences=table, summary="\n".join(lines))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for path, made in ((ROOT / "docs" / "operations.md", operations()),):
+    for name, made in (("operations.md", operations()), ("fidelity.md", fidelity())):
+        path = ROOT / "docs" / name
         if path.exists() and path.read_text() == made:
             continue
         stale.append(path.relative_to(ROOT))

@@ -209,9 +209,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._hardtanh_backward(g, saved.input, float(saved.min_val), float(saved.max_val))
 
 
-@op(
-    family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)}
-)
+@op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _hardtanh_backward(k: K, g: Array, x: Array, low: float, high: float) -> Array:
     """g where low < x < high, elsewhere 0."""
     return select(k, (x <= low) | (x >= high), 0, g)
@@ -226,9 +224,7 @@ publish_inplace(_hardtanh, "nn.functional.hardtanh_")
 
 
 @composite(family="activations", name="nn.functional.hardtanh", moves=True, node="HardtanhBackward0", samples=_BOUNDED)
-def hardtanh(
-    F: Any, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, inplace: bool = False
-) -> Array:
+def hardtanh(F: Any, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, inplace: bool = False) -> Array:
     """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
     if inplace and F.recording:
         return F.hardtanh_(input, min_val, max_val)
@@ -281,9 +277,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._leaky_backward(g, saved.input, float(saved.negative_slope))
 
 
-@op(
-    family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)}
-)
+@op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _leaky_backward(k: K, g: Array, x: Array, slope: float) -> Array:
     """g where x > 0, slope * g elsewhere."""
     return select(k, x > 0, g, g * slope)

@@ -87,9 +87,9 @@ def scaled_dot_product_attention(
 ) -> Array:
     """softmax(query @ key.T * scale + mask) @ value.
 
-    Shapes: (..., L, E), (..., S, E) and (..., S, V) give (..., L, V). A bool mask says who may be attended to; any other is
-    added. `is_causal` lets no query see a later key. Without `scale` it is 1 / sqrt(E). A query that may attend to nothing
-    gets zeros.
+    Shapes: (..., L, E), (..., S, E) and (..., S, V) give (..., L, V). A bool mask says who may be attended to; any
+    other is added. `is_causal` lets no query see a later key. Without `scale` it is 1 / sqrt(E). A query that may
+    attend to nothing gets zeros.
     """
     _check(F, query, key, value, attn_mask, is_causal)
     if enable_gqa:

@@ -251,6 +251,23 @@ def publish_inplace(declared: Declared, name: str) -> None:
     REGISTRY[name] = twin
 
 
+def scalar_or_tensor(name: str, scalar: int, tensor: int, at: int = 1) -> Any:
+    """torch's grad_fn where it says whether the operand at a position was a number."""
+
+    def node(*args: Any) -> str:
+        return f"{name}Backward{tensor if type(args[at]) is Spec else scalar}"
+
+    return node
+
+
+def put(made: Any, out: Any) -> Any:
+    """A kernel's result, written into `out` where there is one."""
+    if out is None:
+        return made
+    out[...] = made
+    return out
+
+
 __all__ = [
     "conjugate",
     "either",
@@ -264,6 +281,8 @@ __all__ = [
     "number",
     "overflow",
     "publish_inplace",
+    "put",
+    "scalar_or_tensor",
     "select",
     "times",
 ]

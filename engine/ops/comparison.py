@@ -96,9 +96,7 @@ def _isclose_meta(
         S(C(2), C(2), equal_nan=True),
     ],
 )
-def isclose(
-    k: K, input: Array, other: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
-) -> Array:
+def isclose(k: K, input: Array, other: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Array:
     """Whether |input - other| <= atol + rtol * |other|, or both are equal; NaNs are equal only if `equal_nan`."""
     return _close(k, input, other, rtol, atol, equal_nan)
 
@@ -126,7 +124,9 @@ def allclose(
     return bool(close.array.all())
 
 
-@special(family="comparison", returns="value", samples=[S(T(2, 3), T(2, 3)), S(T(2), T(3)), S(I(3), I(3)), S(C(2), C(2))])
+@special(
+    family="comparison", returns="value", samples=[S(T(2, 3), T(2, 3)), S(T(2), T(3)), S(I(3), I(3)), S(C(2), C(2))]
+)
 def equal(ctx: Context, input: Array, other: Array) -> bool:
     """Whether two tensors have the same shape and elements: true or false."""
     if input.shape != other.shape:
@@ -147,7 +147,9 @@ def _logical(name: str, ufunc: str, doc: str) -> None:
         return getattr(k.xp, ufunc)(input, other, out=out)
 
     kernel.__doc__ = doc
-    op(name=name, family="comparison", meta=broadcast, promote="logical", vjp=None, inplace=True, samples=_LOGIC)(kernel)
+    op(name=name, family="comparison", meta=broadcast, promote="logical", vjp=None, inplace=True, samples=_LOGIC)(
+        kernel
+    )
 
 
 _logical("logical_and", "logical_and", "Whether both elements are true, that is not 0.")

@@ -558,8 +558,8 @@ def _convolution(dims: int) -> Declared:
         f"Convolution over {dims} spatial dimension{'s' * (dims > 1)}: the products of a window and the weight, "
         "summed.\n\n"
         f"Shapes: (N, C, {', '.join('DHW'[-dims:])}) or the same without N; weight (out, "
-        'C / groups, ...kernel); bias (out). `padding` is a number, one for each dimension, "valid" (none) or "same" (as '
-        "much as keeps the sizes; strides must be 1)."
+        'C / groups, ...kernel); bias (out). `padding` is a number, one for each dimension, "valid" (none) or "same" '
+        "(as much as keeps the sizes; strides must be 1)."
     )
     declared = op(
         family="nn",

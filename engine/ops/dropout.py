@@ -121,7 +121,9 @@ def dropout3d(F: Any, input: Array, p: float = 0.5, training: bool = True, inpla
     return _dropped(F, input, p, training, inplace, True)
 
 
-@composite(family="dropout", name="feature_dropout", moves=True, samples=[S(T(2, 3, 4), 0.5, True), S(T(2, 3, 4), 0.5, False)])
+@composite(
+    family="dropout", name="feature_dropout", moves=True, samples=[S(T(2, 3, 4), 0.5, True), S(T(2, 3, 4), 0.5, False)]
+)
 def feature_dropout(F: Any, input: Array, p: float, train: bool) -> Array:
     """Dropout of whole channels: of all that has the same place in the first two dimensions."""
     return _dropped(F, input, p, train, False, True)
@@ -153,9 +155,7 @@ def alpha_dropout(F: Any, input: Array, p: float = 0.5, training: bool = False, 
 
 
 @composite(family="dropout", name="nn.functional.feature_alpha_dropout", moves=True, samples=_PLANES)
-def feature_alpha_dropout(
-    F: Any, input: Array, p: float = 0.5, training: bool = False, inplace: bool = False
-) -> Array:
+def feature_alpha_dropout(F: Any, input: Array, p: float = 0.5, training: bool = False, inplace: bool = False) -> Array:
     """Alpha dropout of whole channels."""
     return _alpha(F, input, p, training, inplace, True)
 

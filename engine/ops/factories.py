@@ -352,7 +352,7 @@ def _progression(start: float, step: float, n: int, d: DType) -> Any:
     one by one. All in float64, rounded once more.
     """
     lanes = 32 // d.itemsize
-    exact = np.longdouble if d.itemsize == 8 else np.float64  # a fused multiply-add, where the platform has more bits
+    exact: Any = np.longdouble if d.itemsize == 8 else np.float64  # as if fused, where the platform has more bits
     places = np.arange(n)
     grouped = n // (2 * lanes) * (2 * lanes)
     lane = np.where(places < grouped, places % lanes, 0)
@@ -447,15 +447,13 @@ def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
         return _rounded(made, d)
     t = d.np.type
     step = (t(end) - t(start)) / t(n - 1)
-    exact = np.longdouble if d.itemsize == 8 else np.float64  # as if multiplied and added in one rounding
+    exact: Any = np.longdouble if d.itemsize == 8 else np.float64  # as if multiplied and added in one rounding
     rising = (exact(t(start)) + exact(step) * up.astype(exact)).astype(d.np)
     falling = (exact(t(end)) - exact(step) * down.astype(exact)).astype(d.np)
     return np.where(low, rising, falling)
 
 
-def _logspace_meta(
-    k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any
-) -> Spec:
+def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any) -> Spec:
     return _linspace_meta(k, start, end, steps, dtype)
 
 

@@ -66,9 +66,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         S(B(3), I(3), 2),
     ],
 )
-def where(
-    F: Any, condition: Array, input: Array | Scalar | None = None, other: Array | Scalar | None = None
-) -> Array:
+def where(F: Any, condition: Array, input: Array | Scalar | None = None, other: Array | Scalar | None = None) -> Array:
     """The elements of `input` where `condition` is true, else those of `other`, with broadcasting.
 
     With a condition alone: the indices where it is true, one tensor for each dimension.

@@ -81,7 +81,7 @@ def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     parts = [t for t in tensors if not _is_legacy(t.shape)]
     if not parts:
         return k.xp.zeros((0,), tensors[0].dtype)
-    return k.xp.concatenate(parts, axis=dim)
+    return k.xp.ascontiguousarray(k.xp.concatenate(parts, axis=dim))
 
 
 @cat.vjp
@@ -120,7 +120,7 @@ def _stack_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
              S([C(2), C(2)])])
 def stack(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors, all of one size, along a new dimension."""
-    return k.xp.stack(tensors, axis=dim)
+    return k.xp.ascontiguousarray(k.xp.stack(tensors, axis=dim))
 
 
 @stack.vjp

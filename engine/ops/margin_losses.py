@@ -299,16 +299,45 @@ def _slope_meta(k: K, input: Spec, *rest: Any) -> Spec:
     return input
 
 
-@op(family="losses", meta=_slope_meta, vjp=None)
+@op(family="losses", meta=_slope_meta, save={"input": ("input", "target", "weight")})
 def _multi_margin_slope(k: K, input: Array, target: Array, weight: Array | None, p: Any, margin: Any) -> Array:
-    """The derivative of each row's loss; PyTorch differentiates it no further, and neither does this."""
+    """The derivative of each row's loss."""
     made, rows, at = _hinges(k, input, target, margin)
     made = (made > 0).astype(made.dtype) if p == 1 else made * 2
+    return _balanced(made, rows, at, weight).reshape(input.shape)
+
+
+def _balanced(made: Array, rows: Array, at: Array, weight: Array | None) -> Array:
+    """Derivatives with respect to the other classes, weighted, and minus their sum at the targets; in place."""
     made /= made.shape[1]
     if weight is not None:
         made *= weight.reshape(-1)[at][:, None]
+    made[rows, at] = 0
     made[rows, at] = -made.sum(axis=1)
-    return made.reshape(input.shape)
+    return made
+
+
+@_multi_margin_slope.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    s = saved
+    return F._multi_margin_curve(g, s.input, s.target, s.weight, s.p, s.margin), None, None
+
+
+@op(family="losses", meta=_slope_meta, save={"grad": ("input", "target", "weight")})
+def _multi_margin_curve(
+    k: K, grad: Array, input: Array, target: Array, weight: Array | None, p: Any, margin: Any
+) -> Array:
+    """The second derivative, a symmetric matrix, times a vector for each row; it is constant between kinks."""
+    hinges, rows, at = _hinges(k, input, target, margin)
+    g = grad.reshape(hinges.shape)
+    made = (g - g[rows, at][:, None]) * (hinges > 0).astype(g.dtype) * (2.0 if p == 2 else 0.0)
+    return _balanced(made, rows, at, weight).reshape(input.shape)
+
+
+@_multi_margin_curve.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    s = saved
+    return need.grad and F._multi_margin_curve(g, s.input, s.target, s.weight, s.p, s.margin), None, None, None
 
 
 _TARGET = I(3, values=[0, 2, 1])
@@ -410,7 +439,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 @op(family="losses", meta=_slope_meta, vjp=None)
 def _multilabel_margin_slope(k: K, input: Array, target: Array) -> Array:
-    """The derivative of each row's loss; PyTorch differentiates it no further, and neither does this."""
+    """The derivative of each row's loss, constant between kinks."""
     hinges, x, at = _pair_hinges(k, input, target)
     active = (hinges > 0).astype(x.dtype)
     made = active.sum(axis=1)

@@ -79,9 +79,10 @@ def _norm_meta(k: K, input: Spec, ord: Any = 2, dim: Any = None, keepdim: bool =
 def vector_norm(
     k: K, x: Array, ord: Scalar = 2, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
-    """The `ord`-norm of all elements, or along `dim`: (sum of |x|^ord)^(1/ord); inf: the largest |x|, 0: how many are not 0.
+    """The `ord`-norm of all elements, or along `dim`: (sum of |x|^ord)^(1/ord).
 
-    The 2-norm adds squares directly; only where they overflow or vanish the elements are scaled first.
+    inf is the largest |x|, -inf the smallest, 0 how many are not zero. The 2-norm adds squares
+    directly; only where they overflow or vanish the elements are scaled first.
     """
     xp = k.xp
     axes = wrap_dims(dim, x.ndim)

@@ -116,10 +116,12 @@ def check_expands(have: Shape, want: Shape, param: str = "input") -> None:
 
 
 def mismatched(a: Shape, b: Shape, words: str) -> ShapeMismatch:
+    """The error of a product whose inner sizes differ."""
     return ShapeMismatch(words, hint=Hint("inner-sizes", a=list(a), b=list(b)))
 
 
 def cannot_multiply(a: Shape, b: Shape) -> ShapeMismatch:
+    """The error of a product with a matrix."""
     rows = prod(a[:-1])
     return mismatched(a, b, f"mat1 and mat2 shapes cannot be multiplied ({rows}x{a[-1]} and {b[-2]}x{b[-1]})")
 
@@ -163,6 +165,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
+    """The result of a batch of products."""
     a, b = input.shape, mat2.shape
     if len(a) != 3:
         raise ShapeMismatch("batch1 must be a 3D tensor", param="input")
@@ -328,6 +331,7 @@ def inner(F: Any, input: Array, other: Array) -> Array:
 
 
 def matmul_meta(k: K, input: Spec, other: Spec) -> Spec:
+    """The result of a product of any ranks."""
     a, b = input.shape, other.shape
     n, m = len(a), len(b)
     if n == 0 or m == 0:
@@ -361,6 +365,7 @@ def matmul_meta(k: K, input: Spec, other: Spec) -> Spec:
 
 
 def matmul_node(input: Spec, other: Spec) -> str:
+    """PyTorch's grad_fn of a product of any ranks."""
     n, m = input.ndim, other.ndim
     if n <= 2 and m <= 2:
         return {(1, 1): "DotBackward0", (2, 1): "MvBackward0", (1, 2): "SqueezeBackward4"}.get((n, m), "MmBackward0")

@@ -117,7 +117,7 @@ def _check_range(low: Any, high: Any, d: DType) -> None:
 def _randint_meta(k: K, low: int = 0, high: Any = None, size: Any = None, dtype: Any = None, *rest: Any) -> Spec:
     for value, name in ((high, "high"), (size, "size")):
         if value is None:
-            raise MissingParameter(f"randint() missing 1 required positional arguments: \"{name}\"", param=name)
+            raise MissingParameter(f'randint() missing 1 required positional arguments: "{name}"', param=name)
     d = as_dtype(dtype) or int64
     _check_range(low, high, d)
     return sized(k, size, d)
@@ -497,7 +497,9 @@ def _float_fill(kernel: str, *, complex_: bool = False, words: str = "") -> Any:
         d = input.dtype
         if d.category < FLOAT or (d.category == COMPLEX and not complex_):
             if words:
-                raise DtypeMismatch(words.format(scalar=scalar_type(d), c=C_NAMES[d.name].replace("int64_t", "long int")))
+                raise DtypeMismatch(
+                    words.format(scalar=scalar_type(d), c=C_NAMES[d.name].replace("int64_t", "long int"))
+                )
             raise not_implemented(kernel, d)
         return input  # type: ignore[no-any-return]
 
@@ -526,7 +528,9 @@ def _log_normal(k: K, input: Array, mean: float = 1, std: float = 2) -> Array:
     return _filled(k, k.rng.log_normal(input.size, k.spec.dtype.name, mean, std), input)
 
 
-_CONTINUOUS = "{name} distribution is a continuous probability distribution. dtype must be a floating point but you specified "
+_CONTINUOUS = (
+    "{name} distribution is a continuous probability distribution. dtype must be a floating point but you specified "
+)
 
 
 @_fill(

@@ -352,8 +352,8 @@ def interpolate(
 ) -> Array:
     """Resizes (N, C, ...) to `size`, or by `scale_factor`.
 
-    Modes: nearest, nearest-exact, linear (3-d input), bilinear and bicubic (4-d), trilinear (5-d), area. `align_corners`
-    makes the corner elements' centres coincide; else the corners do.
+    Modes: nearest, nearest-exact, linear (3-d input), bilinear and bicubic (4-d), trilinear (5-d), area.
+    `align_corners` makes the corner elements' centres coincide; else the corners do.
     """
     return _interpolated(F, input, size, scale_factor, mode, align_corners, recompute_scale_factor, antialias)
 

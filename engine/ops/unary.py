@@ -321,6 +321,7 @@ def _real_only(k: K, input: Any) -> None:
 
 
 REGISTRY["abs_"].meta = _real_only
+REGISTRY["abs_"].samples = lambda: [*_REAL, S(I(4, low=-3))]
 
 
 @abs.vjp
@@ -412,7 +413,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- rounding
 
 
-def _rounding(name: str, ufunc: str, doc: str, kernel_name: str, instead: dict[int, str], refused: Sequence[int]) -> None:
+def _rounding(
+    name: str, ufunc: str, doc: str, kernel_name: str, instead: dict[int, str], refused: Sequence[int]
+) -> None:
     def kernel(k: K, input: Array, *, out: Any = None) -> Array:
         if input.dtype.kind in "iu":
             return k.xp.positive(input, out=out)

@@ -20,7 +20,7 @@ import torch
 
 # What no operation here takes: where the result goes and how it lies in memory.
 LEFT_OUT = {
-    "out", "generator", "layout", "pin_memory", "memory_format", "names", "_stacklevel", "is_coalesced", "driver_hint",
+    "out", "generator", "layout", "pin_memory", "memory_format", "names", "implicit", "is_coalesced", "driver_hint",
     "class_", "cls",
 }
 PLACES = (

@@ -2,7 +2,8 @@
 
 {"dtypes": [...], "promote_types": {"a b": dtype}, "can_cast": {"a": [dtypes]}, "result_type": {"a b": dtype},
  "ops": {name: {"operand operand": dtype}}}. An operand is a dtype (a tensor of shape [2] of ones), a dtype with ":0" (a
-0-d tensor), or a number: "True", "1", "1.0", "1j". What PyTorch refuses is "refused".
+0-d tensor), or a number: "True", "1", "1.0", "1j". What PyTorch refuses is "refused", and so is what would need
+complex32, which is no dtype here; a function that takes no number at all has no rows with numbers.
 """
 
 from __future__ import annotations
@@ -45,10 +46,15 @@ def operand(word: str) -> Any:
     return torch.ones((), dtype=getattr(torch, name)) if rank else torch.ones(2, dtype=getattr(torch, name))
 
 
-def outcome(f: Callable[..., Any], words: tuple[str, ...]) -> str:
+def outcome(f: Callable[..., Any], words: tuple[str, ...]) -> str | None:
+    args = [operand(w) for w in words]
+    if len(args) == 2 and torch.result_type(*args) is torch.complex32:
+        return "refused"
     try:
-        made = f(*map(operand, words))
-    except (RuntimeError, TypeError, NotImplementedError, IndexError, ValueError):
+        made = f(*args)
+    except TypeError:
+        return None
+    except (RuntimeError, NotImplementedError, IndexError, ValueError):
         return "refused"
     made = made[0] if isinstance(made, tuple | list) else made
     found = name_of(made.dtype)
@@ -64,7 +70,7 @@ def function(name: str) -> Callable[..., Any]:
 
 def main() -> None:
     dtypes = {n: getattr(torch, n) for n in NAMES}
-    ops: dict[str, dict[str, str]] = {}
+    ops: dict[str, dict[str, Any]] = {}
     for name in UNARY:
         if hasattr(torch, name.split(".")[0]):
             table = {n: outcome(function(name), (n,)) for n in NAMES}
@@ -78,7 +84,7 @@ def main() -> None:
             rows |= {" ".join(p): outcome(f, p) for p in product(ranked, ranked) if not {*p} <= {*NUMBERS}}
         else:
             rows |= {f"{n} {s}": outcome(f, (n, s)) for n in NAMES for s in NUMBERS}
-        ops[name] = rows
+        ops[name] = {words: found for words, found in rows.items() if found is not None}
     body = {
         "torch": torch.__version__.partition("+")[0],
         "dtypes": NAMES,

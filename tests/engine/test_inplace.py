@@ -156,8 +156,8 @@ class TestIndices:
         assert refusal(
             EngineError, lambda: call("setitem_", x, [tensor(np.array([0]))], tensor(np.array([1.5])))
         ) == (
-            "Index put requires the source and destination dtypes match, got Long for the destination and Double for the "
-            "source."
+            "Index put requires the source and destination dtypes match, got Long for the destination and Double for "
+            "the source."
         )
         assert "without overflow" in refusal(EngineError, lambda: call("setitem_", x, [0], 1j))
 
@@ -190,8 +190,8 @@ class TestRefusals:
         y = times_one(leaf(np.ones((2, 2))))
         part = call("unbind", y)[1]
         assert refusal(EngineError, lambda: call("mul_", part, 2.0)).startswith(
-            "Output 1 of Unbind is a view and is being modified inplace. This view is the output of a function that returns "
-            "multiple views."
+            "Output 1 of Unbind is a view and is being modified inplace. This view is the output of a function that "
+            "returns multiple views."
         )
         call("mul_", y, 2.0)
         assert refusal(EngineError, lambda: call("mul", part, 1.0)).startswith(
@@ -280,6 +280,19 @@ class TestOwnSizes:
         assert host(y).tolist() == [[0, 3], [10, 4], [20, 5]]
         call("backward", y, tensor(np.arange(1.0, 7.0).reshape(3, 2)))
         assert grad(x) == [[10, 30, 50], [2, 4, 6]]
+
+    def test_a_session_is_rebuilt_with_them(self) -> None:
+        commits: list[Any] = []
+        session = Session("s", seed=0, on_commit=commits.append)
+        run(session, inputs={"x": {"data": [[1.0, 2.0], [3.0, 4.0]], "requires_grad": True}}, keep={"x": "x"})
+        run(session, step("mul", "y", input="x", other=1.0), step("getitem", "r", input="y", index=[0]),
+            keep={"y": "y", "r": "r"})
+        run(session, step("t_", input="y"))
+        again = Session.rebuild(commits, "s", seed=0)
+        for one in (session, again):
+            run(one, step("mul_", input="r", other=10.0), step("sum", "s", input="y"), step("backward", input="s"))
+            assert host(one.names["y"]).tolist() == [[10, 3], [20, 4]]
+            assert grad(one.names["x"]) == [[10, 10], [1, 1]]
 
     def test_a_leaf_refuses(self) -> None:
         x = leaf([[1.0, 2.0]])

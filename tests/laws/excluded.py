@@ -37,6 +37,8 @@ EXCLUDED: tuple[Row, ...] = (
     ("reduced", "bincount", None, "weights that are not float32 are added up in float64, as in PyTorch"),
     ("reduced", "chain_matmul linalg.multi_dot", None, "each of several products is rounded, as in PyTorch"),
     ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
+    ("inplace", "abs_", "complex", "PyTorch has the absolute value of complex numbers out of place alone"),
+    ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
     ("tape", "unique unique_consecutive", None, "PyTorch has no gradient for it"),
 )
@@ -48,11 +50,53 @@ VALUES_DECIDE = frozenset(
 )
 
 
-# Operations that PyTorch has not, or not as a function, with the reason why they are here.
-OWN: dict[str, str] = {}
+# Operations that PyTorch has not as functions, with the reason why they are here.
+_CONSTRUCTOR = "a class of PyTorch's, called as the books call it"
+_PROPERTY = "a property of tensors there"
+_OPTIM = "a class of torch.optim there: an operation over explicit state here"
+OWN: dict[str, str] = {
+    **dict.fromkeys(
+        "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor IntTensor LongTensor "
+        "ShortTensor Tensor finfo iinfo".split(),
+        _CONSTRUCTOR,
+    ),
+    **dict.fromkeys("H T mH mT ndim shape real imag data itemsize nbytes".split(), _PROPERTY),
+    **dict.fromkeys(
+        [f"optim.{name}" for name in ("adam_", "adam_state", "adamw_", "sgd_", "sgd_state", "rmsprop_", "adagrad_",
+                                      "rmsprop_state", "adagrad_state")],
+        _OPTIM,
+    ),
+    "getitem": "x[index] there",
+    "setitem_": "x[index] = value there",
+}  # fmt: skip
 
-# Parameters of ours that PyTorch's function has not, or not under that name.
-OWN_PARAMETERS: dict[str, dict[str, str]] = {}
+# Parameters whose name or default differs from PyTorch's, or that only one of the two has.
+_STARRED = "PyTorch takes any number of arguments there"
+_TWO_NAMES = "the function and the method of PyTorch name it differently"
+_SHARED = "shared with another name of the same operation"
+OWN_PARAMETERS: dict[str, dict[str, str]] = {
+    "einsum": {"operands": _STARRED, "tensors": _STARRED, "path": "no choice of path"},
+    "split": {"input": _TWO_NAMES, "tensor": _TWO_NAMES},
+    "arange": {"start": "PyTorch's documented default, 0"},
+    "randint": {"low": "PyTorch's documented default, 0"},
+    "randint_like": {"low": "PyTorch's documented default, 0"},
+    "normal": {"std": "PyTorch's documented default, 1"},
+    **{
+        f"{place}max_pool{n}d": {"return_indices": "PyTorch has it by another function"}
+        for place in ("", "nn.functional.")
+        for n in (1, 2, 3)
+    },
+    **{f"{name}": {"rounding_mode": _SHARED} for name in ("true_divide", "true_divide_")},
+    "autograd.backward": {"grad_variables": "deprecated there"},
+    "autograd.grad": dict.fromkeys(
+        ("only_inputs", "is_grads_batched", "materialize_grads"), "deprecated there, or for vmap"
+    ),
+    "median": {"dim": "PyTorch's documented default, -1"},
+    "nanmedian": {"dim": "PyTorch's documented default, -1"},
+    "to": {"memory_format": "memory has one format here", "other": "the three overloads in one"},
+    "type": {"non_blocking": "nothing is asynchronous here"},
+    "meshgrid": {"indexing": "null means ij, with PyTorch's warning left out"},
+}
 
 
 def reason(law: str, op: str, sample: str | None = None) -> str | None:

@@ -305,7 +305,7 @@ def seeds(case: Case, outs: Sequence[Any], cots: Sequence[np.ndarray[Any, Any] |
         if c is not None and t.requires_grad:
             host = CPU.cast(c, from_numpy(c.dtype) or t.dtype, t.dtype)
             roots.append(t)
-            given.append(case.tensor(host, t.dtype))
+            given.append(tensor(host, t.dtype, t.backend, case.ctx))
     return roots, given
 
 

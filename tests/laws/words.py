@@ -70,8 +70,10 @@ def names_are_torchs(name: str) -> None:
     op = REGISTRY[name]
     for variant in op.overloads or [op]:
         have = ours(variant)
-        why = [_unlike(have, parse(line), name) for line in known[base]]
-        if all(why):
+        signatures = [parse(line) for line in known[base]]
+        why = [_unlike(have, want, name) for want in signatures]
+        if all(why) and (several := _unlike_all(have, signatures, name)):
+            why.append(several)
             shown = "; ".join(sorted({w for w in why if w}, key=len)[:3])
             raise Broken(f"{name}({_shown(have)}): not as in PyTorch, which has {known[base]}: {shown}")
 
@@ -95,6 +97,44 @@ def _unlike(have: list[Param], want: list[Param], op: str) -> str | None:
         if (d is REQUIRED) != (t is REQUIRED) or not _equal(d, t):
             return f"{n} is {'required' if t is REQUIRED else repr(t)}"
     return None
+
+
+def _unlike_all(have: list[Param], signatures: list[list[Param]], op: str) -> str | None:
+    """Why one operation cannot stand for several of PyTorch's overloads at once; None where it does.
+
+    Every parameter is one of theirs, in an order that agrees with theirs; where some overload does without it, it may
+    be left out, by the default that another overload has, or null.
+    """
+    own = OWN_PARAMETERS.get(op, {})
+    have = [(n, d) for n, d in have if n not in own and n != "requires_grad"]
+    for n, d in have:
+        theirs = [dict(s)[n] for s in signatures if n in dict(s)]
+        if not theirs:
+            return f"no overload has {n}"
+        defaults = [t for t in theirs if t is not REQUIRED]
+        optional = any(n not in dict(s) for s in signatures)
+        if d is REQUIRED:
+            if defaults and len(defaults) == len(theirs) and not optional:
+                return f"{n} has the default {defaults[0]!r}"
+        elif d is None and (optional or None in defaults or n == "dtype"):
+            continue
+        elif not any(_equal(d, DTYPE_NUMBERS.get(t, t) if n == "dtype" else t) for t in defaults):
+            return f"{n} has the default {defaults[0]!r}" if defaults else f"{n} is required"
+    order = [n for n, _ in have]
+    for s in signatures:
+        shared = [n for n, _ in s if n in order]
+        if len(shared) == len(order) and shared != order:
+            continue
+        if shared == [n for n in order if n in shared]:
+            break
+    else:
+        return "another order"
+    missing = [n for n, d in max(signatures, key=len) if n not in order and d is REQUIRED and n not in own]
+    return f"PyTorch requires {missing[0]}" if missing and not any(not _missing(s, order, own) for s in signatures) else None
+
+
+def _missing(signature: list[Param], order: list[str], own: Any) -> list[str]:
+    return [n for n, d in signature if n not in order and d is REQUIRED and n not in own]
 
 
 def _equal(a: Any, b: Any) -> bool:

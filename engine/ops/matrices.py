@@ -1,0 +1,234 @@
+"""Functions of matrices made of other operations: exponentials, conditions, factorisations with an error code."""
+
+from __future__ import annotations
+
+from math import ceil, inf, log2, prod
+from typing import Any
+
+import numpy as np
+
+from engine.carriers import K
+from engine.declare import Array, Dim, composite, op
+from engine.errors import Invalid, ShapeMismatch
+from engine.op import Spec
+from engine.ops.decompositions import _lower_of
+from engine.ops.linalg import _info_meta, _infos, _inverse_of, check_matrix, small_minor
+from engine.ops.products import adjoint
+from engine.samples import C, S, T
+
+# ---------------------------------------------------------------- the exponential
+
+# Coefficients of the (13, 13) Pade approximant of exp, and the norm up to which it is exact to float64 (Higham 2005).
+_PADE = (
+    64764752532480000.0,
+    32382376266240000.0,
+    7771770303897600.0,
+    1187353796428800.0,
+    129060195264000.0,
+    10559470521600.0,
+    670442572800.0,
+    33522128640.0,
+    1323241920.0,
+    40840800.0,
+    960960.0,
+    16380.0,
+    182.0,
+    1.0,
+)
+_REACH = 5.371920351148152
+
+
+def _exp_meta(k: K, input: Spec) -> Spec:
+    check_matrix(input, "linalg.matrix_exp", square=True)
+    return input
+
+
+@op(
+    family="linalg",
+    name="matrix_exp",
+    alias=("linalg.matrix_exp",),
+    meta=_exp_meta,
+    save={"input": ("input",)},
+    node="LinalgMatrixExpBackward0",
+    samples=[S(T(2, 2)), S(T(2, 3, 3)), S(T(0, 0)), S(T(1, 1)), S(C(2, 2))],
+)
+def matrix_exp(k: K, input: Array) -> Array:
+    """The exponential of a square matrix, by a Pade approximant of the scaled matrix and repeated squaring."""
+    xp = k.xp
+    if not input.size:
+        return input.copy()
+    single = input.dtype in (np.float32, np.complex64)
+    x = input.astype(xp.complex128 if input.dtype.kind == "c" else xp.float64)
+    norm = float(xp.abs(x).sum(axis=-2).max())
+    squarings = max(0, ceil(log2(norm / _REACH))) if 0 < norm < inf else 0
+    x = x / 2.0**squarings
+    eye = xp.eye(x.shape[-1], dtype=x.dtype)
+    b = _PADE
+    x2 = x @ x
+    x4 = x2 @ x2
+    x6 = x4 @ x2
+    odd = x6 @ (b[13] * x6 + b[11] * x4 + b[9] * x2) + b[7] * x6 + b[5] * x4 + b[3] * x2 + b[1] * eye
+    even = x6 @ (b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * eye
+    odd = x @ odd
+    made = _inverse_of(k, even - odd) @ (even + odd)
+    for _ in range(squarings):
+        made = made @ made
+    return made.astype(input.dtype) if single else made
+
+
+@matrix_exp.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    # The upper right block of exp([[A^H, G], [0, A^H]]) is the derivative of exp at A^H in the direction G.
+    a = adjoint(F, saved.input)
+    n = F.shape(a)[-1]
+    if not n:
+        return F.zeros_like(a)
+    both = F.cat([F.cat([a, g], -1), F.cat([F.zeros_like(a), a], -1)], -2)
+    return F.narrow(F.narrow(F.matrix_exp(both), -2, 0, n), -1, n, n)
+
+
+# ---------------------------------------------------------------- with an error code
+
+
+@op(
+    family="linalg",
+    name="linalg.cholesky_ex",
+    meta=lambda k, A, upper=False, check_errors=False: _info_meta("linalg.cholesky_ex")(k, A),
+    outputs=("L", "info"),
+    fields=True,
+    nondiff=("info",),
+    save={"A": ("L",)},
+    node="LinalgCholeskyExBackward0",
+    samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), upper=True, gradcheck=False)],
+)
+def cholesky_ex(k: K, A: Array, upper: bool = False, check_errors: bool = False) -> Any:
+    """The Cholesky factor and, for each matrix, 0 or the order of the first leading minor that is not positive."""
+    x = k.xp.conj(A).swapaxes(-1, -2) if upper else A
+    made = _lower_of(k, x)
+    info = _infos(k, x, made, small_minor)
+    if check_errors and bool((info != 0).any()):
+        order = int(k.backend.to_host(info).reshape(-1).max())
+        raise Invalid(
+            "linalg.cholesky_ex: The factorization could not be completed because the input is not positive-definite "
+            f"(the leading minor of order {order} is not positive-definite).",
+            code="not-positive-definite",
+            param="A",
+        )
+    return (k.xp.conj(made).swapaxes(-1, -2) if upper else made), info
+
+
+@cholesky_ex.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    lower = adjoint(F, saved.L) if saved.upper else saved.L
+    cotangent = adjoint(F, g[0]) if saved.upper else g[0]
+    phi = F.tril(F.matmul(adjoint(F, lower), cotangent))
+    phi = F.sub(phi, F.diag_embed(F.mul(F.diagonal(phi, 0, -2, -1), 0.5)))
+    made = adjoint(F, F._solve(adjoint(F, lower), adjoint(F, F._solve(adjoint(F, lower), phi))))
+    return F.mul(F.add(made, adjoint(F, made)), 0.5)
+
+
+@composite(
+    family="linalg",
+    name="linalg.solve_ex",
+    outputs=("result", "info"),
+    fields=True,
+    moves=True,
+    samples=[S(T(2, 2, spd=True), T(2)), S(T(2, 2, spd=True), T(2, 3)), S(T(2, 2, spd=True), T(3, 2), left=False)],
+)
+def solve_ex(F: Any, A: Array, B: Array, left: bool = True, check_errors: bool = False) -> Array:
+    """`linalg.solve`, and for each matrix 0 or which diagonal element of its LU decomposition is zero."""
+    made = getattr(F, "linalg.solve")(A, B, left)
+    return [made, getattr(F, "linalg.inv_ex")(A)[1]]
+
+
+# ---------------------------------------------------------------- made of others
+
+
+@composite(
+    family="linalg",
+    name="linalg.cond",
+    moves=True,
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3)), S(T(2, 2, spd=True), 1), S(T(2, 2, spd=True), "fro"), S(T(2, 2), -2)],
+)
+def cond(F: Any, A: Array, p: Any = None) -> Array:
+    """The condition number of a matrix in a norm: the 2-norm's by singular values, else norm(A) * norm(inv(A))."""
+    if p is None or p in (2, -2):
+        s = F._svd(A, False, "linalg.svd")[1]
+        n = F.shape(s)[-1]
+        first, last = F.narrow(s, -1, 0, 1), F.narrow(s, -1, n - 1, 1)
+        made = F.div(last, first) if p == -2 else F.div(first, last)
+        return F.reshape(made, F.shape(s)[:-1])
+    norm = getattr(F, "linalg.matrix_norm")
+    check_matrix(Spec(tuple(F.shape(A)), F.dtype(A)), "linalg.cond", square=True)
+    return F.mul(norm(A, p), norm(F._inverse(A), p))
+
+
+@composite(
+    family="linalg",
+    name="linalg.diagonal",
+    moves=True,
+    samples=[S(T(3, 3)), S(T(2, 3, 4)), S(T(2, 3), offset=1), S(T(2, 3, 4), dim1=0, dim2=1)],
+)
+def diagonal(F: Any, A: Array, offset: int = 0, dim1: Dim = -2, dim2: Dim = -1) -> Array:
+    """A view of the diagonals of matrices, by default of the last two dimensions."""
+    return F.diagonal(A, offset, dim1, dim2)
+
+
+@composite(family="linalg", name="linalg.vander", moves=True, samples=[S(T(3)), S(T(2, 3), N=4), S(T(2), N=1)])
+def linalg_vander(F: Any, x: Array, N: int | None = None) -> Array:
+    """The powers of each element, from the 0th on: (..., n) gives (..., n, N)."""
+    shape = tuple(F.shape(x))
+    if not shape or shape[-1] == 0:
+        raise ShapeMismatch(
+            "Expected dim >= 1 with non-zero size of `x`." if shape else "Expected x.dim() > 0", param="x"
+        )
+    count = shape[-1] if N is None else N
+    if count <= 1 and N is not None and N <= 1:
+        raise Invalid("N must be greater than 1.", param="N")
+    column = F.reshape(x, (*shape, 1))
+    ones = F.ones_like(column)
+    if count == 1:
+        return ones
+    return F.cat([ones, F.cumprod(F.expand(column, (*shape, count - 1)), -1)], -1)
+
+
+@composite(
+    family="linalg",
+    name="linalg.tensorinv",
+    moves=True,
+    samples=[S(T(2, 2, spd=True), ind=1), S(T(4, 2, 2, values=np.eye(4).reshape(4, 2, 2).tolist()), ind=1)],
+)
+def tensorinv(F: Any, A: Array, ind: int = 2) -> Array:
+    """The inverse for tensordot: the tensor as a matrix from its last dimensions to its first `ind`."""
+    shape = tuple(F.shape(A))
+    if ind <= 0:
+        raise Invalid("Expected a strictly positive integer for 'ind'", param="ind")
+    rows, columns = prod(shape[:ind]), prod(shape[ind:])
+    if rows != columns:
+        raise ShapeMismatch(
+            "Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got "
+            f"{columns} != {rows}",
+            param="A",
+        )
+    return F.reshape(getattr(F, "linalg.inv")(F.reshape(A, (rows, columns))), (*shape[ind:], *shape[:ind]))
+
+
+@composite(
+    family="linalg", name="linalg.tensorsolve", moves=True, samples=[S(T(2, 2, spd=True), T(2)), S(T(2, 3, 6), T(2, 3))]
+)
+def tensorsolve(F: Any, A: Array, B: Array, dims: Any = None) -> Array:
+    """X with tensordot(A, X, X.ndim) = B; `dims` are moved to the end of A first."""
+    if dims is not None:
+        rest = [d for d in range(len(F.shape(A))) if d not in [x % len(F.shape(A)) for x in dims]]
+        A = F.permute(A, [*rest, *dims])
+    a, b = tuple(F.shape(A)), tuple(F.shape(B))
+    unknown = a[len(b) :]
+    rows, columns = prod(unknown), prod(b)
+    if rows != columns:
+        raise ShapeMismatch(
+            "Expected self to satisfy the requirement prod(self.shape[other.ndim:]) == prod(self.shape[:other.ndim]), "
+            f"but got {rows} != {columns}",
+            param="A",
+        )
+    made = getattr(F, "linalg.solve")(F.reshape(A, (columns, rows)), F.reshape(B, (columns,)))
+    return F.reshape(made, unknown)
