@@ -81,9 +81,18 @@ def number(value: Any) -> Any:
 def _read_tensor(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
         return False, lambda scope: scope.tensor(value, p.name)
+    if p.form == "tensor|tensors" and type(value) is list and _refers(value):
+        return None  # a list of tensors, then
     if is_literal(value):
         return False, lambda scope: scope.literal(value, p.name)
     return None
+
+
+def _refers(items: list[Any]) -> bool:
+    """Whether a list, or a list in it, has references or objects in it, and so is a list of tensors."""
+    return any(
+        (type(v) is str and v not in WORDS) or type(v) is dict or (type(v) is list and _refers(v)) for v in items
+    )
 
 
 def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
@@ -98,7 +107,7 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
         return False, lambda scope: [scope.literal(ArrayData(row, value.dtype, value.inferred), p.name) for row in value.array]
     if type(value) is not list:
         return None
-    if len(value) == 1 and type(value[0]) is list and any(type(v) in (str, dict) for v in value[0]):
+    if len(value) == 1 and type(value[0]) is list and _refers(value[0]):
         value = value[0]  # meshgrid([a, b]) as well as meshgrid(a, b)
     getters: list[Getter | None] = []
     for item in value:
@@ -186,6 +195,11 @@ def _read_data(op: Op, p: ParamSpec, value: Any) -> Read:
 
 
 def _read_any(op: Op, p: ParamSpec, value: Any) -> Read:
+    found = number(value)
+    return True, value if found is None else found
+
+
+def _read_data(op: Op, p: ParamSpec, value: Any) -> Read:
     return True, value
 
 

@@ -17,7 +17,6 @@ from engine.dtypes import (
     INT,
     DType,
     cast_scalar,
-    complex64,
     float32,
     from_numpy,
     result_type,
@@ -96,13 +95,7 @@ def promotion(op: Op, k: K, specs: Any) -> tuple[DType | None, DType | None]:
                     operands.append((s.dtype, 2 if s.shape else 1))
                 elif s is not None:
                     operands.append((scalar_dtype(s, default), 0))
-        try:
-            joint = result_type(operands, default)
-        except DtypeMismatch:  # float16 with a complex number: no dtype for a result, but it can be compared
-            if rule not in ("compare", "logical"):
-                raise
-            joint = complex64
-        found = _cache[cached] = categories[rule](joint, default)
+        found = _cache[cached] = categories[rule](result_type(operands, default), default)
     return found
 
 

@@ -258,7 +258,7 @@ def cast_scalar(value: complex, d: DType) -> Any:
 
 def round_scalar(value: float, d: DType) -> float:
     """A float as float16 or bfloat16 has it."""
-    single = np.float32(value)
+    single = np.array(value, np.float32)
     return float(single.astype(np.float16) if d is float16 else bf16_to_f32(f32_to_bf16(single)))
 
 

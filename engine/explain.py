@@ -460,7 +460,7 @@ def _on_dims(case: Case, t: Tensor) -> Iterator[Note]:
     elif name in _JOINS and shape and type(dim) is int:
         at = dim % len(shape)
         shapes = [s.shape for s in case.seen if len(s.shape) == len(shape)]  # PyTorch passes over empty ones
-        facts = {"dim": at, "sizes": [s[at] for s in shapes], "size": shape[at], "shape": shape}
+        facts = {"dim": at, "parts": [s[at] for s in shapes], "size": shape[at], "shape": shape}
         yield Note(f"dim.cat-{_line(len(shape), at)}", **facts)
     elif name == "stack" and type(dim) is int:
         yield Note("dim.stack", dim=dim % len(shape), count=len(case.seen), have=have, shape=shape)

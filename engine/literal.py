@@ -177,9 +177,8 @@ def _check_range(array: HostArray, source: DType, d: DType, param: str) -> None:
     if d.category != INT or source.category == BOOL or source is d or not array.size:
         return
     info = np.iinfo(d.np)
-    low = info.min if info.min else -info.max
-    fits = (array >= low) & (array <= info.max) if source is not int64 else (array.min() >= low, array.max() <= info.max)
-    if not np.all(fits):
+    low = info.min or -info.max
+    if not ((array >= low) & (array <= info.max)).all():
         raise Invalid(
             f"value cannot be converted to type {d.name} without overflow", code="integer-overflow", param=param
         )

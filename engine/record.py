@@ -36,7 +36,7 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         source: Tensor = args[0]
         ctx = HERE.ctx
         made = geometry(source, *args[1:])
-        if source.view is not None:
+        if source.view is not None and op.vjp is not None:
             refresh(source)
         many = type(made) is list
         geometries = made if many else [made]
@@ -141,9 +141,13 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         ctx = HERE.ctx
         t = args[0]
         view = t.view
-        if view is not None and view.creation != "default" and ctx.grad_enabled:
-            if base_of(view).requires_grad or any(type(a) is Tensor and a.requires_grad for a in args):
-                raise view_refusal(view, t, indirect=False)
+        if (
+            view is not None
+            and view.creation != "default"
+            and ctx.grad_enabled
+            and (base_of(view).requires_grad or any(type(a) is Tensor and a.requires_grad for a in args))
+        ):
+            raise view_refusal(view, t, indirect=False)
         given = Inputs(f, args)
         if given.mask:
             check_inplace(t, True)

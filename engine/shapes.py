@@ -248,8 +248,8 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
 
 def product_mismatch(a: Shape, b: Shape) -> ShapeMismatch:
     """The error of a matrix product whose inner sizes differ, in PyTorch's words."""
-    if len(a) <= 2 and len(b) == 1:
-        words = f"size mismatch, got input ({a[0]}), mat ({a[0]}x{a[-1]}), vec ({b[0]})"
+    if len(b) == 1:
+        words = f"size mismatch, got input ({prod(a[:-1])}), mat ({prod(a[:-1])}x{a[-1]}), vec ({b[0]})"
     elif len(a) >= 3 and len(b) >= 3:
         words = (
             f"Expected size for first two dimensions of batch2 tensor to be: [{prod(a[:-2])}, {a[-1]}] but got: "

@@ -104,7 +104,7 @@ def refresh(t: Tensor) -> None:
 
 
 def base_of(view: View) -> Tensor:
-    """The base, which is no view: where its own sizes were changed in place since, the tensor that has the old ones."""
+    """The base, which is no view: if its own sizes were changed in place since, the tensor that has the old ones."""
     base = view.base
     while base.view is not None:
         base = base.view.base
@@ -114,7 +114,8 @@ def base_of(view: View) -> Tensor:
 def shown_grad_fn(t: Tensor) -> str | None:
     """The grad_fn to show: that of a view whose base was changed since is computed only when it is used."""
     view = t.view
-    if view is not None and view.version != t.storage.version and view.base.requires_grad and view.creation == "default":
+    stale = view is not None and view.version != t.storage.version
+    if view is not None and stale and base_of(view).requires_grad and view.creation == "default":
         return "AsStridedBackward0"
     return t.edge[0].grad_fn if t.edge is not None else None
 
@@ -139,14 +140,14 @@ def view_refusal(view: View, t: Tensor, *, indirect: bool) -> Conflict:
         words = f"{source} is a view and {what} modified inplace."
     if view.creation == "no_grad":
         words += (
-            " Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by moving "
-            "both the view and the inplace either both inside the no_grad block (if you don't want the inplace to be "
-            "tracked) or both outside (if you want the inplace to be tracked)."
+            " Given that this use case is ambiguous and error-prone, it is forbidden. You can clarify your code by "
+            "moving both the view and the inplace either both inside the no_grad block (if you don't want the "
+            "inplace to be tracked) or both outside (if you want the inplace to be tracked)."
         )
     else:
         words += (
-            " This view is the output of a function that returns multiple views. Such functions do not allow the output "
-            "views to be modified inplace. You should replace the inplace operation by an out-of-place one."
+            " This view is the output of a function that returns multiple views. Such functions do not allow the "
+            "output views to be modified inplace. You should replace the inplace operation by an out-of-place one."
         )
     return Conflict(words, code="view-changed-in-place", hint=Hint("out-of-place"))
 

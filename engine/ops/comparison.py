@@ -216,7 +216,7 @@ _SHIFTS = [S(I(3, 2), I(2)), S(I(3), 2), S(2, I(3)), S(I(), I()), S(I(0, 2), I(1
 def _alike(k: K, input: Any, other: Any) -> tuple[Any, Any]:
     """Both operands as arrays of their common dtype."""
     d = next((x.dtype for x in (input, other) if type(x) not in NUMBERS), int64.np)
-    return tuple(k.backend.asarray(x, d) if type(x) in NUMBERS else x for x in (input, other))  # type: ignore[return-value]
+    return tuple(k.backend.asarray(x, d) if type(x) in NUMBERS else x for x in (input, other))
 
 
 @op(

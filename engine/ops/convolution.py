@@ -47,6 +47,22 @@ class Geometry(NamedTuple):
         """Whether each output element sees just the input element at its own place."""
         return self.input == self.output and all(n == 1 for n in (*self.kernel, *self.stride))
 
+    @property
+    def flat(self) -> int:
+        """How many places a window has that moves over the padded image as over a line, or 0 where that is too many.
+
+        With strides of 1 the places of the output are among them, at the positions of its rows in the padded image.
+        Copies and sums then run over whole images instead of rows.
+        """
+        padded = self.padded
+        if len(padded) < 2 or any(s != 1 for s in self.stride) or self.pointwise:
+            return 0
+        length, step = 1, 1
+        for n, m in zip(reversed(padded), reversed(self.output), strict=True):
+            length += (m - 1) * step
+            step *= n
+        return length if length <= STRETCH * prod(self.output) else 0
+
 
 # ---------------------------------------------------------------- kernels
 
@@ -64,14 +80,19 @@ def pad(k: K, x: Array, low: Sequence[int], high: Sequence[int], fill: float = 0
     return made
 
 
-def windows(k: K, x: Array, kernel: Shape, output: Shape, stride: Shape, dilation: Shape) -> Array:
-    """A view (N, C, *kernel, *output) of a C-contiguous array: element [.., i, o] is x[.., o * stride + i * "
-    "dilation]."""
-    lead = x.strides[:2]
+def windows(k: K, x: Array, geo: Geometry) -> Array:
+    """A view (N, C, *kernel, *output) of the padded input: element [.., i, o] is x[.., o * stride + i * dilation].
+
+    Where geo.flat is set, the output is one dimension of that size: a window moves over the whole image as over a line.
+    """
     steps = x.strides[2:]
-    inner = [s * d for s, d in zip(steps, dilation, strict=True)]
-    outer = [s * d for s, d in zip(steps, stride, strict=True)]
-    return k.backend.view(x, x.dtype, (*x.shape[:2], *kernel, *output), 0, (*lead, *inner, *outer))
+    inner = [s * d for s, d in zip(steps, geo.dilation, strict=True)]
+    if geo.flat:
+        return k.backend.view(
+            x, x.dtype, (*x.shape[:2], *geo.kernel, geo.flat), 0, (*x.strides[:2], *inner, x.itemsize)
+        )
+    outer = [s * d for s, d in zip(steps, geo.stride, strict=True)]
+    return k.backend.view(x, x.dtype, (*x.shape[:2], *geo.kernel, *geo.output), 0, (*x.strides[:2], *inner, *outer))
 
 
 def _samples(k: K, geometry: Geometry, channels: int, itemsize: int, n: int) -> int:
@@ -89,35 +110,55 @@ def _product(k: K, a: Array, b: Array, out: Array) -> None:
         k.xp.matmul(a, b, out=out)
 
 
+def _spread(k: K, g: Array, geo: Geometry) -> Array:
+    """Output elements laid out in rows of the padded input's width, zeros between them: (N, O, geo.flat)."""
+    made = k.xp.zeros((*g.shape[:2], geo.output[0], *geo.padded[1:]), g.dtype)
+    made[(..., *(slice(m) for m in geo.output))] = g
+    return made.reshape(*g.shape[:2], -1)[..., : geo.flat]
+
+
 def forward(k: K, x: Array, w: Array, bias: Array | None, geo: Geometry) -> Array:
     """(N, C, *input) with (O, C / groups, *kernel) gives (N, O, *output)."""
     xp = k.xp
     n, c = x.shape[:2]
     o = w.shape[0]
-    g, places = geo.groups, prod(geo.output)
-    made = xp.empty((n, g, o // g, places), x.dtype)
-    if made.size and w.size:
-        weights = w.reshape(g, o // g, -1)
-        rows = weights.shape[2]
-        x = pad(k, x, geo.low, geo.high)
-        step = _samples(k, geo, c, x.itemsize, n)
-        columns = None if bias is None else bias.reshape(1, g, o // g, 1)
-        view = None if geo.pointwise else windows(k, x, geo.kernel, geo.output, geo.stride, geo.dilation)
-        block = None if view is None else xp.empty((step, *view.shape[1:]), x.dtype)
-        for at in range(0, n, step):
-            part = made[at : at + step]
-            m = part.shape[0]
-            if view is None:
-                gathered = x[at : at + m]
+    groups, places = geo.groups, prod(geo.output)
+    made = xp.empty((n, o, *geo.output), x.dtype)
+    if not made.size or not w.size:
+        made[...] = 0 if bias is None else bias.reshape(-1, *([1] * len(geo.output)))
+        return made
+    weights = w.reshape(groups, o // groups, -1)
+    rows = weights.shape[2]
+    x = pad(k, x, geo.low, geo.high)
+    step = _samples(k, geo, c, x.itemsize, n)
+    columns = None if bias is None else bias.reshape(-1, *([1] * len(geo.output)))
+    flat = geo.flat
+    view = None if geo.pointwise else windows(k, x, geo)
+    block = None if view is None else xp.empty((step, *view.shape[1:]), x.dtype)
+    if flat:
+        wide = xp.empty((step, o, geo.output[0], *geo.padded[1:]), x.dtype)
+        lines = wide.reshape(step, groups, o // groups, -1)[..., :flat]
+        kept = wide[(..., *(slice(m) for m in geo.output))]
+    for at in range(0, n, step):
+        m = min(step, n - at)
+        if block is None:
+            gathered = x[at : at + m]
+        else:
+            gathered = block[:m]
+            gathered[...] = view[at : at + m]  # type: ignore[index]
+        gathered = gathered.reshape(m, groups, rows, flat or places)
+        part = made[at : at + m]
+        if flat:
+            _product(k, weights, gathered, lines[:m])
+            if columns is None:
+                part[...] = kept[:m]
             else:
-                gathered = block[:m]  # type: ignore[index]
-                gathered[...] = view[at : at + m]
-            _product(k, weights, gathered.reshape(m, g, rows, places), part)
+                xp.add(kept[:m], columns, out=part)
+        else:
+            _product(k, weights, gathered, part.reshape(m, groups, o // groups, places))
             if columns is not None:
                 xp.add(part, columns, out=part)
-    elif made.size:
-        made[...] = 0 if bias is None else bias.reshape(1, g, o // g, 1)
-    return made.reshape(n, o, *geo.output)
+    return made
 
 
 def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
@@ -126,7 +167,6 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
     n, o = g.shape[:2]
     groups, places = geo.groups, prod(geo.output)
     c = w.shape[1] * groups
-    padded = geo.padded
     if not g.size or not w.size:
         return xp.zeros((n, c, *geo.input), g.dtype)
     weights = w.reshape(groups, o // groups, -1).swapaxes(1, 2)
@@ -134,39 +174,27 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
         made = xp.empty((n, groups, c // groups, places), g.dtype)
         _product(k, weights, xp.ascontiguousarray(g).reshape(n, groups, o // groups, places), made)
         return made.reshape(n, c, *geo.input)
-    made = xp.zeros((n, c, *padded), g.dtype)
+    made = xp.zeros((n, c, *geo.padded), g.dtype)
     step = _samples(k, geo, c, g.itemsize, n)
-    steps = [s // g.itemsize for s in made.strides[2:]]
-    long = (
-        prod(padded[1:]) * (geo.output[0] - 1)
-        + sum(s * (m - 1) for s, m in zip(steps[1:], geo.output[1:], strict=True))
-        + 1
-    )
-    whole = all(s == 1 for s in geo.stride) and long <= STRETCH * places
-    if whole:  # the output spread over rows of the padded input's width, so that a shift is a shift of the whole image
-        spread = xp.zeros((n, o, geo.output[0], *padded[1:]), g.dtype)
-        spread[(..., *(slice(m) for m in geo.output))] = g
-        g = spread.reshape(n, groups, o // groups, -1)[..., :long]
-        flat = made.reshape(n, c, -1)
-    else:
-        g = xp.ascontiguousarray(g).reshape(n, groups, o // groups, places)
-    kernel = prod(geo.kernel)
+    flat = geo.flat
+    g = _spread(k, g, geo) if flat else xp.ascontiguousarray(g).reshape(n, o, places)
+    g = g.reshape(n, groups, o // groups, flat or places)
+    images = made.reshape(n, c, -1)
+    steps = [s // made.itemsize for s in made.strides[2:]]
     block = xp.empty((step, groups, weights.shape[1], g.shape[-1]), g.dtype)
-    offsets = list(_positions(geo.kernel))
     for at in range(0, n, step):
         m = min(step, n - at)
         _product(k, weights, g[at : at + m], block[:m])
-        shares = block[:m].reshape(m, c, kernel, g.shape[-1])
-        if whole:
-            for i, position in enumerate(offsets):
+        shares = block[:m].reshape(m, c, prod(geo.kernel), g.shape[-1])
+        for i, position in enumerate(_positions(geo.kernel)):
+            share = shares[:, :, i]
+            if flat:
                 shift = sum(p * d * s for p, d, s in zip(position, geo.dilation, steps, strict=True))
-                target = flat[at : at + m, :, shift : shift + long]
-                xp.add(target, shares[:, :, i], out=target)
-        else:
-            shares = shares.reshape(m, c, kernel, *geo.output)
-            for i, position in enumerate(offsets):
+                target = images[at : at + m, :, shift : shift + flat]
+            else:
                 target = made[(slice(at, at + m), slice(None), *_shifted(position, geo))]
-                xp.add(target, shares[:, :, i], out=target)
+                share = share.reshape(target.shape)
+            xp.add(target, share, out=target)
     if not any(geo.low) and not any(geo.high):
         return made
     return made[(..., *(slice(a, a + m) for a, m in zip(geo.low, geo.input, strict=True)))]
@@ -193,28 +221,30 @@ def _shifted(position: Sequence[int], geo: Geometry) -> tuple[slice, ...]:
 
 
 def to_weight(k: K, g: Array, x: Array, geo: Geometry) -> Array:
-    """The gradient of the weight: over all samples and places at once, so that the products have long rows."""
+    """The gradient of the weight: over many samples and places at once, so that the products have long rows."""
     xp = k.xp
     n, o = g.shape[:2]
     c = x.shape[1]
-    groups, places = geo.groups, prod(geo.output)
+    groups = geo.groups
     rows = c // groups * prod(geo.kernel)
     if not g.size or not rows:
         return xp.zeros((o, c // groups, *geo.kernel), g.dtype)
-    x = pad(k, x, geo.low, geo.high)
-    view = windows(k, x, geo.kernel, geo.output, geo.stride, geo.dilation)
     dims = len(geo.kernel)
-    view = view.transpose([1, *range(2, 2 + dims), 0, *range(2 + dims, 2 + 2 * dims)])
+    view = windows(k, pad(k, x, geo.low, geo.high), geo)
+    view = view.transpose([1, *range(2, 2 + dims), 0, *range(2 + dims, view.ndim)])
+    g = _spread(k, g, geo) if geo.flat else g.reshape(n, o, -1)
+    places = g.shape[2]
     step = _samples(k, geo, c, x.itemsize, n)
-    g = g.reshape(n, o, places)
-    block = xp.empty((c, *geo.kernel, step, *geo.output), x.dtype)
+    samples = (slice(None),) * (1 + dims)
+    block = xp.empty((*view.shape[: 1 + dims], step, *view.shape[2 + dims :]), x.dtype)
     total: Any = None
     for at in range(0, n, step):
         m = min(step, n - at)
-        gathered = block if m == step else xp.empty((c, *geo.kernel, m, *geo.output), x.dtype)
-        gathered[...] = view[(*[slice(None)] * (1 + dims), slice(at, at + m))]
+        if m != step:
+            block = xp.empty((*view.shape[: 1 + dims], m, *view.shape[2 + dims :]), x.dtype)
+        block[...] = view[(*samples, slice(at, at + m))]
         left = xp.ascontiguousarray(g[at : at + m].swapaxes(0, 1)).reshape(groups, o // groups, m * places)
-        part = multiply(k, left, gathered.reshape(groups, rows, m * places).swapaxes(1, 2))
+        part = multiply(k, left, block.reshape(groups, rows, m * places).swapaxes(1, 2))
         total = part if total is None else xp.add(total, part, out=total)
     return total.reshape(o, c // groups, *geo.kernel)
 

@@ -90,9 +90,9 @@ _PLANES = [S(T(2, 3, 4)), S(T(2, 3, 4), 0.2), S(T(2, 3, 4), training=False), S(T
 
 def _expected(rank: int, plain: int, ndim: int, kind: str) -> str:
     return (
-        f"dropout{rank}d: Expected {plain}D or {plain + 1}D input, but received a {ndim}D input. Note that dropout{rank}d "
-        f"exists to provide channel-wise dropout on inputs with {kind}, a channel dimension, and an optional batch "
-        f"dimension (i.e. {plain}D or {plain + 1}D inputs)."
+        f"dropout{rank}d: Expected {plain}D or {plain + 1}D input, but received a {ndim}D input. Note that "
+        f"dropout{rank}d exists to provide channel-wise dropout on inputs with {kind}, a channel dimension, and an "
+        f"optional batch dimension (i.e. {plain}D or {plain + 1}D inputs)."
     )
 
 

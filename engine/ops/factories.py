@@ -144,7 +144,7 @@ def alike(k: K, input: Any, value: complex) -> Any:
     """One number everywhere, in the shape and layout of `input`; it may be on another device than the result."""
     spec = k.spec
     d = spec.dtype.compute.np
-    if type(input) is not k.backend.ndarray or not input.ndim:
+    if not input.ndim or type(input) is not k.backend.ndarray:
         return filled(k, value)
     if value == 0:
         return k.xp.zeros_like(input, dtype=d)
@@ -297,7 +297,7 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
     if (step > 0 and end < start) or (step < 0 and end > start):
         raise Invalid("upper bound and lower bound inconsistent with step sign", param="end")
     if d is int64:
-        return -((start - end) // step)  # type: ignore[no-any-return]
+        return int(-((start - end) // step))
     return math.ceil((end - start) / step)
 
 

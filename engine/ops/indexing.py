@@ -160,9 +160,9 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
     return Parts(tuple(entries), trivial, tensors)
 
 
-def _dims_of(F: Any, item: Any) -> int:
+def _dims_of(F: Any, item: Any) -> Any:
     rank: int = len(F.shape(item))
-    return rank if F.dtype(item) in (bool_, uint8) else 1
+    return rank if any(F.dtype(item) is d for d in (bool_, uint8)) else 1
 
 
 def _size(shape: Shape, at: int) -> int:

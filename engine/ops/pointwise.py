@@ -90,13 +90,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
     refuse_bool(
         (input, other),
-        "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` operator "
-        "instead.",
+        "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
+        "operator instead.",
     )
     if any(type(x) is bool or (type(x) is Spec and x.dtype.category == BOOL) for x in (input, other)):
         raise DtypeMismatch(
-            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, use "
-            "the `~` or `logical_not()` operator instead."
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead."
         )
     return _alpha_meta(k, input, other, alpha)
 
@@ -176,7 +176,7 @@ def _is_whole(*operands: Any) -> bool:
     """Whether a kernel's operands, which have one dtype, are integers."""
     for x in operands:
         if type(x) not in NUMBERS:
-            return x.dtype.kind in "iu"  # type: ignore[no-any-return]
+            return bool(x.dtype.kind in "iu")
     return all(type(x) is int for x in operands)
 
 

@@ -6,13 +6,14 @@ for an empty tensor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from engine.carriers import K
 from engine.context import Context
-from engine.declare import Array, Device, DTypeArg, Scalar, Shape, op, special
+from engine.declare import Array, Declared, Device, DTypeArg, Scalar, Shape, op, special
 from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type
 from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch
 from engine.metas import as_dtype, sized
@@ -471,10 +472,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- filling a tensor
 
 
-def _fill(name: str, meta: Any, node: str, samples: Any) -> Any:
+def _fill(name: str, meta: Any, node: str, samples: Any) -> Callable[[Callable[..., Any]], Declared]:
     """Declares `name`: an in-place operation that fills a tensor with draws. Its gradient is 0."""
 
-    def declare(function: Any) -> Any:
+    def declare(function: Callable[..., Any]) -> Declared:
         declared = op(
             name=f"_{name.rstrip('_')}",
             family="random",

@@ -72,35 +72,101 @@ def _acosh_rule(F: Any, g: Any, x: Any) -> Any:
 
 
 _function("exp", "exp", "e to the power of each element.", "result", lambda F, g, y: g * y)
-_function("expm1", "expm1", "exp(x) - 1, exact where x is small.", "result", lambda F, g, y: g * (y + 1),
-          alias=("special.expm1",))  # fmt: skip
+_function(
+    "expm1",
+    "expm1",
+    "exp(x) - 1, exact where x is small.",
+    "result",
+    lambda F, g, y: g * (y + 1),
+    alias=("special.expm1",),
+)
 _function("log", "log", "The natural logarithm.", "input", lambda F, g, x: g / x, samples=_POSITIVE)
 _function("log2", "log2", "The logarithm to base 2.", "input", lambda F, g, x: g / (x * log(2)), samples=_POSITIVE)
 _function("log10", "log10", "The logarithm to base 10.", "input", lambda F, g, x: g / (x * log(10)), samples=_POSITIVE)
-_function("log1p", "log1p", "log(1 + x), exact where x is small.", "input", lambda F, g, x: g / (x + 1),
-          samples=(S(T(2, 3, low=-0.5)), S(T()), S(T(0, 2)), S(C(2, 2))), alias=("special.log1p",), node="Log1PBackward0")  # fmt: skip
+_function(
+    "log1p",
+    "log1p",
+    "log(1 + x), exact where x is small.",
+    "input",
+    lambda F, g, x: g / (x + 1),
+    samples=(S(T(2, 3, low=-0.5)), S(T()), S(T(0, 2)), S(C(2, 2))),
+    alias=("special.log1p",),
+    node="Log1PBackward0",
+)
 _function("sqrt", "sqrt", "The square root.", "result", lambda F, g, y: g / (y * 2), samples=_POSITIVE)
 
 _function("sin", "sin", "The sine, of radians.", "input", lambda F, g, x: g * F.cos(x))
 _function("cos", "cos", "The cosine, of radians.", "input", lambda F, g, x: g * -F.sin(x))
-_function("tan", "tan", "The tangent, of radians.", "result", lambda F, g, y: g * (y * y + 1),
-          samples=(S(T(2, 3, low=-1.2, high=1.2)), *_ANY[2:]))  # fmt: skip
-_function("asin", "arcsin", "The angle whose sine is x, in radians.", "input", lambda F, g, x: g * F.rsqrt(1 - x * x),
-          samples=_UNIT, alias=("arcsin",))  # fmt: skip
-_function("acos", "arccos", "The angle whose cosine is x, in radians.", "input", lambda F, g, x: g * -F.rsqrt(1 - x * x),
-          samples=_UNIT, alias=("arccos",))  # fmt: skip
-_function("atan", "arctan", "The angle whose tangent is x, in radians.", "input", lambda F, g, x: g / (x * x + 1),
-          alias=("arctan",))  # fmt: skip
+_function(
+    "tan",
+    "tan",
+    "The tangent, of radians.",
+    "result",
+    lambda F, g, y: g * (y * y + 1),
+    samples=(S(T(2, 3, low=-1.2, high=1.2)), *_ANY[2:]),
+)
+_function(
+    "asin",
+    "arcsin",
+    "The angle whose sine is x, in radians.",
+    "input",
+    lambda F, g, x: g * F.rsqrt(1 - x * x),
+    samples=_UNIT,
+    alias=("arcsin",),
+)
+_function(
+    "acos",
+    "arccos",
+    "The angle whose cosine is x, in radians.",
+    "input",
+    lambda F, g, x: g * -F.rsqrt(1 - x * x),
+    samples=_UNIT,
+    alias=("arccos",),
+)
+_function(
+    "atan",
+    "arctan",
+    "The angle whose tangent is x, in radians.",
+    "input",
+    lambda F, g, x: g / (x * x + 1),
+    alias=("arctan",),
+)
 _function("sinh", "sinh", "The hyperbolic sine.", "input", lambda F, g, x: g * F.cosh(x))
 _function("cosh", "cosh", "The hyperbolic cosine.", "input", lambda F, g, x: g * F.sinh(x))
-_function("tanh", "tanh", "The hyperbolic tangent.", "result", lambda F, g, y: F._tanh_backward(g, y),
-          alias=("nn.functional.tanh",))  # fmt: skip
-_function("asinh", "arcsinh", "The inverse hyperbolic sine.", "input", lambda F, g, x: g * F.rsqrt(x * x + 1),
-          alias=("arcsinh",))  # fmt: skip
-_function("acosh", "arccosh", "The inverse hyperbolic cosine.", "input", lambda F, g, x: _acosh_rule(F, g, x),
-          samples=(S(T(2, 3, low=1.2, high=3.0)), S(T(low=1.2, high=3.0)), S(T(0, 2)), S(C(2, 2))), alias=("arccosh",))  # fmt: skip
-_function("atanh", "arctanh", "The inverse hyperbolic tangent.", "input", lambda F, g, x: g / (1 - x * x),
-          samples=_UNIT, alias=("arctanh",))  # fmt: skip
+_function(
+    "tanh",
+    "tanh",
+    "The hyperbolic tangent.",
+    "result",
+    lambda F, g, y: F._tanh_backward(g, y),
+    alias=("nn.functional.tanh",),
+)
+_function(
+    "asinh",
+    "arcsinh",
+    "The inverse hyperbolic sine.",
+    "input",
+    lambda F, g, x: g * F.rsqrt(x * x + 1),
+    alias=("arcsinh",),
+)
+_function(
+    "acosh",
+    "arccosh",
+    "The inverse hyperbolic cosine.",
+    "input",
+    _acosh_rule,
+    samples=(S(T(2, 3, low=1.2, high=3.0)), S(T(low=1.2, high=3.0)), S(T(0, 2)), S(C(2, 2))),
+    alias=("arccosh",),
+)
+_function(
+    "atanh",
+    "arctanh",
+    "The inverse hyperbolic tangent.",
+    "input",
+    lambda F, g, x: g / (1 - x * x),
+    samples=_UNIT,
+    alias=("arctanh",),
+)
 
 
 @op(
@@ -261,8 +327,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _neg_meta(k: K, input: Any) -> Spec:
     if input.dtype.category == BOOL:
         raise DtypeMismatch(
-            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use the "
-            "`~` or `logical_not()` operator instead."
+            "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use "
+            "the `~` or `logical_not()` operator instead."
         )
     return same(k, input)
 
@@ -334,7 +400,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     meta=lacking(
         "sign_cpu",
         instead={
-            COMPLEX: "Unlike NumPy, torch.sign is not intended to support complex numbers. Please use torch.sgn instead."
+            COMPLEX: "Unlike NumPy, torch.sign is not intended to support complex numbers. "
+            "Please use torch.sgn instead."
         },
     ),
     promote="arithmetic",
@@ -413,19 +480,17 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- rounding
 
 
-def _rounding(
-    name: str, ufunc: str, doc: str, kernel_name: str, instead: dict[int, str], refused: Sequence[int]
-) -> None:
+def _rounding(name: str, doc: str) -> None:
     def kernel(k: K, input: Array, *, out: Any = None) -> Array:
         if input.dtype.kind in "iu":
             return k.xp.positive(input, out=out)
-        return getattr(k.xp, ufunc)(input, out=out)
+        return getattr(k.xp, name)(input, out=out)
 
     kernel.__doc__ = doc
     declared = op(
         name=name,
         family="pointwise",
-        meta=lacking(kernel_name, *refused, instead=instead),
+        meta=lacking(f"{name}_vml_cpu", BOOL, instead={COMPLEX: f"{name} is not supported for complex inputs"}),
         promote="arithmetic",
         elementwise=True,
         inplace=True,
@@ -438,14 +503,9 @@ def _rounding(
         return F.zeros_like(g)
 
 
-for _name, _doc in (
-    ("ceil", "The smallest whole number not below each element."),
-    ("floor", "The largest whole number not above each element."),
-    ("trunc", "Each element without its fraction."),
-):
-    _rounding(
-        _name, _name, _doc, f"{_name}_vml_cpu", {COMPLEX: f"{_name} is not supported for complex inputs"}, (BOOL,)
-    )
+_rounding("ceil", "The smallest whole number not below each element.")
+_rounding("floor", "The largest whole number not above each element.")
+_rounding("trunc", "Each element without its fraction.")
 
 
 def _round_meta(k: K, input: Any, decimals: int = 0) -> Spec:

@@ -77,13 +77,13 @@ _SHARED = "shared with another name of the same operation"
 OWN_PARAMETERS: dict[str, dict[str, str]] = {
     "einsum": {"operands": _STARRED, "tensors": _STARRED, "path": "no choice of path"},
     "split": {"input": _TWO_NAMES, "tensor": _TWO_NAMES},
-    "arange": {"start": "PyTorch's documented default, 0"},
-    "randint": {"low": "PyTorch's documented default, 0"},
-    "randint_like": {"low": "PyTorch's documented default, 0"},
+    "arange": dict.fromkeys(("start", "end"), "three overloads in one: arange(end), arange(start, end[, step])"),
+    "randint": dict.fromkeys(("low", "high", "size"), "two overloads in one: low may be left out"),
+    "randint_like": dict.fromkeys(("low", "high"), "two overloads in one: low may be left out"),
     "normal": {"std": "PyTorch's documented default, 1"},
     **{
-        f"{place}max_pool{n}d": {"return_indices": "PyTorch has it by another function"}
-        for place in ("", "nn.functional.")
+        f"{place}max_pool{n}d": {"return_indices": "PyTorch has it too, hidden behind a dispatch"}
+        for place in ("", "nn.functional.", "nn.functional.adaptive_")
         for n in (1, 2, 3)
     },
     **{f"{name}": {"rounding_mode": _SHARED} for name in ("true_divide", "true_divide_")},

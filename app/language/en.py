@@ -1,0 +1,381 @@
+"""English: the sentences of hints and notes.
+
+In a hint `{call}` is the first call that mends the error and `{calls}` all of them, as a user would send them; any other
+name in braces is a fact. Where an error may come without a call that can be completed, the sentence has two forms,
+`with {call} :: without`. A note's key begins with what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HINTS: Mapping[str, str] = {
+    # -------------------------------------------------------- names and routes
+    "near-names": "did you mean {near}?",
+    "known-names": "the names are {names}",
+    "takes-none": "it takes none",
+    "list-ops": "GET /v1/ops lists every operation",
+    "route-near": "did you mean {method} {path}?",
+    "route-list": "the calls are described at /docs, the operations listed at /v1/ops",
+    "methods": "it takes {methods}",
+    "near-parameter": 'did you mean "{near}"?',
+    "parameters": "its parameters are {params}",
+    "near-field": 'did you mean "{near}"?',
+    "fields": "the fields are {fields}",
+    "choice": 'did you mean "{near}"?',
+    "argument-type": "{param} takes: {type}",
+    "missing-parameter": "{op} needs {param} ({type}); GET /v1/ops/{op} describes it",
+    "list-tensors": "GET /v1/tensors lists what there is",
+    "name-rule": "names are made of letters, digits, _, . and -: w, h_1 and 0.weight are names",
+    "name-taken": "choose another name; without If-None-Match, {name} would from now on mean the new tensor",
+    "out-count": "give {count} names",
+    "read-again": "read it again with GET /v1/tensors/{name}, and decide anew",
+    "make-state": "optim.adam_state and its like make one; keep it under a name",
+    "limit": "{name} is {limit} on this server, set when it is started",
+    # -------------------------------------------------------- values
+    "ragged": "all lists of one level must have one length; in {param}, the first that has another is at {path}",
+    "data-words": 'the strings that stand for numbers are "NaN", "Infinity" and "-Infinity"',
+    "complex-pairs": "a complex number is [re, im], so complex data have one level more, of length 2",
+    "tensor-data": 'a tensor that is written out is an object with data: {{"data": [[1.0, 2.0]]}}',
+    "slice": 'slices are strings such as "1:", ":-1" and "::2"',
+    # -------------------------------------------------------- dtypes and devices
+    # What a beginner meets first is tested word for word in tests/app/test_teaching.py.
+    "cast-one": (
+        "cast {param} first: {call}; that makes a new tensor, so use its id, "
+        'or add "out_name" to give it the old one\'s name'
+    ),
+    "cast-input": (
+        "the tensor is {have}; cast it to a floating-point dtype first: {call} :: "
+        "the values are {have}; give floating-point ones (1.0 instead of 1)"
+    ),
+    "cast-float": (
+        "the tensor is {have}; cast it to a floating-point dtype first: {call} :: "
+        "the values are {have}; give floating-point ones (1.0 instead of 1)"
+    ),
+    "mean-dtype": (
+        "the mean of {have} is no {have}; say in which dtype it is computed: {call} :: "
+        'the mean of {have} is no {have}; say in which dtype it is computed: "dtype": "float32"'
+    ),
+    "cast-index": (
+        "{param} must be whole numbers of the dtype int64, and is {have}: {call} makes a new tensor of them, "
+        "so use its id :: {param} must be whole numbers of the dtype int64 (JSON's 1, not 1.0), and is {have}"
+    ),
+    "bool-mask": 'comparisons (gt, eq, ...) make boolean tensors, and so does the operation to with "dtype": "bool"',
+    "inplace-dtype": (
+        "the result is {want} and cannot be kept in a tensor of {have}: use the operation without its underscore, "
+        "or cast the tensor first: {call} :: the result is {want} and cannot be kept in a tensor of {have}: "
+        "use the operation without its underscore"
+    ),
+    "give-dtype": 'say the dtype as well: "dtype": "{dtype}" (in JSON, 1 is an integer and 1.0 a float)',
+    "move-device": (
+        "move one of them first: {call} makes a new tensor there, so use its id :: "
+        "move one of them first, with the operation to, and use the id of the new tensor"
+    ),
+    "device-here": "the devices here are {devices}",
+    "float-exponent": "make one of the two a floating-point number: 2.0 ** -1 is 0.5, and no integer is",
+    "integer-zero-division": "integers have no infinity: divide floats, or make sure that no divisor is 0",
+    # -------------------------------------------------------- shapes
+    "broadcast": (
+        "counted from the last one, sizes must be equal or one of the two 1; {a} and {b} differ in dimension {dim}: "
+        "unsqueeze, reshape or transpose one of them"
+    ),
+    "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
+    "dim-range": "the tensor has {ndim} dimensions, so dim goes from {low} to {high}; negative ones count from the end",
+    "index-range": "indices go from {low} to {high} here; the first that does not is {index}",
+    "flip-instead": "steps are 1 or more; the operation flip turns a dimension round",
+    "mask-shape": "a mask has the sizes of the dimensions it stands for: {mask} does not fit {shape}",
+    "cat-sizes": "except in dimension {dim} all must have the same sizes; they are {shapes}",
+    "stack-sizes": "stack takes tensors of one shape, and these are {shapes}; cat joins along a dimension they have",
+    "stack-instead": "the operation stack joins 0-d tensors, into one of one dimension",
+    "split-sizes": "the sizes must add up to {size}, the size of dimension {dim}",
+    "conv-rank": "an input has the dimensions batch, channels and {dims} of space; the sizes here are {input}",
+    "conv-channels": (
+        "dimension 1 of the input is its channels: {have} here, where weight and groups make it {want}; "
+        "permute it if the channels stand last"
+    ),
+    "conv-kernel": "the kernel reaches over {kernel}, the padded input is {input}: add padding, or take a smaller one",
+    "view-size": "the sizes of a shape multiply to the number of elements, here {total}; one of them may be -1",
+    "use-reshape": 'the elements would have to be copied: use the operation reshape, with "shape": {shape}',
+    "expand": "only a dimension of size 1 can be expanded; the operation repeat copies any",
+    "use-logits": (
+        "give probabilities, as sigmoid makes them; "
+        "or the logits themselves to nn.functional.binary_cross_entropy_with_logits"
+    ),
+    # -------------------------------------------------------- matrices
+    "singular": "the matrix has no inverse: its rows depend on each other; linalg.pinv gives the nearest there is",
+    "positive-definite": (
+        "only a symmetric matrix whose eigenvalues are all positive can be factored so: A @ A.T plus a little on the "
+        "diagonal is one"
+    ),
+    "not-finite": "there is a NaN or an infinity in it: isfinite finds where",
+    "pool-size": "the window reaches over {kernel}, and the input is {input}: take a smaller window, or add padding",
+    "index-first": "its shape is {shape}: pick one element first (getitem), or reduce it to one (sum, mean)",
+    # -------------------------------------------------------- autograd
+    "backward-scalar": (
+        'its shape is {shape}: reduce it to one number first ({call}), or give "gradient", of the same shape :: '
+        'its shape is {shape}: reduce it to one number first, or give "gradient", of the same shape'
+    ),
+    "backward-real": 'only a real floating-point number has a gradient of its own; give "gradient"',
+    "gradient-shape": "a gradient has the shape of what it is the gradient of, here {shape}",
+    "no-grad-yet": (
+        "there is one after a backward pass that reaches {name}, if {name} requires grad: "
+        "POST /v1/tensors/{{id}}/backward"
+    ),
+    "allow-unused": 'say "allow_unused": true to get null for what was not used',
+    "requires-grad": (
+        "mark what you want gradients of, and compute the result anew: {call} :: "
+        'mark what you want gradients of with requires_grad_ (or "requires_grad": true where it is made), '
+        "and compute the result anew"
+    ),
+    "retain-graph": (
+        "compute the result anew, or keep the tape at the first time: {call} :: "
+        'compute the result anew, or say "retain_graph": true at the first time'
+    ),
+    "saved-changed": (
+        "the gradient of {op} needs the value from before the change: "
+        "use the operation without its underscore, or change a clone"
+    ),
+    "leaf-inplace": (
+        'say "no_grad": true with the change, as an optimizer does, '
+        "or use the operation without its underscore, which makes a new tensor"
+    ),
+    "detach": (
+        "{call} gives the same values without their history :: "
+        "the operation detach gives the same values without their history"
+    ),
+    "out-of-place": "use the operation without its underscore, which makes a new tensor, or change a clone",
+    "clone-first": (
+        "give its elements memory of their own: {call} :: "
+        "give its elements memory of their own with the operation clone"
+    ),
+    # -------------------------------------------------------- sessions, memory, workers
+    "free-memory": (
+        "free what the {whose} no longer needs: DELETE /v1/tensors/{{id}}, or DELETE /v1/tensors?unnamed=true; "
+        'and in a program, "no_grad": true keeps no tape'
+    ),
+    "list-sessions": "GET /v1/sessions lists yours",
+    "delete-sessions": "delete some of your {held} sessions: DELETE /v1/sessions/{{id}}",
+    "session-name-rule": "a name has letters, digits, _, . and -, at most 255, and does not begin with . or -",
+    "session-name-taken": "choose another name, or DELETE the session that has it",
+    "make-session-anew": "POST /v1/sessions makes a new one; what was in the old one is lost",
+    "try-again": "send it again in a moment",
+    "queue-full": "wait for some of the {waiting} calls that you have sent; at most {limit} may wait",
+    "worker-lost": "the worker starts anew, without what it held; its sessions are gone",
+    "report-bug": "this is a bug of ours; please report it, with the reference {reference}",
+    # -------------------------------------------------------- bodies and forms
+    "json-nan": 'write the numbers that JSON lacks as the strings "NaN", "Infinity" and "-Infinity"',
+    "json-quotes": "JSON's strings have double quotes; where the shell takes them away, send fields: -d size=[2,3]",
+    "json-python": "JSON's words are true, false and null, in lower case",
+    "json-object": 'send an object, {{"name": value}}, or fields, -d name=value',
+    "form-how": "send JSON, or fields as in: curl -d size=[2,3] -d out_name=x",
+    "npy-how": "numpy.save writes one; send it with --data-binary @x.npy -H 'Content-Type: application/x-npy'",
+    "other-form": "ask for another form: {forms}",
+    "accept-how": "choose with ?as= or the Accept header: {forms}",
+    "content-types": "send one of {types}, with the header Content-Type",
+    "max-body": "the limit is {limit} bytes, set by --max-body when the server starts",
+    "raw-how": "say what the bytes are, as in ?dtype=float32&shape=2,3",
+    "names-need-safetensors": "ask for the form that holds many: GET /v1/tensors?names={names}&as=safetensors",
+    "delete-unnamed": "DELETE /v1/tensors?unnamed=true frees all that has no name; DELETE /v1/tensors/{{id}} frees one",
+    "if-match-how": 'If-Match goes with calls that change one tensor; in a program, say "expect": {{"w": etag}}',
+    "if-none-match-how": "on calls that give a name, If-None-Match: * asks for 409 where the name is taken",
+    "one-session": "send either the header Curlgrad-Session or ?session=, or the same in both",
+    # -------------------------------------------------------- who may ask
+    "allowed-host": "if {host} is this server's name, start it with --allowed-host {host}",
+    "cors-origin": "to let pages of that site in, start the server with --cors-origin {origin}",
+}
+
+NOTES: Mapping[str, str] = {
+    # -------------------------------------------------------- dtype
+    "dtype.inplace": "an operation in place keeps the dtype of its tensor: {param} is {dtype}",
+    "dtype.given": "the dtype was asked for: {dtype}",
+    "dtype.cast": "{op} turns {have} into {dtype}",
+    "dtype.constructor": "{op} always makes {dtype}",
+    "dtype.index": "positions (indices) are {dtype}, whatever the values are",
+    "dtype.count": "counts are {dtype}",
+    "dtype.data-int": (
+        "the numbers of {param} are written without a point, so they are whole numbers, {dtype} (1.0 would be "
+        "floating-point)"
+    ),
+    "dtype.data-float": "{param} has numbers with a point, so it gets the session's default dtype, {dtype}",
+    "dtype.data-bool": "true and false make {dtype}",
+    "dtype.uploaded": "the uploaded data say their dtype, {dtype}, and keep it",
+    "dtype.default": "no dtype was given, so it is the session's default dtype, {dtype}",
+    "dtype.whole-numbers": "no dtype was given and the numbers are whole (1, not 1.0), so it is {dtype}",
+    "dtype.kept": "{param} is {dtype}, and the operation keeps that",
+    "dtype.same": "{params} are all {dtype}, and so is the result",
+    "dtype.of": "the values come from {param}, which is {dtype}",
+    "dtype.is": "this operation gives {dtype}",
+    "dtype.category": (
+        "{param} ({dtype}) wins over {other} ({have}): {high_word} rank above {low_word}, in the order bool, whole "
+        "numbers, floating-point numbers, complex numbers"
+    ),
+    "dtype.wider": "{param} ({dtype}) and {other} ({have}) hold the same kind of numbers, and the wider dtype wins",
+    "dtype.both": "neither {a} nor {b} can hold every value of the other, and {dtype} can hold both",
+    "dtype.raised-by-number": (
+        "{other} holds {low_word} ({have}) and the number given for {param} is of a higher kind, {high_word}, so the "
+        "result is {dtype}"
+    ),
+    "dtype.raised-by-0d": (
+        "{other} holds {low_word} ({have}) and the 0-d tensor {param} is of a higher kind, {high_word}, so the result "
+        "is {dtype}"
+    ),
+    "dtype.over-number": (
+        "the tensor {param} decides: a plain number, as {other} is, changes the dtype only where it is of a higher "
+        "kind, so it stays {dtype}"
+    ),
+    "dtype.over-0d": (
+        "{param} has dimensions, so it decides: a 0-d tensor, as {other} ({have}) is, changes the dtype only where it "
+        "is of a higher kind, so it stays {dtype}"
+    ),
+    "dtype.truth": "the answer to each question is true or false: {dtype}",
+    "dtype.int64-sum": "{have} is summed up, or multiplied, in {dtype}, which has room for the total",
+    "dtype.to-float": (
+        "the results are not whole numbers in general, so {have} becomes the session's default dtype, {dtype}"
+    ),
+    "dtype.real": "complex numbers ({have}) have real results here: {dtype}",
+    "dtype.complex": "two {have} numbers make one complex number: {dtype}",
+    # -------------------------------------------------------- shape
+    "shape.size": "the shape {shape} was asked for",
+    "shape.matmul": (
+        "the inner sizes of {a} and {b} are equal, {inner}, and disappear: each row is multiplied with each column and "
+        "summed; the outer sizes remain: {shape}"
+    ),
+    "shape.matmul-batch": (
+        "the last two dimensions of {a} and {b} are multiplied as matrices, whose inner size, {inner}, disappears; the "
+        "dimensions before them are broadcast: {shape}"
+    ),
+    "shape.matrix-vector": (
+        "each row of {a} is multiplied with the vector {b} and summed over its {inner} cells: one number for each row, "
+        "{shape}"
+    ),
+    "shape.vector-matrix": (
+        "the vector {a} is multiplied with each column of {b} and summed over its {inner} cells: one number for each "
+        "column, {shape}"
+    ),
+    "shape.dot": "two vectors of {size} cells are multiplied cell by cell and summed into one number, a 0-d tensor",
+    "shape.linear": (
+        "the last dimension of {a} has {inner} features, as the rows of the weight {b} have; they are multiplied and "
+        "summed, and one number for each row of the weight remains: {shape}"
+    ),
+    "shape.outer": "each cell of {a} is multiplied with each cell of {b}: {shape}",
+    "shape.cell-by-cell": "{params} have one shape, {shape}: each cell meets the cell in the same place",
+    "shape.single": "{param} is a single number (0-d): it meets every cell of {shape}",
+    "shape.missing": (
+        "broadcasting: {param} has the shape {have} and the result {shape}; compared from the last dimension, {param} "
+        "has no dim {dims}, so it is used {sizes} times along it"
+    ),
+    "shape.stretched": (
+        "broadcasting: {param} has the shape {have} and the result {shape}; along dim {dims} it has the size 1, so it "
+        "is used {sizes} times along it"
+    ),
+    "shape.resized": "the same {count} cells, in the same order, row after row, got the sizes {shape} instead of {have}",
+    "shape.guessed": "-1 was worked out from the {count} cells there are: it is {size}",
+    "shape.swapped": "two dimensions changed places, so rows became columns: {have} became {shape}",
+    "shape.permuted": "the dimensions of {have} were put in the order {dims}: {shape}",
+    # -------------------------------------------------------- dim
+    "dim.all": "all {count} cells of {have} were joined into one; a dim would join them along one dimension alone",
+    "dim.joined-row": (
+        "dim {dim} runs along each row: the {count} cells of a row were joined into one, so {have} became {shape}"
+    ),
+    "dim.joined-column": (
+        "dim {dim} runs down each column: the {count} cells of a column were joined into one, so {have} became {shape}"
+    ),
+    "dim.joined-vector": (
+        "dim {dim} is the only dimension: the {count} cells of the vector were joined into one, so {have} became {shape}"
+    ),
+    "dim.joined-other": (
+        "dim {dim} has the size {count}: the {count} cells that differ in this index alone were joined into one, so "
+        "{have} became {shape}"
+    ),
+    "dim.joined-several": (
+        "the {count} cells that differ in the indices of dims {dims} alone were joined into one, so {have} became {shape}"
+    ),
+    "dim.kept": "keepdim left dim {dims} there, with the size 1: {shape}",
+    "dim.cat-row": "along dim {dim} the tensors stand side by side: {parts} = {size} columns, {shape}",
+    "dim.cat-column": "along dim {dim} the tensors stand one below the other: {parts} = {size} rows, {shape}",
+    "dim.cat-vector": "along dim {dim} the tensors stand one after the other: {parts} = {size} cells, {shape}",
+    "dim.cat-other": "the sizes of dim {dim} add up, {parts} = {size}, and the others stay: {shape}",
+    "dim.stack": "{count} tensors of the shape {have} lie along a new dimension, dim {dim}: {shape}",
+    "dim.added": "a new dimension of the size 1 stands at dim {dim}: {have} became {shape}",
+    "dim.dropped": "dim {dims} had the size 1 and was dropped: {have} became {shape}",
+    "dim.none-dropped": "only dimensions of the size 1 are dropped, and there was none: {have} stayed",
+    "dim.along-row": "dim {dim} runs along each row: each row of {count} cells was worked on by itself",
+    "dim.along-column": "dim {dim} runs down each column: each column of {count} cells was worked on by itself",
+    "dim.along-vector": "dim {dim} is the only dimension: the {count} cells of the vector were worked on together",
+    "dim.along-other": "the {count} cells that differ in the index of dim {dim} alone were worked on together",
+    "dim.picked-row": "dim {dim} runs along each row, so columns were picked: {have} became {shape}",
+    "dim.picked-column": "dim {dim} runs down each column, so rows were picked: {have} became {shape}",
+    "dim.picked-vector": "dim {dim} is the only dimension, so cells of the vector were picked: {have} became {shape}",
+    "dim.picked-other": "indices of dim {dim} were picked, and the others stayed: {have} became {shape}",
+    "dim.cut-row": "dim {dim} runs along each row, so the {count} columns were shared out",
+    "dim.cut-column": "dim {dim} runs down each column, so the {count} rows were shared out",
+    "dim.cut-vector": "dim {dim} is the only dimension, so the {count} cells of the vector were shared out",
+    "dim.cut-other": "the {count} indices of dim {dim} were shared out, and the other dimensions stayed whole",
+    # -------------------------------------------------------- device
+    "device.given": "the device was asked for: {device}",
+    "device.default": "no device was given, so it is the session's, {device}",
+    "device.is": "the result is on {device}",
+    "device.same": "{param} is on {device}, and results stay where the operands are",
+    "device.scalar-joins": "{other} is on {device}; {param}, a 0-d tensor of the CPU, may join tensors of any device",
+    # -------------------------------------------------------- memory
+    "memory.view": "a view: it has the memory of {param}, so a change in place of one shows in the other",
+    "memory.view-of": "a view: it has the memory of {base}, so a change in place of one shows in the other",
+    "memory.view-unnamed": "a view of a tensor that has no id any more: it shares that tensor's memory",
+    "memory.detached": (
+        "it has the memory of {param} without its history: a change in place of one shows in the other, and no gradient "
+        "passes"
+    ),
+    "memory.repeats": (
+        "several of its cells are the same cell of {param}, which was not copied: clone it before changing it in place"
+    ),
+    "memory.itself": "nothing was to be done: the result is {param} itself, and no copy",
+    "memory.inplace": (
+        "written into the memory of {param}, which keeps its id; its version is {version} now, and its views show the "
+        "change"
+    ),
+    "memory.copy": "a copy with memory of its own: a later change of {param} does not show in it",
+    "memory.copy-reshape": (
+        "a copy: the cells of {param} do not lie in memory in the order that {shape} needs (its strides are {strides}), "
+        "so no view was possible, and a later change of {param} does not show in it"
+    ),
+    "memory.copy-index": (
+        "a copy: a list or tensor of indices, or a mask, picks cells that no view can show; numbers and slices alone "
+        "would give a view of {param}"
+    ),
+    # -------------------------------------------------------- requires_grad
+    "requires_grad.recorded": "{param} requires grad, so the tape recorded this step as {grad_fn}",
+    "requires_grad.leaf": "it is a leaf that requires grad: backward passes gather its gradient",
+    "requires_grad.none": "false, since none of its operands requires grad ({params})",
+    "requires_grad.whole": "false: results of {dtype} have no slope, so no gradient passes through them",
+    "requires_grad.no-grad": "false, although {param} requires grad: with no_grad the tape records nothing",
+    "requires_grad.no-rule": "false: no gradient passes through {op}",
+    "requires_grad.detached": "false: {param} was detached, so its history ends here",
+    "requires_grad.view-no-grad": "it is a view, made with no_grad, of {param}, which requires grad; nothing was recorded",
+    # -------------------------------------------------------- gradients
+    "grad.accumulated": "the gradient of {name} is the sum over all backward passes since it was last cleared",
+    "grad.whole": "null: {name} is {dtype}, and only floating-point and complex tensors have gradients",
+    "grad.not-required": "null: {name} does not require grad, so backward passes gather nothing for it",
+    "grad.not-leaf": (
+        "null: it was computed ({grad_fn}) and is no leaf; a backward pass goes through it and leaves gradients in "
+        "leaves alone (autograd.grad gives one for any tensor)"
+    ),
+    "grad.unused": "null: nothing that the session still has was computed from {name}, so no backward pass reaches it",
+    "grad.no-backward": "null: {other} was computed from {name}, but there was no backward pass from it yet",
+    "grad.not-reached": "null: the backward pass did not reach {name}, since what it began from does not depend on it",
+    "grad.not-from": (
+        "null: the backward pass did not reach {name}; {other}, which was computed from it, is not what it began from"
+    ),
+    "grad.cleared": (
+        "null: {other} was computed from {name} and its tape was used, but the gradient was cleared since, or the pass "
+        "was for other inputs (autograd.grad leaves .grad as it is)"
+    ),
+    "grad.unused-input": "null for {param}: the outputs do not depend on it",
+}
+
+# What stands for a kind of numbers, in facts whose names end in `_word`.
+WORDS: Mapping[str, str] = {
+    "bool": "bool",
+    "int": "whole numbers",
+    "float": "floating-point numbers",
+    "complex": "complex numbers",
+}
