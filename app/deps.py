@@ -15,7 +15,9 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 from starlette.responses import Response
 
+from app import hints, language
 from app.errors import NotYet, unknown
+from app.language import Language
 from app.security import Exchange
 from app.wire import arguments, form, json_read, json_write, media
 from engine.errors import (
@@ -37,7 +39,7 @@ READ = ["GET", "HEAD"]
 
 T = TypeVar("T")
 
-SESSION_QUERY = ("session", "values", "int64", "explain")  # of every call that works in a session
+SESSION_QUERY = ("session", "values", "int64")  # of every call that works in a session
 _LATER_HEADERS = {b"idempotency-key": "Idempotency-Key"}
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
@@ -187,8 +189,9 @@ class Call:
     # ------------------------------------------------------------ the door
 
     async def run(self, program: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        """Run a program in the caller's session."""
-        reply, timing = await self.house.service.run(self.owner, self.session, program, self.values, dry_run)
+        """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
+        explain = self.flag("explain")
+        reply, timing = await self.house.service.run(self.owner, self.session, program, self.values, dry_run, explain)
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
@@ -208,6 +211,20 @@ class Call:
         return reply
 
     # ------------------------------------------------------------ answers
+
+    def spoken(self, notes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Notes of the engine as sentences, in the language that the caller prefers."""
+        return [hints.note(note, self.language) for note in notes]
+
+    @cached_property
+    def language(self) -> Language:
+        """The language of notes."""
+        return language.of_scope(self.request.scope)
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The headers of an answer with notes."""
+        return {"Content-Language": self.language.tag} if self.flag("explain") else {}
 
     async def json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         """The answer as JSON."""
@@ -300,8 +317,6 @@ def _query(text: bytes, known: Sequence[str]) -> dict[str, str]:
             raise Invalid(f"the query parameter {name!r} is given twice", param=name)
         query[name] = value
     unknown(query, known, "query parameter")
-    if "explain" in query:
-        raise NotYet("?explain= is not available yet", param="explain")
     return query
 
 

@@ -20,7 +20,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from app import hints
+from app import hints, language
+from app.language import Language
 from engine import errors as engine_errors
 from engine.errors import Bug, EngineError, Hint, Invalid, NotFound, UnknownParameter
 
@@ -91,7 +92,7 @@ def status_of(error: EngineError) -> tuple[int, str]:
     return STATUSES[Bug]
 
 
-def problem(error: EngineError, *, path: str, request_id: str) -> dict[str, Any]:
+def problem(error: EngineError, *, path: str, request_id: str, spoken: Language = hints.ENGLISH) -> dict[str, Any]:
     """The problem as plain data."""
     status, title = status_of(error)
     body: dict[str, Any] = {
@@ -110,7 +111,7 @@ def problem(error: EngineError, *, path: str, request_id: str) -> dict[str, Any]
         body["step"] = error.step
     if error.round:
         body["round"] = error.round
-    sentence = hints.sentence(error.hint)
+    sentence = hints.sentence(error.hint, spoken)
     if sentence is not None:
         body["hint"] = sentence
     body["request_id"] = request_id
@@ -124,8 +125,9 @@ def _shortened(text: str, limit: int) -> str:
 def respond(error: EngineError, scope: Scope) -> Response:
     """The problem as the answer to the request in `scope`."""
     request_id = scope["curlgrad.exchange"].request_id
-    body = problem(error, path=scope["path"], request_id=request_id)
-    headers = {}
+    spoken = language.of_scope(scope)
+    body = problem(error, path=scope["path"], request_id=request_id, spoken=spoken)
+    headers = {"Content-Language": spoken.tag} if "hint" in body else {}
     if body["status"] == 503:
         headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER_S))
     if body["status"] == 405:

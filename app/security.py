@@ -22,7 +22,7 @@ from engine.errors import EngineError, Hint, Malformed, TooLarge
 PROBES = frozenset(("/healthz", "/readyz"))
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 CACHE_CONTROL = b"private, no-cache"
-VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding"
+VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
 EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape"
 ALLOWED_HEADERS = (
     "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer"

@@ -77,7 +77,9 @@ class Backend:
     def widen(self, array: Array, d: DType) -> Array:
         """The array in the dtype that kernels compute in: float32 for the two reduced ones."""
         if d is bfloat16:
-            return (_converted(array, np.uint32) << 16).view(np.float32)
+            wide = _converted(array, np.uint32)
+            wide <<= 16
+            return wide.view(np.float32)
         if d is float16:
             return _converted(array, np.float32)
         return array

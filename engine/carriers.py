@@ -317,17 +317,39 @@ def spec_of(x: Any) -> Any:
     return x
 
 
+# The dtypes on which elementwise operations skip promotion and meta, on arrays as on tensors.
+_KEPT = frozenset((dtypes.float32.np, dtypes.float64.np))
+
+
 def _raw(op: Op, raw: Raw) -> Callable[..., Any]:
     k = raw.k
     n = len(op.params)
+    ndarray = k.backend.ndarray
+    kernel: Any = op.kernel
+    keeps = op.keeps and op.outputs == ("result",) and not op.has_lists
+    others = [at for at, _ in op.slots][1:]
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kwargs or len(args) != n:
             args = op.bind(args, kwargs)
+        if keeps:
+            first = args[0]
+            if type(first) is ndarray and first.dtype in _KEPT:
+                d = first.dtype
+                for at in others:
+                    x = args[at]
+                    if (x.dtype is not d) if type(x) is ndarray else type(x) not in (float, int):
+                        break
+                else:
+                    made = kernel(k, *args)
+                    if type(made) is not ndarray:
+                        made = k.xp.asarray(made)
+                    if made.dtype is d:
+                        return made
         if op.body is not None:
             return op.body(raw, *args)
         if op.kind == VIEW:
-            return op.kernel(k, *args)  # type: ignore[misc]
+            return kernel(k, *args)
         return execute(op, k, args)
 
     return call

@@ -373,9 +373,11 @@ def _shape(case: Case, t: Tensor) -> list[Note] | None:
         wanted = case.arg("shape") or case.arg("size") or case.arg("sizes")
         guess = isinstance(wanted, list | tuple) and -1 in wanted
         note = Note("shape.resized", have=have, shape=shape, count=prod(have))
-        return [note, Note("shape.guessed", size=shape[wanted.index(-1)], count=prod(have))] if (
-            guess and len(wanted) == len(shape)
-        ) else [note]
+        return (
+            [note, Note("shape.guessed", size=shape[wanted.index(-1)], count=prod(have))]
+            if (guess and len(wanted) == len(shape))
+            else [note]
+        )
     if name in _SWAPS and have != shape:
         return [Note("shape.swapped", have=have, shape=shape)]
     if name == "permute":
@@ -566,7 +568,9 @@ def _requires_grad(case: Case, t: Tensor) -> Note | None:
 # ---------------------------------------------------------------- gradients
 
 
-def no_gradient(t: Tensor, name: str, others: Sequence[tuple[str, Tensor]], passes: Sequence[Sequence[int]] = ()) -> Note:
+def no_gradient(
+    t: Tensor, name: str, others: Sequence[tuple[str, Tensor]], passes: Sequence[Sequence[int]] = ()
+) -> Note:
     """Why `.grad` of `t` is none. `others` may have been computed from it; `passes` are this program's backward steps."""
     if not (t.dtype.is_floating or t.dtype.is_complex):
         return Note("grad.whole", name=name, dtype=t.dtype.name)

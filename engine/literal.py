@@ -90,7 +90,7 @@ def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DTy
         return np.array(flat, joint.np).reshape(shape), joint
     except OverflowError as e:
         raise Invalid(
-            "Overflow when unpacking long: an integer among the data does not fit in int64",
+            "Overflow when unpacking long long",
             code="integer-overflow",
             param=param,
         ) from e
@@ -101,7 +101,7 @@ def _number(value: complex, param: str) -> tuple[HostArray, DType]:
     try:
         return np.array(value, d.np), d
     except OverflowError as e:
-        raise Invalid("Overflow when unpacking long", code="integer-overflow", param=param) from e
+        raise Invalid("Overflow when unpacking long long", code="integer-overflow", param=param) from e
 
 
 def _word(word: str, d: DType | None, param: str) -> Any:

@@ -312,13 +312,16 @@ def table(rows: list[tuple[Break, list[str]]]) -> str:
     return "\n".join(lines)
 
 
+def laws_as_text() -> str:
+    return "\n".join(f"- **{law.name}**: {law.sentence}" for law in LAWS.values())
+
+
 def page(rows: list[tuple[Break, list[str]]]) -> str:
     """docs/laws.md with the laws and the table as they are now."""
     text = PAGE.read_text("utf-8")
     head, _, rest = text.partition(START)
     tail = rest.partition(END)[2]
-    laws = "\n".join(f"- **{law.name}**: {law.sentence}" for law in LAWS.values())
-    return f"{head}{START}\n{laws}\n\n## Broken on purpose\n\n{INTRODUCTION}\n\n{table(rows)}\n{END}{tail}"
+    return f"{head}{START}\n{laws_as_text()}\n\n## Broken on purpose\n\n{INTRODUCTION}\n\n{table(rows)}\n{END}{tail}"
 
 
 INTRODUCTION = (

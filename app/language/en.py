@@ -372,10 +372,12 @@ NOTES: Mapping[str, str] = {
     "grad.unused-input": "null for {param}: the outputs do not depend on it",
 }
 
-# What stands for a kind of numbers, in facts whose names end in `_word`.
+# Facts that are words: kinds of numbers (facts whose names end in `_word`), and whose memory it is (`whose`).
 WORDS: Mapping[str, str] = {
     "bool": "bool",
     "int": "whole numbers",
     "float": "floating-point numbers",
     "complex": "complex numbers",
+    "session": "session",
+    "server": "server",
 }

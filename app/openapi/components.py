@@ -188,7 +188,28 @@ _TENSOR_EXAMPLE: Json = {
 _CURSOR: Json = {"type": ["string", "null"], "description": "What to ask with for the next ones; null after the last."}
 _PEAK: Json = {"type": "integer", "minimum": 0, "description": "The most memory it would take, with `dry_run=true`."}
 _OP: Json = {"type": "string", "description": "The operation.", "examples": ["add"]}
+_NOTES: Json = {"type": "array", "items": ref("Note"), "description": "Why it is as it is, with `explain=true`."}
 _ANSWERS: Json = {
+    "Note": closed(
+        {
+            "about": {
+                "type": "string",
+                "enum": ["dtype", "shape", "dim", "device", "memory", "requires_grad", "grad"],
+                "description": "What the note is about; `memory`: whether the result is a view or a copy.",
+            },
+            "text": {"type": "string", "description": "One sentence, in the language of `Accept-Language`: en or ko."},
+            "of": {"type": "string", "description": "Which of several results, where it is not about all of them."},
+            "step": list_of({"type": "integer"}, description="In programs: the path to the step that it explains."),
+        },
+        ("about", "text"),
+        description="Why a result is as it is, in one sentence.",
+        examples=[
+            {
+                "about": "dim",
+                "text": "dim 1 runs along each row: the 3 cells of a row were joined into one, so [2, 3] became [2]",
+            }
+        ],
+    ),
     "Values": {
         "anyOf": [
             {"type": "number"},
@@ -206,7 +227,7 @@ _ANSWERS: Json = {
     },
     "TensorObject": {
         "type": "object",
-        "properties": {**_TENSOR_FIELDS, "grad": nullable(ref("GradObject"))},
+        "properties": {**_TENSOR_FIELDS, "grad": nullable(ref("GradObject")), "notes": _NOTES},
         "required": [*_TENSOR_REQUIRED, "grad"],
         "description": "A tensor: what it is, and its values where they are asked for.",
         "examples": [_TENSOR_EXAMPLE],
@@ -222,17 +243,17 @@ _ANSWERS: Json = {
         "for operations that return a Python value, or null for those that return nothing.",
     },
     "OpResult": closed(
-        {"op": _OP, "result": ref("Result"), "peak_bytes": _PEAK},
+        {"op": _OP, "result": ref("Result"), "peak_bytes": _PEAK, "notes": _NOTES},
         ("op", "result"),
         description="What an operation answers.",
     ),
     "TensorResult": closed(
-        {"op": _OP, "result": ref("TensorObject"), "peak_bytes": _PEAK},
+        {"op": _OP, "result": ref("TensorObject"), "peak_bytes": _PEAK, "notes": _NOTES},
         ("op", "result"),
         description="What an operation with one tensor as its result answers.",
     ),
     "TensorsResult": closed(
-        {"op": _OP, "result": list_of(ref("TensorObject")), "peak_bytes": _PEAK},
+        {"op": _OP, "result": list_of(ref("TensorObject")), "peak_bytes": _PEAK, "notes": _NOTES},
         ("op", "result"),
         description="What an operation with a list of tensors as its result answers.",
     ),
@@ -381,6 +402,9 @@ _PROGRAMS: Json = {
             "kept": map_of({"type": ["string", "null"]}),
             "steps_run": {"type": "integer", "minimum": 0, "description": "Each round's steps are counted."},
             "peak_bytes": _PEAK,
+            "notes": map_of(
+                list_of(ref("Note")), description="With `explain=true`: why each result is as it is, by returned name."
+            ),
         },
         "required": ["results", "steps_run"],
     },

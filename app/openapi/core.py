@@ -143,7 +143,7 @@ def _tensors() -> Json:
                 },
                 description="Values as JSON, or a binary file as it is: npy, safetensors (each key becomes a name) or "
                 "raw little-endian bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
-                parameters=[*parameters(*_WHERE, *_HOW, "FreeName"), *options],
+                parameters=[*parameters(*_WHERE, *_HOW, "Explain", "Language", "FreeName"), *options],
                 body={
                     **_body(
                         ref("TensorUpload"),
@@ -194,7 +194,7 @@ def _tensor() -> Json:
                 "read_tensor",
                 "Read a tensor",
                 {"200": answer("The tensor, in the form asked for.", forms, **found), **_UNCHANGED, **problems(READS)},
-                parameters=read,
+                parameters=[*read, *parameters("Explain", "Language")],
             ),
             "patch": _call(
                 "tensors",
@@ -290,9 +290,14 @@ def _programs() -> Json:
                 "programs",
                 "run_program",
                 "Run a program",
-                {"200": answer("What was asked for.", json_of(ref("ProgramResult"))), **problems(CHANGES)},
+                {
+                    "200": answer(
+                        "What was asked for.", json_of(ref("ProgramResult")), Content_Language="ContentLanguage"
+                    ),
+                    **problems(CHANGES),
+                },
                 description="If a step fails, the session is as it was before; the problem's `step` is the path to it.",
-                parameters=parameters(*_WHERE, *_HOW, "DryRun", "FreeName"),
+                parameters=parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName"),
                 body={"application/json": {"schema": ref("Program"), "example": example}},
             ),
         },

@@ -18,7 +18,9 @@ _COMMON: Json = {
     "no_grad": ref("NoGrad"),
 }
 _PROBLEMS = problems(CHANGES)
-_PARAMETERS = parameters("SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "FreeName")
+_PARAMETERS = parameters(
+    "SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "Explain", "Language", "FreeName"
+)
 _INPLACE_PARAMETERS = [*_PARAMETERS, *parameters("Unchanged")]
 
 
@@ -47,7 +49,10 @@ def _operation(entry: Json) -> Json:
                 "application/x-www-form-urlencoded": {"schema": ref("Form")},
             },
         },
-        "responses": {"200": answer("The result.", json_of(ref(result))), **_PROBLEMS},
+        "responses": {
+            "200": answer("The result.", json_of(ref(result)), Content_Language="ContentLanguage"),
+            **_PROBLEMS,
+        },
     }
 
 

@@ -39,6 +39,19 @@ PARAMETERS: Json = {
         {"type": "boolean"},
         "`true` runs nothing and answers as usual, without ids and values, plus `peak_bytes`.",
     ),
+    "Explain": _parameter(
+        "explain",
+        "query",
+        {"type": "boolean"},
+        "`true` adds `notes`: why each result has its dtype, shape and device, which cells a `dim` joined, why it is a "
+        "view or a copy, why it requires grad or not, and why a gradient is null.",
+    ),
+    "Language": _parameter(
+        "Accept-Language",
+        "header",
+        {"type": "string", "examples": ["ko", "en"]},
+        "The language of `notes` and of a problem's `hint`: `en`, the default, or `ko`.",
+    ),
     "FreeName": _parameter(
         "If-None-Match",
         "header",
@@ -66,6 +79,10 @@ HEADERS: Json = {
     "Location": {"description": "Where the new one is.", "schema": {"type": "string", "format": "uri-reference"}},
     "Dtype": {"description": "The dtype of raw bytes.", "schema": {"type": "string"}},
     "Shape": {"description": "The shape of raw bytes, such as `2,3`.", "schema": {"type": "string"}},
+    "ContentLanguage": {
+        "description": "The language of `notes` or `hint`, where there are any.",
+        "schema": {"type": "string", "enum": ["en", "ko"]},
+    },
     "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
 }
 _EVERY_HEADER = {
@@ -101,6 +118,7 @@ RESPONSES: Json = {
         "description": when,
         "headers": {
             **_EVERY_HEADER,
+            "Content-Language": {"$ref": "#/components/headers/ContentLanguage"},
             **({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status == 503 else {}),
         },
         "content": {"application/problem+json": {"schema": ref("Problem")}},

@@ -21,7 +21,7 @@ router = APIRouter(include_in_schema=False)
 OPTIONS: dict[str, type] = {"out_name": str, "out_names": list, "keep": bool, "no_grad": bool}
 _LISTED = ("name", "summary", "family", "params", "returns", "differentiable", "inplace", "view", "doc", "example")
 _PARAM = ("name", "type", "default", "required", "doc")
-_QUERY = (*SESSION_QUERY, "dry_run")
+_QUERY = (*SESSION_QUERY, "dry_run", "explain")
 
 
 async def run_op(request: Request) -> Response:
@@ -34,7 +34,9 @@ async def run_op(request: Request) -> Response:
     answer = {"op": op, "result": json_write.result(reply["results"]["r"], call.integers)}
     if dry_run:
         answer["peak_bytes"] = reply["peak_bytes"]
-    return await call.json(answer)
+    if "notes" in reply:  # without the step: to the caller there is none
+        answer["notes"] = call.spoken([{k: v for k, v in note.items() if k != "step"} for note in reply["notes"]["r"]])
+    return await call.json(answer, headers=call.told)
 
 
 # A plain route: FastAPI's parameter handling would double what the front adds to a small operation.

@@ -16,7 +16,7 @@ from engine.errors import NoSuchOp, WrongType
 router = APIRouter(include_in_schema=False)
 
 FIELDS = ("inputs", "steps", "return", "keep", "strict", "expect", "no_grad")
-_QUERY = (*SESSION_QUERY, "dry_run")
+_QUERY = (*SESSION_QUERY, "dry_run", "explain")
 
 
 async def run_program(request: Request) -> Response:
@@ -28,7 +28,9 @@ async def run_program(request: Request) -> Response:
     call.refuse_if_match()
     reply = await call.run(program, dry_run=call.flag("dry_run"))
     reply["results"] = {name: json_write.result(value, call.integers) for name, value in reply["results"].items()}
-    return await call.json(reply)
+    if "notes" in reply:
+        reply["notes"] = {name: call.spoken(notes) for name, notes in reply["notes"].items()}
+    return await call.json(reply, headers=call.told)
 
 
 router.add_route("/v1/programs", run_program, methods=["POST"])

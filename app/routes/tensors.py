@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -29,7 +29,9 @@ _WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], bytes]]]
 
 
 @router.post("/v1/tensors")
-async def create_tensor(call: Annotated[Call, takes("name", "dtype", "shape", "device", "requires_grad")]) -> Response:
+async def create_tensor(
+    call: Annotated[Call, takes("name", "dtype", "shape", "device", "requires_grad", "explain")],
+) -> Response:
     """A tensor of the body's data, or, of a safetensors file, one for each of its keys."""
     kind = call.content_type
     if kind == safetensors.MEDIA_TYPE:
@@ -42,12 +44,19 @@ async def create_tensor(call: Annotated[Call, takes("name", "dtype", "shape", "d
         given = await _of_json(call)
     else:
         raise unsupported(kind, _UPLOAD_TYPES)
-    (tensor,) = await _create(call, [given], [given.pop("name", None)])
-    return await call.json(tensor, 201, {"Location": f"/v1/tensors/{tensor.id}", **etag_of(tensor)})
+    (tensor,), notes = await _create(call, [given], [given.pop("name", None)])
+    headers = {"Location": f"/v1/tensors/{tensor.id}", **etag_of(tensor), **call.told}
+    return await call.json(_with_notes(tensor, notes[0], call) if notes else tensor, 201, headers)
 
 
-async def _create(call: Call, given: list[dict[str, Any]], names: list[str | None]) -> list[TensorAnswer]:
-    """Make the tensors in one program, and keep them under their names."""
+def _with_notes(tensor: TensorAnswer, notes: Sequence[Mapping[str, Any]], call: Call) -> dict[str, Any]:
+    return {**json_write.tensor(tensor, call.integers), "notes": call.spoken(notes)}
+
+
+async def _create(
+    call: Call, given: list[dict[str, Any]], names: list[str | None]
+) -> tuple[list[TensorAnswer], list[list[dict[str, Any]]]]:
+    """Make the tensors in one program, and keep them under their names; with ?explain=true the notes on each."""
     call.refuse_if_match()
     local = ["data"] if len(given) == 1 else [f"data{i}" for i in range(len(given))]  # errors speak of these
     program: dict[str, Any] = {
@@ -58,8 +67,9 @@ async def _create(call: Call, given: list[dict[str, Any]], names: list[str | Non
     }
     if call.only_new_names():
         program["if_none_match"] = True
-    results = (await call.run_alone(program))["results"]
-    return [results[name] for name in local]
+    reply = await call.run_alone(program)
+    notes = reply.get("notes", {})
+    return [reply["results"][name] for name in local], [notes[name] for name in local if name in notes]
 
 
 async def _create_many(call: Call) -> Response:
@@ -67,8 +77,11 @@ async def _create_many(call: Call) -> Response:
     options = _options(call, "device", "requires_grad")
     body = await call.body()
     arrays = await off_loop(len(body), lambda: safetensors.read(body))
-    tensors = await _create(call, [{**options, "data": array} for array in arrays.values()], list(arrays))
-    return await call.json({"tensors": tensors}, 201)
+    tensors, notes = await _create(call, [{**options, "data": array} for array in arrays.values()], list(arrays))
+    if not notes:
+        return await call.json({"tensors": tensors}, 201)
+    told = [_with_notes(tensor, about, call) for tensor, about in zip(tensors, notes, strict=True)]
+    return await call.json({"tensors": told}, 201, call.told)
 
 
 async def _of_json(call: Call) -> dict[str, Any]:
@@ -150,7 +163,9 @@ async def _export(call: Call) -> Response:
 
 
 @router.api_route("/v1/tensors/{ref}", methods=READ)
-async def read_tensor(ref: str, call: Annotated[Call, takes("index", offers=media.TENSOR_FORMS)]) -> Response:
+async def read_tensor(
+    ref: str, call: Annotated[Call, takes("index", "explain", offers=media.TENSOR_FORMS)]
+) -> Response:
     """The tensor, or the part of it that `index` says, in the form that is asked for."""
     question = {"do": "read", "ref": ref, "index": call.query.get("index"), "want_grad": True}
     return await _read(ref, question, call)
@@ -164,6 +179,8 @@ async def read_grad(ref: str, call: Annotated[Call, takes(offers=media.TENSOR_FO
 
 async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
     values = _values(call)
+    if call.flag("explain"):
+        return await _explained(question, call)
     form_tag = _form_tag(call)
     headers: dict[str, str] = {}
     if call.form == media.TEXT or "if-none-match" in call.headers or "if-match" in call.headers:
@@ -183,6 +200,16 @@ async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
         return await call.json(tensor, headers=headers)
     write = _WRITERS[call.form]
     return await call.encoded(json_write.weight(tensor), lambda: write(ref, tensor), 200, headers)
+
+
+async def _explained(question: dict[str, Any], call: Call) -> Response:
+    """The tensor with notes. No ETag: the notes change with what else the session holds."""
+    if call.form != media.JSON:
+        raise Invalid("?explain=true goes with JSON alone", param="explain")
+    tensor = await call.ask(question)
+    check_expected(call.expected(), tensor.etag)
+    notes = await call.ask({"do": "explain", "ref": question["ref"]}, "none")
+    return await call.json(_with_notes(tensor, notes, call), headers=call.told)
 
 
 def _values(call: Call) -> str:

@@ -64,7 +64,6 @@ def _repeated(F: Any, x: Any, heads: int) -> Any:
 @composite(
     family="nn",
     name="nn.functional.scaled_dot_product_attention",
-    alias=("scaled_dot_product_attention",),
     samples=[
         S(T(1, 2, 3), T(1, 4, 3), T(1, 4, 2)),
         S(T(1, 2, 2, 3), T(1, 2, 3, 3), T(1, 2, 3, 3), B(2, 3)),

@@ -154,7 +154,7 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
         function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
         return out
-    if k.backend.kind != "cpu" or first.size <= 2 * BLOCK or not all(a.flags.c_contiguous for a in (*arrays, out)):
+    if first.size <= 2 * BLOCK or k.backend.kind != "cpu" or not all(a.flags.c_contiguous for a in (*arrays, out)):
         function(k.xp, *arrays, out)
         return out
     flat = [a.reshape(-1) for a in (*arrays, out)]

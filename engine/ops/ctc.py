@@ -293,8 +293,9 @@ def ctc_loss(
 ) -> Array:
     """Minus the log-likelihood of label sequences under all their alignments with the frames.
 
-    log_probs are (T, N, C) or (T, C), from log_softmax; targets are (N, S), padded, or one after the other in a vector; lengths are (N). "mean" divides each loss by the
-    length of its targets first. `zero_infinity` makes losses of targets that are too long, and their gradients, zero.
+    log_probs are (T, N, C) or (T, C), from log_softmax; targets are (N, S), padded, or one after the other in a vector;
+    lengths are (N). "mean" divides each loss by the length of its targets first. `zero_infinity` makes the losses of
+    targets that are too long, and their gradients, zero.
     """
     reduction = legacy(None, None, reduction)  # type: ignore[assignment]
     single = len(F.shape(log_probs)) == 2

@@ -91,10 +91,10 @@ def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
     node="CholeskySolveBackward0",
     samples=[S(T(2, 1), T(2, 2, spd=True)), S(T(2, 2), T(2, 2, spd=True), upper=True)],
 )
-def cholesky_solve(F: Any, input: Array, L: Array, upper: bool = False) -> Array:
+def cholesky_solve(F: Any, B: Array, L: Array, upper: bool = False) -> Array:
     """X with A X = B, from the Cholesky factor of A."""
     lower = adjoint(F, F.triu(L)) if upper else F.tril(L)
-    return F._solve(adjoint(F, lower), F._solve(lower, input))
+    return F._solve(adjoint(F, lower), F._solve(lower, B))
 
 
 @composite(

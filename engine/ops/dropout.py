@@ -31,20 +31,20 @@ def _check_dtype(input: Any) -> None:
 # ---------------------------------------------------------------- masks
 
 
-def _mask_meta(k: K, input: Any, p: float, shape: Any, divisor: float) -> Spec:
+def _mask_meta(k: K, input: Any, p: float, divisor: float, shape: Any = None) -> Spec:
     _check_dtype(input)
-    return Spec(tuple(shape), input.dtype)
+    return Spec(input.shape if shape is None else tuple(shape), input.dtype)
 
 
 @op(family="dropout", meta=_mask_meta, vjp=None, random=True, moves=True)
-def _keep_mask(k: K, input: Array, p: float, shape: Any, divisor: float) -> Array:
-    """1 / divisor with probability 1 - p, else 0, in the dtype of `input`, and in its layout if it has this shape."""
+def _keep_mask(k: K, input: Array, p: float, divisor: float, shape: Any = None) -> Array:
+    """1 / divisor with probability 1 - p, else 0, in the dtype of `input`; in its shape and layout, or in `shape`."""
     spec = k.spec
     kept = k.rng.dropout_mask(spec.numel, p).astype(spec.dtype.compute.np)
     if divisor != 1:
         kept /= divisor
     values = stored(kept, spec.dtype)
-    if input.shape == spec.shape:
+    if shape is None:
         return laid_out(k, values, input)
     return k.from_host(values).reshape(spec.shape)
 
@@ -61,11 +61,11 @@ def _dropped(F: Any, input: Any, p: float, training: bool, inplace: bool, channe
     _check_p(p)
     if not training or p == 0 or 0 in F.shape(input):
         return input
-    shape = _channels(F, input) if channels else F.shape(input)
+    shape = _channels(F, input) if channels else None
     if p == 1:
         scale: Any = 0.0
     else:
-        scale = F._keep_mask(input, p, shape, 1 - p)
+        scale = F._keep_mask(input, p, 1 - p, shape)
     return F.mul_(input, scale) if inplace and F.recording else F.mul(input, scale)
 
 
@@ -140,7 +140,7 @@ def _alpha(F: Any, input: Any, p: float, training: bool, inplace: bool, channels
         return input
     if p == 1:
         return F.mul_(input, 0.0) if inplace and F.recording else F.mul(input, 0.0)
-    mask = F._keep_mask(input, p, _channels(F, input) if channels else F.shape(input), 1.0)
+    mask = F._keep_mask(input, p, 1.0, _channels(F, input) if channels else None)
     a = 1 / sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = (mask - 1) * (_ALPHA * a) + _ALPHA * a * p
     if inplace and F.recording:
@@ -168,7 +168,7 @@ def _native_meta(k: K, input: Any, p: float, train: Any = None) -> Any:
         raise Invalid(f"bernoulli_ expects p to be in [0, 1], but got p={1 - p:g}", param="p")
     if train is not False and p < 1:
         _check_dtype(input)
-    return input, Spec(input.shape, bool_)
+    return input, Spec(input.shape, bool_ if input.numel else input.dtype)  # PyTorch's mask of nothing is no bool
 
 
 @op(

@@ -159,19 +159,19 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
     binary.__doc__ = f"The {word} of two tensors, element by element: `{ufunc}`."
     places.__doc__ = f"The index of the {word} along `dim`, or in the flattened tensor; the first of equals, NaN wins."
 
-    common = {"family": "reductions"}
     title = name.capitalize()
     made = op(
+        family="reductions",
         name=f"_{name}_all",
         joins=name,
         node=f"{title}Backward1",
         meta=whole_meta,
         save={"input": ("input", "result")},
         samples=[S(T(2, 3, distinct=True)), S(_TIES), S(T()), S(I(2, 3)), S(B(3))],
-        **common,
     )(whole)
     made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, None, False, True))
     made = op(
+        family="reductions",
         name=f"_{name}_dim",
         joins=name,
         node=f"{title}Backward0",
@@ -188,17 +188,17 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
             S(I(2, 3), -1),
             S(B(2, 3), 0),
         ],
-        **common,
     )(along)
     made.vjp(lambda F, saved, g, need: picked_gradient(F, saved, g[0]))
     composite(
+        family="reductions",
         name=f"_{name}_other",
         joins=name,
         moves=True,
         samples=[S(T(3, 2, distinct=True), T(2, low=3.0, high=4.0)), S(I(3), I(3))],
-        **common,
     )(binary)
     made = op(
+        family="reductions",
         name=f"a{name}",
         meta=amax_meta,
         save={"input": ("input", "result")},
@@ -211,10 +211,10 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
             S(T(0, 3), 1),
             S(I(2, 3), 0),
         ],
-        **common,
     )(amax)
     made.vjp(lambda F, saved, g, need: shared_gradient(F, saved.input, saved.result, g, saved.dim, saved.keepdim))
     op(
+        family="reductions",
         name=arg,
         meta=arg_meta,
         vjp=None,
@@ -225,7 +225,6 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
             S(T()),
             S(_NAN, 1),
         ],
-        **common,
     )(places)
 
 

@@ -296,9 +296,8 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
         raise Invalid(f"unsupported range: {start:g} -> {end:g}", param="end")
     if (step > 0 and end < start) or (step < 0 and end > start):
         raise Invalid("upper bound and lower bound inconsistent with step sign", param="end")
-    if d is int64:
-        return int(-((start - end) // step))
-    return math.ceil((end - start) / step)
+    count: int = -((start - end) // step) if d is int64 else math.ceil((end - start) / step)
+    return count
 
 
 def _bounds(start: Any, end: Any) -> tuple[Any, Any]:

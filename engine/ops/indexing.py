@@ -168,7 +168,7 @@ def _dims_of(F: Any, item: Any) -> Any:
 def _size(shape: Shape, at: int) -> int:
     if at >= len(shape):
         raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
-    return shape[at]
+    return int(shape[at])
 
 
 def _int_entry(value: int, shape: Shape, at: int) -> int:

@@ -240,18 +240,17 @@ def _times_identity(F: Any, g: Any) -> Any:
 @op(
     family="linalg",
     name="linalg.det",
-    alias=("det",),
     meta=_scalar_meta("linalg.det"),
     save={"A": ("A",)},
     node="LinalgDetBackward0",
     samples=[S(T(2, 2)), S(T(2, 3, 3)), S(T(0, 0)), S(T(0, 2, 2)), S(C(2, 2))],
 )
-def det(k: K, A: Array) -> Array:
+def linalg_det(k: K, A: Array) -> Array:
     """The determinant of a square matrix. Shape: (..., n, n) gives (...)."""
     return k.xp.linalg.det(A) if A.size else k.xp.ones(A.shape[:-2], A.dtype)
 
 
-@det.vjp
+@linalg_det.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.mul(_times_identity(F, g), F.conj(F._cofactors(saved.A)))
 
@@ -292,7 +291,6 @@ def _slogdet_meta(k: K, A: Spec) -> tuple[Spec, Spec]:
 @op(
     family="linalg",
     name="linalg.slogdet",
-    alias=("slogdet",),
     meta=_slogdet_meta,
     outputs=("sign", "logabsdet"),
     fields=True,
@@ -300,7 +298,7 @@ def _slogdet_meta(k: K, A: Spec) -> tuple[Spec, Spec]:
     node="LinalgSlogdetBackward0",
     samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(T(0, 0)), S(C(2, 2))],
 )
-def slogdet(k: K, A: Array) -> Any:
+def linalg_slogdet(k: K, A: Array) -> Any:
     """The sign of the determinant and the logarithm of its absolute value. Shape: (..., n, n) gives two (...)."""
     if not A.size:
         spec = k.spec
@@ -309,7 +307,7 @@ def slogdet(k: K, A: Array) -> Any:
     return sign, log
 
 
-@slogdet.vjp
+@linalg_slogdet.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     factor = g[1]
     if F.dtype(saved.A).is_complex:
@@ -320,6 +318,24 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     elif factor is None:
         return F.zeros_like(saved.A)
     return F.mul(_times_identity(F, factor), adjoint(F, F._inverse(saved.A)))
+
+
+@composite(family="linalg", moves=True, node="LinalgDetBackward0", samples=[S(T(2, 2)), S(T(2, 3, 3)), S(C(2, 2))])
+def det(F: Any, input: Array) -> Array:
+    """The determinant of a square matrix. Shape: (..., n, n) gives (...)."""
+    return getattr(F, "linalg.det")(input)
+
+
+@composite(
+    family="linalg",
+    moves=True,
+    outputs=("sign", "logabsdet"),
+    fields=True,
+    samples=[S(T(2, 2, spd=True)), S(T(2, 3, 3, spd=True)), S(C(2, 2))],
+)
+def slogdet(F: Any, input: Array) -> Array:
+    """The sign of the determinant and the logarithm of its absolute value. Shape: (..., n, n) gives two (...)."""
+    return getattr(F, "linalg.slogdet")(input)
 
 
 @composite(
@@ -485,23 +501,17 @@ def solve_triangular(
 # ---------------------------------------------------------------- powers, traces, crosses
 
 
-@composite(
-    family="linalg",
-    name="linalg.matrix_power",
-    alias=("matrix_power",),
-    node="MmBackward0",
-    moves=True,
-    samples=[
-        S(T(2, 2, spd=True), 3),
-        S(T(2, 2, 2, spd=True), 2),
-        S(T(2, 2, spd=True), -2),
-        S(T(2, 2, spd=True), 0),
-        S(T(2, 2, spd=True), 1),
-        S(C(2, 2), 2),
-    ],
-)
-def matrix_power(F: Any, A: Array, n: int) -> Array:
-    """A square matrix multiplied with itself n times; the inverse's powers where n is negative."""
+_POWERS = [
+    S(T(2, 2, spd=True), 3),
+    S(T(2, 2, 2, spd=True), 2),
+    S(T(2, 2, spd=True), -2),
+    S(T(2, 2, spd=True), 0),
+    S(T(2, 2, spd=True), 1),
+    S(C(2, 2), 2),
+]
+
+
+def _power(F: Any, A: Any, n: int) -> Any:
     spec = Spec(tuple(F.shape(A)), F.dtype(A))
     if spec.ndim < 2 or spec.shape[-1] != spec.shape[-2]:
         check_matrix(
@@ -521,6 +531,18 @@ def matrix_power(F: Any, A: Array, n: int) -> Array:
         if n:
             base = F.matmul(base, base)
     return F.clone(A) if made is A else made
+
+
+@composite(family="linalg", name="linalg.matrix_power", node="MmBackward0", samples=_POWERS)
+def linalg_matrix_power(F: Any, A: Array, n: int) -> Array:
+    """A square matrix multiplied with itself n times; the inverse's powers where n is negative."""
+    return _power(F, A, n)
+
+
+@composite(family="linalg", node="MmBackward0", samples=_POWERS)
+def matrix_power(F: Any, input: Array, n: int) -> Array:
+    """A square matrix multiplied with itself n times; the inverse's powers where n is negative."""
+    return _power(F, input, n)
 
 
 @composite(
@@ -608,7 +630,6 @@ def cross(F: Any, input: Array, other: Array, dim: int | None = None) -> Array:
 @composite(
     family="linalg",
     name="linalg.vecdot",
-    moves=True,
     samples=[S(T(3), T(3)), S(T(2, 3), T(3)), S(T(3, 2), T(3, 2), dim=0), S(C(3), C(3))],
 )
 def vecdot(F: Any, x: Array, y: Array, dim: int = -1) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from engine.carriers import K
@@ -112,7 +113,7 @@ def _difference_rule(slope: Any) -> Any:
     return rule
 
 
-_SAVE = {"input": ("input", "target"), "target": ("input", "target")}
+_SAVE: dict[str, Sequence[str]] = {"input": ("input", "target"), "target": ("input", "target")}
 
 
 @op(family="losses", node="MseLossBackward0", meta=_difference_meta("mse_cpu"), promote="arithmetic", save=_SAVE)
@@ -286,7 +287,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return mine, theirs, None
 
 
-_P = {"low": 0.1, "high": 0.9}
+def _p(*shape: int, grad: bool = True) -> T:
+    """Probabilities that keep away from 0 and 1."""
+    return T(*shape, low=0.1, high=0.9, grad=grad)
 
 
 @composite(
@@ -294,10 +297,10 @@ _P = {"low": 0.1, "high": 0.9}
     name="nn.functional.binary_cross_entropy",
     moves=True,
     samples=[
-        S(T(3, 2, **_P), T(3, 2, **_P)),
-        S(T(3, 2, **_P), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
-        S(T(3, **_P), T(3, **_P), reduction="none"),
-        S(T(**_P), T(**_P)),
+        S(_p(3, 2), _p(3, 2)),
+        S(_p(3, 2), _p(3, 2), T(2, grad=False), reduction="sum"),
+        S(_p(3), _p(3), reduction="none"),
+        S(_p(), _p()),
     ],
 )
 def binary_cross_entropy(
@@ -391,10 +394,23 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     name="nn.functional.binary_cross_entropy_with_logits",
     moves=True,
     samples=[
-        S(T(3, 2), T(3, 2, **_P)),
-        S(T(3, 2), T(3, 2, **_P), T(2, grad=False), reduction="sum"),
-        S(T(3, 2), T(3, 2, **_P), reduction="none", pos_weight=T(2, low=0.5, grad=False)),
-        S(T(), T(**_P)),
+        S(
+            T(3, 2),
+            _p(3, 2),
+        ),
+        S(
+            T(3, 2),
+            _p(3, 2),
+            T(2, grad=False),
+            reduction="sum",
+        ),
+        S(
+            T(3, 2),
+            _p(3, 2),
+            reduction="none",
+            pos_weight=T(2, low=0.5, grad=False),
+        ),
+        S(T(), _p()),
     ],
 )
 def binary_cross_entropy_with_logits(
@@ -429,10 +445,17 @@ def binary_cross_entropy_with_logits(
     family="losses",
     name="nn.functional.kl_div",
     samples=[
-        S(T(3, 2), T(3, 2, **_P)),
+        S(
+            T(3, 2),
+            _p(3, 2),
+        ),
         S(T(3, 2), T(3, 2), reduction="batchmean", log_target=True),
-        S(T(2), T(2, **_P), reduction="none"),
-        S(T(), T(**_P), reduction="sum"),
+        S(
+            T(2),
+            _p(2),
+            reduction="none",
+        ),
+        S(T(), _p(), reduction="sum"),
     ],
 )
 def kl_div(

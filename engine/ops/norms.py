@@ -246,24 +246,24 @@ def matrix_norm(
     ],
 )
 def norm(
-    F: Any, A: Array, ord: Any = None, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
+    F: Any, input: Array, ord: Any = None, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
     """The norm of a vector or a matrix: without `ord` the 2-norm of all elements; else what `dim`, or the rank, asks "
     "for."""
-    shape = F.shape(A)
+    shape = F.shape(input)
     vector = getattr(F, "linalg.vector_norm")
     dims = None if dim is None else [dim] if isinstance(dim, int) else list(dim)
     if dims is not None and ord is not None and len(dims) not in (1, 2):
         raise Invalid(f"linalg.norm: If dim is specified, it must be of length 1 or 2. Got {text(dims)}", param="dim")
     if ord is None:
-        return vector(A, 2, dims, keepdim, dtype)
+        return vector(input, 2, dims, keepdim, dtype)
     if dims is None:
         if len(shape) not in (1, 2):
             raise ShapeMismatch(
                 f"linalg.norm: If dim is not specified but ord is, the input must be 1D or 2D. Got {len(shape)}D.",
-                param="A",
+                param="input",
             )
         dims = [0] if len(shape) == 1 else [0, 1]
     if isinstance(ord, str) or len(dims) == 2:
-        return _matrix(F, A, ord, dims, keepdim, dtype)
-    return vector(A, ord, dims, keepdim, dtype)
+        return _matrix(F, input, ord, dims, keepdim, dtype)
+    return vector(input, ord, dims, keepdim, dtype)

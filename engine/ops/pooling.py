@@ -12,7 +12,7 @@ from engine.dtypes import BOOL, COMPLEX, FLOAT, int8, int32, int64
 from engine.errors import Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.convolution import pad
+from engine.ops.windows import pad
 from engine.samples import I, S, T
 from engine.shapes import Shape, text
 

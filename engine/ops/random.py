@@ -219,7 +219,7 @@ def randn_like(
     requires_grad: bool = False,
 ) -> Array:
     """Normal numbers, in the shape, dtype and layout of `input`."""
-    row_major = input.flags.c_contiguous
+    row_major = list(memory_order(input)) == list(range(input.ndim))  # of the result, which has no gaps
     return _filled(k, k.rng.normal(k.spec.numel, k.spec.dtype.name, contiguous=row_major), input)
 
 

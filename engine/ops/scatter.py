@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Scalar, composite, op
-from engine.dtypes import BOOL, COMPLEX, bfloat16, cast_scalar, from_numpy, int32, int64, scalar_type
+from engine.dtypes import BOOL, COMPLEX, DType, bfloat16, cast_scalar, float32, from_numpy, int32, int64, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
@@ -52,6 +52,11 @@ def check_along(input: Array, dim: int, index: Array, low: int = 0, name: str = 
 
 
 # ---------------------------------------------------------------- what the kernels share
+
+
+def dtype_of(x: Array) -> DType:
+    """The dtype of a kernel's array."""
+    return from_numpy(x.dtype) or float32
 
 
 def floats(k: K, x: Array) -> Array:
@@ -413,7 +418,7 @@ def scatter(
     d = wrap_dim(dim, input.ndim)
     given = value if src is None else src
     if not hasattr(given, "dtype"):
-        given = cast_scalar(given, from_numpy(input.dtype))
+        given = cast_scalar(given, dtype_of(input))  # type: ignore[arg-type]
     if index.size:
         if reduce is None:
             put_along(k, made, d, index, given)

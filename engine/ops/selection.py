@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Scalar, op
-from engine.dtypes import BOOL, COMPLEX, bool_, cast_scalar, from_numpy, int32, int64, scalar_type
+from engine.dtypes import BOOL, COMPLEX, bool_, cast_scalar, int32, int64, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
@@ -17,6 +17,7 @@ from engine.ops.scatter import (
     check_along,
     check_range,
     combine,
+    dtype_of,
     editable,
     edited,
     floats,
@@ -185,7 +186,7 @@ def index_add(
         return edited(editable(k, input, out), out)
     d = wrap_dim(dim, input.ndim)
     if alpha != 1:
-        source = source * cast_scalar(alpha, from_numpy(source.dtype))
+        source = source * cast_scalar(alpha, dtype_of(source))
     in_rows = input.ndim == 0 or d == 0
     made = editable(k, input, out) if in_rows else rows_of(k, input, d).copy()
     add_rows(k, made.reshape(input.shape[d] if input.ndim else 1, -1), index.reshape(-1), rows_of(k, source, d))
@@ -357,7 +358,7 @@ def index_fill(k: K, input: Array, dim: Dim, index: Array, value: Array | Scalar
     if hasattr(value, "dtype"):
         value = value.astype(made.dtype)
     elif made.dtype.name != "uint16":  # the raw bits of a gradient, which only a zero is written into
-        value = cast_scalar(value, from_numpy(made.dtype))
+        value = cast_scalar(value, dtype_of(made))
     if made.ndim == 0:
         if index.size:
             made[...] = value
@@ -584,9 +585,7 @@ def _mask_meta(k: K, input: Spec, mask: Spec) -> Spec:
     if mask.dtype is not bool_:
         raise DtypeMismatch(
             "masked_select: expected BoolTensor for mask",
-            hint=Hint(
-                "cast-index", Call("to", {"input": Param("mask"), "dtype": "bool"}), have=mask.dtype.name, param="mask"
-            ),
+            hint=Hint("bool-mask", Call("to", {"input": Param("mask"), "dtype": "bool"})),
             param="mask",
         )
     return Spec((prod(broadcast_two(mask.shape, input.shape)),), input.dtype)

@@ -170,7 +170,7 @@ def finfo(ctx: Context, dtype: DTypeArg) -> dict[str, Any]:
             float(info.tiny),
             float(info.eps),
             float(info.max),
-            float(info.resolution),
+            10.0 ** -int(info.precision),
             int(info.bits),
         )
     return {

@@ -145,8 +145,11 @@ class FakeService:
     async def delete_session(self, owner: str, ref: str) -> Any:
         return self._reply("delete_session", owner, ref)
 
-    async def run(self, owner: str, ref: str | None, program: Any, values: str, dry_run: bool) -> tuple[Any, Timing]:
-        return self._reply("run", owner, ref, program, values, dry_run), Timing(1.5, 2.5)
+    async def run(
+        self, owner: str, ref: str | None, program: Any, values: str, dry_run: bool, explain: bool = False
+    ) -> tuple[Any, Timing]:
+        asked = ("run", owner, ref, program, values, dry_run, *(("explain",) if explain else ()))
+        return self._reply(*asked), Timing(1.5, 2.5)
 
     async def query(self, owner: str, ref: str | None, q: Any, values: str) -> tuple[Any, Timing]:
         return self._reply("query", owner, ref, q, values), Timing(1.5, 2.5)

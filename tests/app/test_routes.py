@@ -105,7 +105,7 @@ def test_query_parameters_of_an_operation(op: httpx.Client, fake: FakeService, q
         ("values=all&values=all", "given twice"),
         ("dry_run=yes", "none of false, true"),
         ("int64=text", "none of number, string"),
-        ("explain=true", "not available yet"),
+        ("explain=yes", "none of false, true"),
         ("%ff=1", "UTF-8"),
     ],
 )

@@ -176,7 +176,7 @@ def test_every_answer_has_id_timing_and_caching_rules(client: httpx.Client, meth
     assert re.fullmatch(r"[0-9a-f]{16}", headers["x-request-id"])
     assert re.fullmatch(r"queue;dur=[\d.]+, run;dur=[\d.]+, encode;dur=[\d.]+", headers["server-timing"])
     assert headers["cache-control"] == "private, no-cache"
-    assert headers["vary"] == "Authorization, Curlgrad-Session, Accept, Accept-Encoding"
+    assert headers["vary"] == "Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
     assert headers["x-content-type-options"] == "nosniff"
 
 

@@ -90,9 +90,10 @@ def _compare_arrays(case: Case, have: Any, want: Any, what: str) -> None:
         same(fresh(array, Spec(array.shape, y.dtype), case.backend, case.ctx.ledger), y, what)
 
 
-@law("backward", differentiable, dtypes=("float64", "float32", "bfloat16"))
+@law("backward", differentiable, dtypes=("float64", "float32", "bfloat16", "mixed"))
 def backward(case: Case) -> None:
-    """Backward on arrays gives the same gradients as backward with create_graph, in value, shape and dtype."""
+    """Backward on arrays gives the same gradients as backward with create_graph, in value, shape and dtype, which are
+    the input's, for operands of different dtypes too."""
     with case.here():
         if not case.floats:
             return
@@ -102,8 +103,9 @@ def backward(case: Case) -> None:
         if (a is None) != (b is None):
             raise Broken(f"input {i}: {a} on arrays, {b} with create_graph")
         if a is not None:
-            if a.dtype is not case.hosts[i][1] or a.shape != case.hosts[i][0].shape:
-                raise Broken(f"the gradient of input {i} is {a.spec}")
+            for g in (a, b):
+                if g is None or g.dtype is not case.hosts[i][1] or g.shape != case.hosts[i][0].shape:
+                    raise Broken(f"the gradient of input {i} is {g}, the input {case.hosts[i][1].name}")
             same(a, b, f"gradient of input {i} on arrays and with create_graph")
 
 

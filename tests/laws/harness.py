@@ -31,6 +31,9 @@ DEVICES = tuple(BACKENDS)
 WIDER = {"complex64": "complex128"}  # what a law in float64 makes of a sample that asks for complex64
 
 
+MIXED = ("float64", "float32")  # "mixed": operands of these two in turn
+
+
 class Broken(AssertionError):
     """A law does not hold."""
 
@@ -126,7 +129,7 @@ class Case:
         def visit(v: Any) -> Any:
             if not isinstance(v, T):
                 return v
-            self.hosts.append(draw(v, wanted, rng))
+            self.hosts.append(draw(v, MIXED[len(self.hosts) % 2] if wanted == "mixed" else wanted, rng))
             self.drawn.append(v)
             return _Hole(len(self.hosts) - 1)
 

@@ -215,7 +215,13 @@ async def test_a_modest_owner_is_not_held_up_by_a_greedy_one(spec: str) -> None:
         spin = {"op": "spin", "args": {"s": 0.001}}
         tasks = [asyncio.create_task(run(supervisor, one, {**spin, "times": 50_000})) for one in greedy]
         await asyncio.sleep(0.05)
-        message = {"do": "run", "program": {"steps": [{**spin, "times": 100}]}, "values": "auto", "dry_run": False, "explain": False}
+        message = {
+            "do": "run",
+            "program": {"steps": [{**spin, "times": 100}]},
+            "values": "auto",
+            "dry_run": False,
+            "explain": False,
+        }
         _, timing = await supervisor.call(modest, message, changes=True)
         for task in tasks:
             task.cancel()

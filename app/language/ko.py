@@ -1,0 +1,357 @@
+"""Korean: the sentences of hints and notes; see en.py for their form.
+
+Facts are followed by nouns or commas rather than by particles, whose form depends on the sound before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+HINTS: Mapping[str, str] = {
+    # -------------------------------------------------------- names and routes
+    "near-names": "혹시 이것을 찾으셨나요? {near}",
+    "known-names": "쓸 수 있는 이름: {names}",
+    "takes-none": "여기서는 아무것도 받지 않습니다",
+    "list-ops": "GET /v1/ops 요청으로 모든 연산을 볼 수 있습니다",
+    "route-near": "혹시 {method} {path} 요청을 하려고 하셨나요?",
+    "route-list": "호출 방법은 /docs에, 연산 목록은 /v1/ops에 있습니다",
+    "methods": "받는 메서드: {methods}",
+    "near-parameter": '혹시 "{near}" 인자를 쓰려고 하셨나요?',
+    "parameters": "이 연산의 인자: {params}",
+    "near-field": '혹시 "{near}" 필드를 쓰려고 하셨나요?',
+    "fields": "쓸 수 있는 필드: {fields}",
+    "choice": '혹시 "{near}" 값을 쓰려고 하셨나요?',
+    "argument-type": "{param} 인자가 받는 값: {type}",
+    "missing-parameter": "{op} 연산에는 {param} 인자({type})가 필요합니다. GET /v1/ops/{op} 요청으로 설명을 볼 수 있습니다",
+    "list-tensors": "GET /v1/tensors 요청으로 어떤 텐서가 있는지 볼 수 있습니다",
+    "name-rule": "이름에는 영문자, 숫자, _, ., -만 쓸 수 있습니다. 예: w, h_1, 0.weight",
+    "name-taken": "다른 이름을 고르세요. If-None-Match 없이 보내면 이제부터 {name} 이름은 새 텐서를 가리킵니다",
+    "out-count": "이름을 {count}개 주세요",
+    "read-again": "GET /v1/tensors/{name} 요청으로 다시 읽어 보고, 바꿀지 새로 정하세요",
+    "make-state": "optim.adam_state 같은 연산이 상태를 만듭니다. 이름을 붙여 두고 쓰세요",
+    "limit": "이 서버의 {name} 한도는 {limit}이며, 서버를 시작할 때 정해집니다",
+    # -------------------------------------------------------- values
+    "ragged": "같은 깊이의 리스트는 길이가 모두 같아야 합니다. {param} 안에서 길이가 처음으로 달라지는 곳: {path}",
+    "data-words": '숫자 대신 쓸 수 있는 문자열은 "NaN", "Infinity", "-Infinity"입니다',
+    "complex-pairs": "복소수는 [실수부, 허수부]로 쓰므로, 복소수 데이터에는 길이가 2인 단계가 하나 더 있어야 합니다",
+    "tensor-data": '텐서를 직접 쓸 때는 data가 있는 객체로 쓰세요: {{"data": [[1.0, 2.0]]}}',
+    "slice": '슬라이스는 "1:", ":-1", "::2" 같은 문자열입니다',
+    # -------------------------------------------------------- dtypes and devices
+    "cast-one": (
+        "{param} 인자의 dtype을 먼저 바꾸세요: {call}. 새 텐서가 만들어지므로 그 id를 쓰거나, "
+        '"out_name"을 더해 원래 이름을 새 텐서에 주세요'
+    ),
+    "cast-input": (
+        "이 텐서는 {have} 타입입니다. 먼저 부동소수점 dtype으로 바꾸세요: {call} :: "
+        "값이 {have} 타입입니다. 부동소수점 값을 주세요(1 대신 1.0)"
+    ),
+    "cast-float": (
+        "이 텐서는 {have} 타입입니다. 먼저 부동소수점 dtype으로 바꾸세요: {call} :: "
+        "값이 {have} 타입입니다. 부동소수점 값을 주세요(1 대신 1.0)"
+    ),
+    "mean-dtype": (
+        "{have} 값의 평균은 {have} 타입이 아닙니다. 어떤 dtype으로 계산할지 정하세요: {call} :: "
+        '{have} 값의 평균은 {have} 타입이 아닙니다. 어떤 dtype으로 계산할지 정하세요: "dtype": "float32"'
+    ),
+    "cast-index": (
+        "{param} 인자는 int64 정수여야 하는데 {have} 타입입니다. {call} 호출이 정수로 바꾼 새 텐서를 만드니 "
+        "그 id를 쓰세요 :: {param} 인자는 int64 정수여야 하는데(JSON에서는 1.0이 아니라 1) {have} 타입입니다"
+    ),
+    "bool-mask": '비교 연산(gt, eq, ...)이 bool 텐서를 만들고, to 연산에 "dtype": "bool"을 줘도 됩니다',
+    "inplace-dtype": (
+        "결과는 {want} 타입이라 {have} 텐서에 담을 수 없습니다. 이름 끝에 밑줄이 없는 연산을 쓰거나, "
+        "텐서의 dtype을 먼저 바꾸세요: {call} :: 결과는 {want} 타입이라 {have} 텐서에 담을 수 없습니다. "
+        "이름 끝에 밑줄이 없는 연산을 쓰세요"
+    ),
+    "give-dtype": 'dtype도 함께 주세요: "dtype": "{dtype}" (JSON에서 1은 정수, 1.0은 부동소수점 수입니다)',
+    "move-device": (
+        "먼저 둘 중 하나를 옮기세요: {call} 호출이 그 장치에 새 텐서를 만드니 그 id를 쓰세요 :: "
+        "먼저 둘 중 하나를 to 연산으로 옮기고, 새 텐서의 id를 쓰세요"
+    ),
+    "device-here": "이 서버에 있는 장치: {devices}",
+    "float-exponent": "둘 중 하나를 부동소수점 수로 주세요. 2.0 ** -1은 0.5이지만, 정수로는 나타낼 수 없습니다",
+    "integer-zero-division": "정수에는 무한대가 없습니다. 부동소수점 수로 나누거나, 0으로 나누지 않게 하세요",
+    # -------------------------------------------------------- shapes
+    "broadcast": (
+        "브로드캐스팅하려면 마지막 차원부터 견주었을 때 크기가 같거나 한쪽이 1이어야 합니다. {a}, {b} 두 shape는 차원 "
+        "{dim}에서 다릅니다. 둘 중 하나에 unsqueeze, reshape, transpose를 써 보세요"
+    ),
+    "inner-sizes": "{a}의 마지막 크기는 {b}의 뒤에서 두 번째 크기와 같아야 합니다. 둘 중 하나를 transpose해 보세요",
+    "dim-range": "이 텐서는 {ndim}차원이므로 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
+    "index-range": "여기서 인덱스는 {low}부터 {high}까지입니다. 처음으로 벗어난 인덱스: {index}",
+    "flip-instead": "간격(step)은 1 이상이어야 합니다. 차원을 뒤집을 때는 flip 연산을 쓰세요",
+    "mask-shape": "마스크의 크기는 가리키는 차원들의 크기와 같아야 하는데, 마스크 {mask}, 텐서 {shape}라서 맞지 않습니다",
+    "cat-sizes": "차원 {dim} 말고는 크기가 모두 같아야 합니다. 지금 shape: {shapes}",
+    "stack-sizes": "stack은 shape가 같은 텐서만 받습니다. 지금 shape: {shapes}. 이미 있는 차원으로 이으려면 cat을 쓰세요",
+    "stack-instead": "0차원 텐서를 1차원 텐서 하나로 모으려면 stack 연산을 쓰세요",
+    "split-sizes": "나눌 크기를 모두 더하면 차원 {dim}의 크기인 {size}이어야 합니다",
+    "conv-rank": "입력은 배치, 채널, 공간 {dims}차원 순서입니다. 지금 입력의 크기: {input}",
+    "conv-channels": (
+        "입력의 차원 1은 채널입니다. 지금은 {have}인데, weight와 groups에 맞으려면 {want}이어야 합니다. "
+        "채널이 마지막 차원에 있다면 permute로 옮기세요"
+    ),
+    "conv-kernel": "커널이 덮는 크기는 {kernel}, 패딩한 입력은 {input}입니다. 패딩을 더하거나 더 작은 커널을 쓰세요",
+    "view-size": "shape의 크기를 모두 곱하면 원소 수인 {total}이어야 합니다. 크기 하나는 -1로 둘 수 있습니다",
+    "use-reshape": '원소를 복사해야만 되는 모양입니다. reshape 연산을 쓰세요: "shape": {shape}',
+    "expand": "expand는 크기가 1인 차원만 늘릴 수 있습니다. repeat 연산은 어떤 차원이든 복사해 늘립니다",
+    "use-logits": (
+        "sigmoid의 결과 같은 확률을 주거나, 로짓을 그대로 nn.functional.binary_cross_entropy_with_logits 연산에 주세요"
+    ),
+    # -------------------------------------------------------- matrices
+    "singular": "행들이 서로 독립이 아니어서 역행렬이 없는 행렬입니다. linalg.pinv가 가장 가까운 유사역행렬을 줍니다",
+    "positive-definite": (
+        "고윳값이 모두 양수인 대칭행렬만 이렇게 분해할 수 있습니다. 예: A @ A.T에 대각 성분을 조금 더한 행렬"
+    ),
+    "not-finite": "NaN이나 무한대가 들어 있습니다. isfinite 연산으로 어디에 있는지 찾을 수 있습니다",
+    "pool-size": "창이 덮는 크기는 {kernel}, 입력은 {input}입니다. 더 작은 창을 쓰거나 패딩을 더하세요",
+    "index-first": "shape가 {shape}입니다. 먼저 원소 하나를 고르거나(getitem) 하나로 합치세요(sum, mean)",
+    # -------------------------------------------------------- autograd
+    "backward-scalar": (
+        'shape가 {shape}입니다. 먼저 숫자 하나로 합치거나({call}), 같은 shape의 "gradient"를 주세요 :: '
+        'shape가 {shape}입니다. 먼저 숫자 하나로 합치거나, 같은 shape의 "gradient"를 주세요'
+    ),
+    "backward-real": '기울기(gradient)가 저절로 정해지는 것은 실수인 부동소수점 수뿐입니다. "gradient"를 주세요',
+    "gradient-shape": "기울기(gradient)의 shape는 대상 텐서의 shape와 같아야 합니다. 여기서는 {shape}",
+    "no-grad-yet": (
+        "{name} 텐서가 requires_grad이고 역전파(backward)가 거기까지 닿은 뒤에 기울기가 생깁니다: "
+        "POST /v1/tensors/{{id}}/backward"
+    ),
+    "allow-unused": '쓰이지 않은 입력의 기울기를 null로 받으려면 "allow_unused": true를 주세요',
+    "requires-grad": (
+        "기울기를 구할 텐서를 먼저 표시하고, 결과를 다시 계산하세요: {call} :: "
+        '기울기를 구할 텐서를 requires_grad_ 연산으로(또는 만들 때 "requires_grad": true로) 표시하고, '
+        "결과를 다시 계산하세요"
+    ),
+    "retain-graph": (
+        "결과를 다시 계산하거나, 처음 역전파할 때 그래프를 남겨 두세요: {call} :: "
+        '결과를 다시 계산하거나, 처음 역전파할 때 "retain_graph": true를 주세요'
+    ),
+    "saved-changed": (
+        "{op} 연산의 기울기에는 바뀌기 전의 값이 필요합니다. "
+        "이름 끝에 밑줄이 없는 연산을 쓰거나, clone한 텐서를 바꾸세요"
+    ),
+    "leaf-inplace": (
+        '옵티마이저가 하듯 "no_grad": true와 함께 바꾸거나, 새 텐서를 만드는, 이름 끝에 밑줄이 없는 연산을 쓰세요'
+    ),
+    "detach": ("{call} 호출이 계산 기록 없이 같은 값을 줍니다 :: detach 연산이 계산 기록 없이 같은 값을 줍니다"),
+    "out-of-place": "새 텐서를 만드는, 이름 끝에 밑줄이 없는 연산을 쓰거나, clone한 텐서를 바꾸세요",
+    "clone-first": (
+        "먼저 원소마다 자기 메모리를 갖게 하세요: {call} :: 먼저 clone 연산으로 원소마다 자기 메모리를 갖게 하세요"
+    ),
+    # -------------------------------------------------------- sessions, memory, workers
+    "free-memory": (
+        "{whose} 메모리에서 더 필요 없는 텐서를 지우세요: DELETE /v1/tensors/{{id}}, 또는 "
+        'DELETE /v1/tensors?unnamed=true. 프로그램에서는 "no_grad": true를 주면 계산 기록이 남지 않습니다'
+    ),
+    "list-sessions": "GET /v1/sessions 요청으로 내 세션을 볼 수 있습니다",
+    "delete-sessions": "가지고 있는 세션 {held}개 가운데 몇 개를 지우세요: DELETE /v1/sessions/{{id}}",
+    "session-name-rule": "이름에는 영문자, 숫자, _, ., -를 255자까지 쓸 수 있고, .이나 -로 시작할 수 없습니다",
+    "session-name-taken": "다른 이름을 고르거나, 그 이름을 가진 세션을 DELETE로 지우세요",
+    "make-session-anew": "POST /v1/sessions 요청으로 새 세션을 만드세요. 예전 세션에 있던 것은 사라졌습니다",
+    "try-again": "잠시 뒤에 다시 보내세요",
+    "queue-full": "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다",
+    "worker-lost": "워커가 새로 시작합니다. 가지고 있던 것은 없어졌고, 그 워커의 세션도 사라졌습니다",
+    "report-bug": "서버의 버그입니다. 참조 번호 {reference}와 함께 알려 주세요",
+    # -------------------------------------------------------- bodies and forms
+    "json-nan": 'JSON에 없는 숫자는 "NaN", "Infinity", "-Infinity" 문자열로 쓰세요',
+    "json-quotes": "JSON 문자열에는 큰따옴표를 씁니다. 셸이 큰따옴표를 없앤다면 필드로 보내세요: -d size=[2,3]",
+    "json-python": "JSON에서는 true, false, null을 소문자로 씁니다",
+    "json-object": '객체 {{"name": value}}나 필드 -d name=value로 보내세요',
+    "form-how": "JSON으로 보내거나, 필드로 보내세요. 예: curl -d size=[2,3] -d out_name=x",
+    "npy-how": ("numpy.save가 만든 파일을 이렇게 보내세요: --data-binary @x.npy -H 'Content-Type: application/x-npy'"),
+    "other-form": "다른 형식을 요청하세요: {forms}",
+    "accept-how": "?as=나 Accept 헤더로 고르세요: {forms}",
+    "content-types": "Content-Type 헤더와 함께 다음 형식으로 보내세요: {types}",
+    "max-body": "한도는 {limit}바이트이며, 서버를 시작할 때 --max-body로 정해집니다",
+    "raw-how": "바이트가 무엇인지 알려 주세요. 예: ?dtype=float32&shape=2,3",
+    "names-need-safetensors": "여러 텐서를 담는 형식으로 요청하세요: GET /v1/tensors?names={names}&as=safetensors",
+    "delete-unnamed": (
+        "DELETE /v1/tensors?unnamed=true는 이름 없는 텐서를 모두 지우고, DELETE /v1/tensors/{{id}}는 하나를 지웁니다"
+    ),
+    "if-match-how": ('If-Match는 텐서 하나를 바꾸는 요청에 씁니다. 프로그램에서는 "expect": {{"w": etag}}를 쓰세요'),
+    "if-none-match-how": "이름을 주는 요청에 If-None-Match: *를 쓰면, 이미 쓰인 이름일 때 409로 답합니다",
+    "one-session": "Curlgrad-Session 헤더와 ?session= 가운데 하나만 보내거나, 둘을 똑같이 보내세요",
+    # -------------------------------------------------------- who may ask
+    "allowed-host": "{host} 이름이 이 서버의 것이라면 서버를 --allowed-host {host} 옵션으로 시작하세요",
+    "cors-origin": "그 사이트의 페이지를 허용하려면 서버를 --cors-origin {origin} 옵션으로 시작하세요",
+}
+
+NOTES: Mapping[str, str] = {
+    # -------------------------------------------------------- dtype
+    "dtype.inplace": "제자리(in-place) 연산은 텐서의 dtype을 바꾸지 않습니다. {param} 텐서는 {dtype} 타입입니다",
+    "dtype.given": "요청한 dtype입니다: {dtype}",
+    "dtype.cast": "{op} 연산이 {have} 타입을 {dtype} 타입으로 바꿉니다",
+    "dtype.constructor": "{op} 연산은 언제나 {dtype} 타입을 만듭니다",
+    "dtype.index": "위치(인덱스)는 값의 타입과 상관없이 {dtype} 타입입니다",
+    "dtype.count": "개수는 {dtype} 타입입니다",
+    "dtype.data-int": "{param} 안의 숫자에 소수점이 없어서 정수인 {dtype} 타입이 됩니다(1.0이라고 쓰면 부동소수점 수입니다)",
+    "dtype.data-float": "{param} 안에 소수점이 있는 숫자가 있어서 세션의 기본 dtype인 {dtype} 타입이 됩니다",
+    "dtype.data-bool": "true와 false는 {dtype} 타입이 됩니다",
+    "dtype.uploaded": "올린 데이터에 적힌 dtype({dtype})을 그대로 둡니다",
+    "dtype.default": "dtype을 주지 않아서 세션의 기본 dtype인 {dtype} 타입입니다",
+    "dtype.whole-numbers": "dtype을 주지 않았고 숫자가 정수여서(1.0이 아니라 1) {dtype} 타입입니다",
+    "dtype.kept": "{param} 텐서가 {dtype} 타입이고, 이 연산은 dtype을 바꾸지 않습니다",
+    "dtype.same": "모두 {dtype} 타입이어서 결과도 같습니다: {params}",
+    "dtype.of": "값이 {param} 텐서에서 오므로 그 dtype인 {dtype} 타입입니다",
+    "dtype.is": "이 연산의 결과는 {dtype} 타입입니다",
+    "dtype.category": (
+        "{param}({dtype}) 쪽이 {other}({have}) 쪽을 이깁니다. bool, 정수, 부동소수점 수, 복소수 차례로 높아지고, "
+        "{high_word} 쪽이 {low_word} 쪽보다 높습니다"
+    ),
+    "dtype.wider": "{param}({dtype}), {other}({have}) 둘 다 같은 종류의 수여서, 더 넓은 dtype이 이깁니다",
+    "dtype.both": "{a}, {b} 둘 다 상대의 값을 모두 담지는 못해서, 양쪽을 모두 담는 {dtype} 타입이 됩니다",
+    "dtype.raised-by-number": (
+        "{other} 텐서는 {low_word}({have})인데 {param} 자리의 숫자가 더 높은 종류인 {high_word}여서, "
+        "결과는 {dtype} 타입입니다"
+    ),
+    "dtype.raised-by-0d": (
+        "{other} 텐서는 {low_word}({have})인데 0차원 텐서 {param} 쪽이 더 높은 종류인 {high_word}여서, "
+        "결과는 {dtype} 타입입니다"
+    ),
+    "dtype.over-number": (
+        "텐서인 {param} 쪽이 dtype을 정합니다. {other} 같은 보통 숫자는 더 높은 종류일 때만 dtype을 바꾸므로 "
+        "그대로 {dtype} 타입입니다"
+    ),
+    "dtype.over-0d": (
+        "차원이 있는 {param} 쪽이 dtype을 정합니다. {other}({have}) 같은 0차원 텐서는 더 높은 종류일 때만 dtype을 "
+        "바꾸므로 그대로 {dtype} 타입입니다"
+    ),
+    "dtype.truth": "참인지 거짓인지 묻는 연산이어서 답은 {dtype} 타입입니다",
+    "dtype.int64-sum": "{have} 값의 합이나 곱은 넘치지 않도록 {dtype} 타입으로 구합니다",
+    "dtype.to-float": "결과가 정수가 아닐 수 있어서 {have} 타입이 세션의 기본 dtype인 {dtype} 타입이 됩니다",
+    "dtype.real": "복소수({have})에서 실수 결과를 얻는 연산이어서 {dtype} 타입입니다",
+    "dtype.complex": "{have} 수 두 개가 복소수 하나가 됩니다: {dtype}",
+    # -------------------------------------------------------- shape
+    "shape.size": "요청한 shape입니다: {shape}",
+    "shape.matmul": (
+        "{a}, {b}의 안쪽 크기는 둘 다 {inner}입니다. 행과 열을 곱해 더하면서 사라지고, "
+        "바깥쪽 크기가 남아 {shape} 모양이 됩니다"
+    ),
+    "shape.matmul-batch": (
+        "{a}, {b}의 마지막 두 차원을 행렬로 곱해 안쪽 크기({inner})는 사라지고, 그 앞 차원은 브로드캐스팅되어 "
+        "{shape} 모양이 됩니다"
+    ),
+    "shape.matrix-vector": (
+        "{a}의 행마다 벡터 {b}와 곱해 {inner}칸을 더합니다. 행마다 숫자 하나가 남아 {shape} 모양이 됩니다"
+    ),
+    "shape.vector-matrix": (
+        "벡터 {a}를 {b}의 열마다 곱해 {inner}칸을 더합니다. 열마다 숫자 하나가 남아 {shape} 모양이 됩니다"
+    ),
+    "shape.dot": "{size}칸짜리 두 벡터를 칸끼리 곱해 더하면 숫자 하나, 곧 0차원 텐서가 됩니다",
+    "shape.linear": (
+        "{a}의 마지막 차원에 있는 특성 {inner}개를 가중치 {b}의 행마다 곱해 더합니다. "
+        "가중치의 행마다 숫자 하나가 남아 {shape} 모양이 됩니다"
+    ),
+    "shape.outer": "{a}의 칸마다 {b}의 모든 칸을 곱해 {shape} 모양이 됩니다",
+    "shape.cell-by-cell": "shape가 {shape}로 같아서 같은 자리의 칸끼리 계산합니다: {params}",
+    "shape.single": "{param} 쪽은 숫자 하나(0차원)여서 {shape}의 모든 칸에 똑같이 쓰입니다",
+    "shape.missing": (
+        "브로드캐스팅: {param}의 shape는 {have}, 결과는 {shape}입니다. 마지막 차원부터 견주면 {param} 쪽에는 "
+        "차원 {dims} 자리가 없어서, 그 방향으로 {sizes}번 되풀이해 쓰입니다"
+    ),
+    "shape.stretched": (
+        "브로드캐스팅: {param}의 shape는 {have}, 결과는 {shape}입니다. 차원 {dims}의 크기가 1이어서, "
+        "그 방향으로 {sizes}번 되풀이해 쓰입니다"
+    ),
+    "shape.resized": "칸 {count}개를 행 차례 그대로 두고 크기만 {have}에서 {shape}로 바꿨습니다",
+    "shape.guessed": "-1 자리의 크기는 전체 칸 수({count})에서 계산했습니다: {size}",
+    "shape.swapped": "두 차원이 자리를 바꿔 행이 열이 됩니다: {have} → {shape}",
+    "shape.permuted": "{have}의 차원을 {dims} 순서로 놓았습니다: {shape}",
+    # -------------------------------------------------------- dim
+    "dim.all": "{have}의 칸 {count}개가 모두 하나로 합쳐졌습니다. dim을 주면 한 차원을 따라서만 합칩니다",
+    "dim.joined-row": "dim {dim} 방향은 각 행을 따라갑니다. 한 행의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
+    "dim.joined-column": "dim {dim} 방향은 각 열을 따라 내려갑니다. 한 열의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
+    "dim.joined-vector": "차원이 dim {dim} 하나뿐입니다. 벡터의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
+    "dim.joined-other": (
+        "dim {dim}의 크기는 {count}입니다. 이 인덱스만 서로 다른 칸 {count}개가 하나로 합쳐져 {have} → {shape}"
+    ),
+    "dim.joined-several": "dim {dims}의 인덱스만 서로 다른 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
+    "dim.kept": "keepdim이어서 dim {dims} 자리가 크기 1로 남았습니다: {shape}",
+    "dim.cat-row": "dim {dim} 방향으로 이으면 옆으로 나란히 놓입니다: {parts} = {size}열, {shape}",
+    "dim.cat-column": "dim {dim} 방향으로 이으면 위아래로 놓입니다: {parts} = {size}행, {shape}",
+    "dim.cat-vector": "dim {dim} 방향으로 차례로 이어집니다: {parts} = {size}칸, {shape}",
+    "dim.cat-other": "dim {dim}의 크기만 더해지고({parts} = {size}) 나머지는 그대로입니다: {shape}",
+    "dim.stack": "shape가 {have}인 텐서 {count}개가 새 차원 dim {dim} 방향으로 쌓입니다: {shape}",
+    "dim.added": "dim {dim} 자리에 크기 1인 차원이 새로 생겼습니다: {have} → {shape}",
+    "dim.dropped": "dim {dims} 자리는 크기가 1이어서 없어졌습니다: {have} → {shape}",
+    "dim.none-dropped": "크기가 1인 차원만 없앨 수 있는데 그런 차원이 없어 {have} 그대로입니다",
+    "dim.along-row": "dim {dim} 방향은 각 행을 따라갑니다. 칸이 {count}개인 행마다 따로 계산했습니다",
+    "dim.along-column": "dim {dim} 방향은 각 열을 따라 내려갑니다. 칸이 {count}개인 열마다 따로 계산했습니다",
+    "dim.along-vector": "차원이 dim {dim} 하나뿐이어서 벡터의 칸 {count}개를 함께 계산했습니다",
+    "dim.along-other": "dim {dim}의 인덱스만 서로 다른 칸 {count}개를 함께 계산했습니다",
+    "dim.picked-row": "dim {dim} 방향은 각 행을 따라가므로 열을 골랐습니다: {have} → {shape}",
+    "dim.picked-column": "dim {dim} 방향은 각 열을 따라 내려가므로 행을 골랐습니다: {have} → {shape}",
+    "dim.picked-vector": "차원이 dim {dim} 하나뿐이어서 벡터의 칸을 골랐습니다: {have} → {shape}",
+    "dim.picked-other": "dim {dim}의 인덱스를 골랐고 나머지 차원은 그대로입니다: {have} → {shape}",
+    "dim.cut-row": "dim {dim} 방향은 각 행을 따라가므로 열 {count}개를 나누었습니다",
+    "dim.cut-column": "dim {dim} 방향은 각 열을 따라 내려가므로 행 {count}개를 나누었습니다",
+    "dim.cut-vector": "차원이 dim {dim} 하나뿐이어서 벡터의 칸 {count}개를 나누었습니다",
+    "dim.cut-other": "dim {dim}의 인덱스 {count}개를 나누었고 나머지 차원은 그대로입니다",
+    # -------------------------------------------------------- device
+    "device.given": "요청한 장치입니다: {device}",
+    "device.default": "장치를 주지 않아서 세션의 장치인 {device}에 있습니다",
+    "device.is": "결과는 {device}에 있습니다",
+    "device.same": "{param} 텐서가 {device}에 있고, 결과는 피연산자가 있는 곳에 생깁니다",
+    "device.scalar-joins": (
+        "{other} 텐서가 {device}에 있습니다. CPU의 0차원 텐서인 {param} 쪽은 어느 장치의 텐서와도 함께 계산할 수 있습니다"
+    ),
+    # -------------------------------------------------------- memory
+    "memory.view": "뷰(view)입니다. {param} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
+    "memory.view-of": "뷰(view)입니다. {base} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
+    "memory.view-unnamed": "더는 id가 없는 텐서의 뷰(view)이며, 그 텐서와 메모리를 함께 씁니다",
+    "memory.detached": (
+        "{param} 텐서와 메모리는 함께 쓰지만 계산 기록은 없습니다. 한쪽을 제자리에서 바꾸면 다른 쪽에도 보이고, "
+        "기울기(gradient)는 흐르지 않습니다"
+    ),
+    "memory.repeats": ("여러 칸이 복사되지 않은, {param} 텐서의 같은 칸입니다. 제자리에서 바꾸려면 먼저 clone하세요"),
+    "memory.itself": "바꿀 것이 없어서 복사하지 않았고, 결과는 {param} 텐서 자신입니다",
+    "memory.inplace": (
+        "{param} 텐서의 메모리에 썼습니다. id는 그대로이고 version은 이제 {version}이며, 그 뷰에도 바뀐 값이 보입니다"
+    ),
+    "memory.copy": "자기 메모리를 가진 복사본입니다. 나중에 {param} 텐서를 바꿔도 여기에는 보이지 않습니다",
+    "memory.copy-reshape": (
+        "복사본입니다. {param} 텐서의 칸이 메모리에 {shape} 모양에 필요한 순서로 놓여 있지 않아(stride {strides}) "
+        "뷰를 만들 수 없었고, 나중에 {param} 텐서를 바꿔도 여기에는 보이지 않습니다"
+    ),
+    "memory.copy-index": (
+        "복사본입니다. 인덱스 리스트나 텐서, 마스크로 고른 칸은 뷰로 나타낼 수 없습니다. "
+        "숫자와 슬라이스만 쓰면 {param} 텐서의 뷰가 됩니다"
+    ),
+    # -------------------------------------------------------- requires_grad
+    "requires_grad.recorded": "{param} 텐서가 requires_grad여서 이 계산이 {grad_fn} 노드로 기록되었습니다",
+    "requires_grad.leaf": "requires_grad인 리프 텐서입니다. 역전파(backward) 때 기울기(gradient)가 여기에 쌓입니다",
+    "requires_grad.none": "false입니다. 피연산자 가운데 requires_grad인 것이 없습니다({params})",
+    "requires_grad.whole": "false입니다. {dtype} 결과에는 기울기가 없어서 gradient가 흐르지 않습니다",
+    "requires_grad.no-grad": "{param} 텐서가 requires_grad인데도 false입니다. no_grad에서는 계산을 기록하지 않습니다",
+    "requires_grad.no-rule": "false입니다. {op} 연산으로는 기울기(gradient)가 흐르지 않습니다",
+    "requires_grad.detached": "false입니다. {param} 텐서를 detach해서 계산 기록이 여기서 끊깁니다",
+    "requires_grad.view-no-grad": "requires_grad인 {param} 텐서를 no_grad에서 본 뷰이며, 계산은 기록되지 않았습니다",
+    # -------------------------------------------------------- gradients
+    "grad.accumulated": "{name} 텐서의 기울기(gradient)는 마지막으로 지운 뒤의 모든 역전파를 더한 값입니다",
+    "grad.whole": "null입니다. {name} 텐서는 {dtype} 타입인데, 부동소수점이나 복소수 텐서만 기울기(gradient)를 가집니다",
+    "grad.not-required": "null입니다. {name} 텐서가 requires_grad가 아니어서 역전파 때 기울기가 쌓이지 않습니다",
+    "grad.not-leaf": (
+        "null입니다. 계산된 텐서({grad_fn})이고 리프 텐서가 아닙니다. 역전파는 여기를 지나가지만 기울기는 리프 텐서에만 "
+        "남깁니다(autograd.grad는 어떤 텐서의 기울기든 줍니다)"
+    ),
+    "grad.unused": "null입니다. 세션에 남은 것 가운데 {name} 텐서로 계산한 것이 없어서 역전파가 닿지 않습니다",
+    "grad.no-backward": "null입니다. {name} 텐서로 {other} 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았습니다",
+    "grad.not-reached": "null입니다. 역전파를 시작한 텐서가 {name} 텐서에 의존하지 않아서 역전파가 닿지 않았습니다",
+    "grad.not-from": (
+        "null입니다. {name} 텐서로 계산한 {other} 텐서에서 역전파를 시작하지 않아서 기울기가 닿지 않았습니다"
+    ),
+    "grad.cleared": (
+        "null입니다. {name} 텐서로 {other} 텐서를 계산했고 그 기록은 이미 쓰였지만, 그 뒤에 기울기를 지웠거나 다른 입력의 "
+        "기울기를 구한 것입니다(autograd.grad는 .grad를 바꾸지 않습니다)"
+    ),
+    "grad.unused-input": "{param} 자리는 null입니다. 출력이 그 입력에 의존하지 않습니다",
+}
+
+WORDS: Mapping[str, str] = {
+    "bool": "bool",
+    "int": "정수",
+    "float": "부동소수점 수",
+    "complex": "복소수",
+    "session": "세션",
+    "server": "서버",
+}
