@@ -38,7 +38,7 @@ def sentence(hint: Hint | None, language: Language = ENGLISH) -> str | None:
 
 
 def note(data: Mapping[str, Any], language: Language = ENGLISH) -> dict[str, Any]:
-    """A note of the engine (engine.explain) as the answer has it: what it is about, of which result, and the sentence."""
+    """A note of the engine (engine.explain) as the answer has it: what it is about, and the sentence."""
     facts = {}
     for name, value in data["facts"].items():
         if name.endswith("_word"):

@@ -31,12 +31,12 @@ def engine_tasks() -> Tasks:
     import numpy as np
 
     import engine.ops  # noqa: F401  the operations register themselves
-    from engine.record import REC as F
     from engine.autograd import run_backward
     from engine.backend import CPU, tune_allocator
     from engine.context import HERE, Context
     from engine.dtypes import from_numpy
     from engine.op import REGISTRY, Spec
+    from engine.record import REC as F
     from engine.tensor import Ledger, Tensor, fresh
 
     tune_allocator()

@@ -199,10 +199,6 @@ def _read_any(op: Op, p: ParamSpec, value: Any) -> Read:
     return True, value if found is None else found
 
 
-def _read_data(op: Op, p: ParamSpec, value: Any) -> Read:
-    return True, value
-
-
 _SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(-?\d+)?\s*)?\Z")
 
 

@@ -177,7 +177,7 @@ def _edges_by_position(node: Node) -> dict[tuple[int, int], Edge]:
 def _as(t: Tensor, d: DType) -> Tensor:
     if t.spec.dtype is d:
         return t
-    return REGISTRY["_to_dtype"].run((t, d))  # type: ignore[misc, no-any-return]
+    return REGISTRY["_to_dtype"].run((t, d))  # type: ignore[no-any-return]
 
 
 def _flatten(node: Node, grads: Any) -> Sequence[Any]:

@@ -39,7 +39,7 @@ class Backend:
         self.xp: Any = np
         self.sp: Any = Scipy("scipy")
         self.simulated = False
-        self.ndarray: type = np.ndarray
+        self.ndarray: Any = np.ndarray
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
@@ -192,13 +192,13 @@ def simulated_cuda(name: str = "cuda:0") -> Backend:
     """The strict CuPy stand-in as a device: what tests run CUDA code on."""
     from engine import simulated
 
-    backend = ModuleBackend(name, simulated.xp, simulated.sp, simulated=True)
-    _BACKENDS[name] = backend
-    return backend
+    if name not in _BACKENDS:
+        _BACKENDS[name] = ModuleBackend(name, simulated.xp, simulated.sp, simulated=True)
+    return _BACKENDS[name]
 
 
 def canonical(name: str) -> str:
-    """"cuda" is "cuda:0"; "cpu:0" is "cpu"."""
+    """ "cuda" is "cuda:0"; "cpu:0" is "cpu"."""
     if name == "cuda":
         return "cuda:0"
     return "cpu" if name == "cpu:0" else name

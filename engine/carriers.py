@@ -443,8 +443,9 @@ def _spec_binary(category: str) -> Callable[[Any, Any], Any]:
 for _name in ("add", "sub", "mul", "pow"):
     setattr(Spec, f"__{_name}__", _spec_binary("arithmetic"))
     setattr(Spec, f"__r{_name}__", _spec_binary("arithmetic"))
-Spec.__truediv__ = Spec.__rtruediv__ = _spec_binary("float")  # type: ignore[attr-defined]
-Spec.__neg__ = lambda self: self  # type: ignore[attr-defined]
+setattr(Spec, "__truediv__", _spec_binary("float"))  # noqa: B010  mypy knows no such attribute
+setattr(Spec, "__rtruediv__", _spec_binary("float"))  # noqa: B010
+setattr(Spec, "__neg__", lambda self: self)  # noqa: B010
 
 
 def check_promoted_bool(d: DType, words: str) -> None:

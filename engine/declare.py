@@ -50,9 +50,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "dims": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "ints": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "shape": {"type": "array", "items": {"type": "integer"}},
-    "ints|str": {
-        "anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}]
-    },
+    "ints|str": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}]},
     "float|floats": {"anyOf": [{"$ref": _REF + "FloatArg"}, {"type": "array", "items": {"$ref": _REF + "FloatArg"}}]},
     "dtype": {"$ref": _REF + "DTypeArg"},
     "device": {"$ref": _REF + "DeviceArg"},
@@ -180,7 +178,11 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
         return "choice", False, tuple(get_args(annotation))
     if origin is list:
         inner = _parse(get_args(annotation)[0])[0]  # an optional tensor in a list may be null
-        return {"tensor": "tensors", "tensor?": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner], False, ()
+        return (
+            {"tensor": "tensors", "tensor?": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner],
+            False,
+            (),
+        )
     if annotation in (int, float, bool, str):
         return annotation.__name__, False, ()
     if origin is Union or type(annotation).__name__ == "UnionType":
@@ -204,7 +206,9 @@ def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
         schema = {"enum": list(choices)} if choices else dict(_SCHEMAS.get(form, {}))
         if optional:
             schema = {"enum": [*choices, None]} if choices else {"anyOf": [schema, {"type": "null"}]}
-        label = p.name[:-1] if p.name.endswith("_") and iskeyword(p.name[:-1]) else p.name  # `from_` is PyTorch's `from`
+        label = (
+            p.name[:-1] if p.name.endswith("_") and iskeyword(p.name[:-1]) else p.name
+        )  # `from_` is PyTorch's `from`
         spec = ParamSpec(
             label,
             (_SHOWN.get(form, form) if not choices else " | ".join(choices)) + (" or null" if optional else ""),
@@ -423,9 +427,7 @@ def view(
     return decorate
 
 
-def composite(
-    *, family: str, node: str | None = None, **common: Any
-) -> Callable[[Callable[..., Any]], Declared]:
+def composite(*, family: str, node: str | None = None, **common: Any) -> Callable[[Callable[..., Any]], Declared]:
     """Declares an operation written in others: `body(F, *parameters)`."""
 
     def decorate(function: Callable[..., Any]) -> Declared:

@@ -127,7 +127,7 @@ def _shown(found: Any) -> Any:
 def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], grad: bool) -> int:
     count = 0
     for i, step in enumerate(steps):
-        if type(step) is Repeat:
+        if isinstance(step, Repeat):
             # What a round makes, the next one makes again: one round shows every shape and the memory of all.
             count += step.times * _steps(step.steps, scope, [*path, i], grad) if step.times else 0
             continue

@@ -182,7 +182,7 @@ def to_real(d: DType) -> DType:
     return float64 if d is complex128 else float32 if d is complex64 else d
 
 
-def scalar_dtype(value: complex, default: DType) -> DType:
+def scalar_dtype(value: Any, default: DType) -> DType:
     """The dtype that a Python scalar counts as: bool, int64, the default dtype, or the default's complex one."""
     kind = type(value)
     if kind is bool:
@@ -232,7 +232,7 @@ def can_cast(source: DType, target: DType) -> bool:
 _INT_LIMITS = {d: (1 << (8 * d.itemsize), d is not uint8) for d in (uint8, int8, int16, int32, int64)}
 
 
-def cast_scalar(value: complex, d: DType) -> Any:
+def cast_scalar(value: Any, d: DType) -> Any:
     """A Python number as C would convert it to `d`: bool, int (wrapped), float or complex.
 
     NumPy and CuPy take such a number without changing the array's dtype (NEP 50).
@@ -247,7 +247,7 @@ def cast_scalar(value: complex, d: DType) -> Any:
             value = value.real
         if type(value) is float and (value != value or value in (float("inf"), float("-inf"))):
             return -(1 << (8 * d.itemsize - 1)) if d is not uint8 else 0
-        whole = int(value)  # type: ignore[arg-type]
+        whole = int(value)
         modulus, signed = _INT_LIMITS[d]
         whole %= modulus
         return whole - modulus if signed and whole >= modulus >> 1 else whole

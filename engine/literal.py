@@ -10,7 +10,20 @@ import numpy as np
 
 from engine.answer import ArrayData
 from engine.backend import CPU
-from engine.dtypes import BOOL, COMPLEX, DTYPES, FLOAT, INT, DType, bool_, float64, from_numpy, int64, scalar_dtype, to_complex
+from engine.dtypes import (
+    BOOL,
+    COMPLEX,
+    DTYPES,
+    FLOAT,
+    INT,
+    DType,
+    bool_,
+    float64,
+    from_numpy,
+    int64,
+    scalar_dtype,
+    to_complex,
+)
 from engine.errors import Hint, Invalid, ShapeMismatch, WrongType
 from engine.shapes import check_size, text
 
@@ -65,7 +78,7 @@ def _reshaped(array: HostArray, shape: Sequence[int], param: str) -> HostArray:
 
 
 def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DType]:
-    if isinstance(data, int | float | complex) and not isinstance(data, list):
+    if isinstance(data, int | float | complex):
         return _number(data, param)
     if isinstance(data, str):
         return np.array(_word(data, d, param)), (int64 if d is not None and d.category == INT else float64)

@@ -118,7 +118,7 @@ class Op:
         self.geometry: Callable[..., Any] | None = None
         self.body: Callable[..., Any] | None = None
         self.functional: Op | None = None
-        self.run: Callable[[tuple[Any, ...]], Any] | None = None  # set by the tape: the one way to call it
+        self.run: Any = None  # a function of the arguments; set by the tape: the one way to call it
         # promotion
         self.promote: str | Callable[..., Any] | None = None
         self.promote_at: tuple[int, ...] = ()

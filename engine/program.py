@@ -74,6 +74,7 @@ PRIVATE = frozenset(("_release", "_release_unnamed", "_clear_grad", "_rename", "
 
 # ---------------------------------------------------------------- compiled form
 
+
 @dataclass(slots=True)
 class Step:
     """One operation: constant arguments, and what must be looked up when it runs."""
@@ -103,7 +104,7 @@ class Program:
     steps: list[Step | Repeat] = field(default_factory=list)
     returns: list[str] = field(default_factory=list)
     keep: dict[str, str] = field(default_factory=dict)
-    keep_all: dict[str, str | None | list[str | None]] = field(default_factory=dict)
+    keep_all: dict[str, str | list[str | None] | None] = field(default_factory=dict)
     expect: dict[str, str] = field(default_factory=dict)
     strict: bool = False
     no_grad: bool = False
@@ -268,7 +269,7 @@ def compile_step(raw: Mapping[str, Any]) -> Step:
         for p in op.params:
             if p.required and p.name not in args:
                 raise MissingParameter(
-                    f"{name}() missing 1 required positional arguments: \"{p.name}\"",
+                    f'{name}() missing 1 required positional arguments: "{p.name}"',
                     op=name,
                     param=p.name,
                     hint=Hint("missing-parameter", param=p.name, type=p.type, op=name),
@@ -332,9 +333,7 @@ class Scope:
         if type(found) is Tensor:
             return found
         if found is None and name.endswith(".grad"):
-            raise NoGrad(
-                f"{name[:-5]!r} has no gradient yet", hint=Hint("no-grad-yet", name=name[:-5]), param=param
-            )
+            raise NoGrad(f"{name[:-5]!r} has no gradient yet", hint=Hint("no-grad-yet", name=name[:-5]), param=param)
         if type(found) in (bool, int, float, complex):
             return self.literal(found, param)
         what = "a list of tensors" if type(found) is list else kind_of(found)
@@ -415,7 +414,9 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
     outcome = Outcome(scope, {}, 0)
     for name, value in program.inputs.items():
         try:
-            scope.names[name] = scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name, adopt=True)
+            scope.names[name] = (
+                scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name, adopt=True)
+            )
         except EngineError as e:
             e.param = e.param or name
             if e.hint is not None:
@@ -437,7 +438,7 @@ def _run_steps(
     names = scope.names
     ctx = scope.ctx
     for i, step in enumerate(steps):
-        if type(step) is Repeat:
+        if isinstance(step, Repeat):
             yield from _run_repeat(step, scope, outcome, [*path, i], rounds)
             continue
         try:
@@ -453,14 +454,16 @@ def _run_steps(
             else:
                 made = step.op.run(tuple(args))
         except EngineError as e:
-            raise _located(e, step, [*path, i], rounds)
+            _locate(e, step, [*path, i], rounds)
+            raise
         except MemoryError as e:
             error = OutOfMemory("the machine has no memory left for this", hint=Hint("free-memory", whose="server"))
-            raise _located(error, step, [*path, i], rounds) from e
+            _locate(error, step, [*path, i], rounds)
+            raise error from e
         outcome.steps_run += 1
         out = step.out
         if out is not None:
-            if type(out) is str:
+            if isinstance(out, str):
                 names[out] = named(step.op, made)
             else:
                 _bind_several(step, out, made, names, [*path, i], rounds)
@@ -485,20 +488,21 @@ def _bind_several(
             param="out",
             hint=Hint("out-count", count=len(parts)),
         )
-        raise _located(error, step, path, rounds)
+        _locate(error, step, path, rounds)
+        raise error
     for name, part in zip(out, parts, strict=True):
         if name:
             names[name] = part
 
 
-def _located(e: EngineError, step: Step, path: list[int], rounds: list[int]) -> EngineError:
+def _locate(e: EngineError, step: Step, path: list[int], rounds: list[int]) -> None:
+    """Says in the error which step it was, and fills its hint with what the caller gave."""
     if e.step is None:
         e.step = path
         e.round = list(rounds) or None
         e.op = step.op.name if e.op is None or e.op.startswith("_") else e.op
         if e.hint is not None:
             e.hint = e.hint.fill(references(step.given))
-    return e
 
 
 def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> Iterator[None]:
@@ -539,5 +543,3 @@ def item(t: Tensor) -> Any:
 
         host = CPU.widen(host, t.dtype)
     return host.reshape(-1)[0].item()
-
-

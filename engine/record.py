@@ -111,9 +111,9 @@ def _widened(op: Op, args: tuple[Any, ...]) -> Any:
     for at, form in op.slots:
         v = args[at]
         if form == LIST and v is not None:
-            values[at] = [to((t, float32)) if t.spec.dtype.reduced else t for t in v]  # type: ignore[misc]
+            values[at] = [to((t, float32)) if t.spec.dtype.reduced else t for t in v]
         elif type(v) is Tensor and v.spec.dtype.reduced:
-            values[at] = to((v, float32))  # type: ignore[misc]
+            values[at] = to((v, float32))
     made = op.body(REC, *values)  # type: ignore[misc]
     return _narrowed(made, specs)
 
@@ -122,7 +122,7 @@ def _narrowed(made: Any, specs: Any) -> Any:
     if type(made) is Tensor:
         if made.spec.dtype is specs.dtype:
             return made
-        return REGISTRY["_to_dtype"].run((made, specs.dtype))  # type: ignore[misc]
+        return REGISTRY["_to_dtype"].run((made, specs.dtype))
     if type(made) is list or type(made) is tuple:
         return [_narrowed(m, s) for m, s in zip(made, specs, strict=True)]
     return made
@@ -257,7 +257,7 @@ class Rec:
         def call(*args: Any, **kwargs: Any) -> Any:
             if kwargs or len(args) != n:
                 args = op.bind(args, kwargs)
-            return op.run(args)  # type: ignore[misc]
+            return op.run(args)
 
         setattr(self, name, call)
         return call
@@ -286,7 +286,7 @@ REC = Rec()
 def _operator(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
     def call(self: Any, other: Any) -> Any:
         op = REGISTRY[name]
-        return op.run(op.bind((other, self) if swapped else (self, other), {}))  # type: ignore[misc]
+        return op.run(op.bind((other, self) if swapped else (self, other), {}))
 
     return call
 
@@ -308,4 +308,4 @@ for _symbol, _name in (
         setattr(Tensor, f"__r{_symbol}__", _operator(_name))
 Tensor.__rsub__ = lambda self, other: REC.rsub(self, other)  # type: ignore[attr-defined]
 Tensor.__rtruediv__ = lambda self, other: REC.mul(REC.reciprocal(self), other)  # type: ignore[attr-defined]
-Tensor.__neg__ = lambda self: REC.neg(self)  # type: ignore[attr-defined]
+Tensor.__neg__ = lambda self: REC.neg(self)

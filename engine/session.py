@@ -231,7 +231,7 @@ class Session:
             raise WrongType("only tensors can be kept, and this is none", param="keep")
         return found
 
-    def _keep_all(self, found: Any, names: str | None | list[str | None], fresh_name: bool) -> None:
+    def _keep_all(self, found: Any, names: str | list[str | None] | None, fresh_name: bool) -> None:
         tensors = [t for t in _flat(found) if type(t) is Tensor]
         if isinstance(names, list):
             if len(names) != len(tensors):
@@ -367,7 +367,7 @@ class Session:
 
     def _part(self, q: Mapping[str, Any], t: Tensor) -> Tensor:
         index = q.get("index")
-        return t if index is None else REC.getitem(t, [_index_part(p) for p in index.split(",")])  # type: ignore[no-any-return]
+        return t if index is None else REC.getitem(t, [_index_part(p) for p in index.split(",")])
 
     def _grad(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
         return self.answer(self._found({"ref": f"{q['ref']}.grad"}), values, grad=False)
@@ -376,9 +376,11 @@ class Session:
         limit = q.get("limit") or 100
         cursor = q.get("cursor") or "t0"
         if not (cursor[:1] == "t" and cursor[1:].isdigit()):
-            raise Invalid(f"{cursor!r} is no cursor: take the one that the page before gave", code="bad-cursor", param="cursor")
+            raise Invalid(
+                f"{cursor!r} is no cursor: take the one that the page before gave", code="bad-cursor", param="cursor"
+            )
         after = int(cursor[1:])
-        ids = sorted((int(i[1:]) for i in self.tensors if int(i[1:]) > after))
+        ids = sorted(int(i[1:]) for i in self.tensors if int(i[1:]) > after)
         page = ids[:limit]
         more = len(ids) > limit
         tensors = [self.answer(self.tensors[f"t{i}"], "none") for i in page]
@@ -430,15 +432,28 @@ class Session:
                 continue
             seen.add(label)
             if type(thing) is Tensor:
-                nodes.append({"id": label, "name": "AccumulateGrad", "tensor": thing.name or thing.id,
-                              "shapes": [list(thing.shape)], "saved_bytes": 0})
+                nodes.append(
+                    {
+                        "id": label,
+                        "name": "AccumulateGrad",
+                        "tensor": thing.name or thing.id,
+                        "shapes": [list(thing.shape)],
+                        "saved_bytes": 0,
+                    }
+                )
                 continue
             total += thing.saved_bytes
-            nodes.append({
-                "id": label, "name": thing.grad_fn, "op": thing.op.name, "seq": thing.seq,
-                "saved_bytes": thing.saved_bytes, "freed": thing.saved is FREED,
-                "shapes": [list(s.shape) for s in thing.outs if s is not None],
-            })
+            nodes.append(
+                {
+                    "id": label,
+                    "name": thing.grad_fn,
+                    "op": thing.op.name,
+                    "seq": thing.seq,
+                    "saved_bytes": thing.saved_bytes,
+                    "freed": thing.saved is FREED,
+                    "shapes": [list(s.shape) for s in thing.outs if s is not None],
+                }
+            )
             for e in thing.edges:
                 if e is None:
                     continue
@@ -536,7 +551,7 @@ def host_values(t: Tensor) -> np.ndarray[Any, Any]:
 
 def check_default_dtype(name: str) -> Any:
     d = dtype(name)
-    if not d.is_floating or d.reduced and d.name != "float16" and d.name != "bfloat16":
+    if not d.is_floating or (d.reduced and d.name != "float16" and d.name != "bfloat16"):
         raise Invalid(
             f"only floating-point types are supported as the default type, got {d.name}", param="default_dtype"
         )
@@ -554,4 +569,3 @@ _QUERIES: dict[str, Callable[[Session, Mapping[str, Any], str], Any]] = {
     "graph": Session._graph,
     "info": Session._info,
 }
-

@@ -81,12 +81,10 @@ def wrap_dims(dims: int | Iterable[int] | None, ndim: int, *, empty_is_all: bool
     """A tuple of distinct dims; None, and by default an empty list, mean all of them."""
     if dims is None:
         return tuple(range(ndim))
-    if isinstance(dims, int):
-        out = (wrap_dim(dims, ndim),)
-    else:
-        out = tuple(wrap_dim(d, ndim) for d in dims)
-        if not out and empty_is_all:
-            return tuple(range(ndim))
+    wanted = (dims,) if isinstance(dims, int) else tuple(dims)
+    if not wanted and empty_is_all:
+        return tuple(range(ndim))
+    out: Shape = tuple([wrap_dim(d, ndim) for d in wanted])
     seen: set[int] = set()
     for d in out:
         if d in seen:

@@ -1,7 +1,7 @@
 """Writes the documents that are made from the code: docs/operations.md and docs/fidelity.md.
 
-    python scripts/docs.py            writes
-    python scripts/docs.py --check    says what would change, and exits with 1 if anything would
+python scripts/docs.py            writes
+python scripts/docs.py --check    says what would change, and exits with 1 if anything would
 """
 
 from __future__ import annotations

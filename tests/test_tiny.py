@@ -85,7 +85,9 @@ def test_a_program_trains_and_a_refused_one_changes_nothing() -> None:
         await post(client, "programs", steps=[{"repeat": 2000, "steps": step}])
         learned = (await client.get("/v1/tensors/w")).json()
         assert learned["values"] == pytest.approx([1.0, 2.0], abs=1e-2)
-        refused = await client.post("/v1/programs", json={"steps": [*step, {"op": "mm", "args": {"input": "w", "mat2": "w"}}]})
+        refused = await client.post(
+            "/v1/programs", json={"steps": [*step, {"op": "mm", "args": {"input": "w", "mat2": "w"}}]}
+        )
         problem = refused.json()
         assert (refused.status_code, problem["code"], problem["step"]) == (422, "shape-mismatch", [4])
         assert (await client.get("/v1/tensors/w")).json() == learned

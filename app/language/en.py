@@ -1,8 +1,8 @@
 """English: the sentences of hints and notes.
 
-In a hint `{call}` is the first call that mends the error and `{calls}` all of them, as a user would send them; any other
-name in braces is a fact. Where an error may come without a call that can be completed, the sentence has two forms,
-`with {call} :: without`. A note's key begins with what it is about.
+In a hint `{call}` is the first call that mends the error and `{calls}` all of them, as a user would send them; any
+other name in braces is a fact. Where an error may come without a call that can be completed, the sentence has two
+forms, `with {call} :: without`. A note's key begins with what it is about.
 """
 
 from __future__ import annotations
@@ -268,7 +268,9 @@ NOTES: Mapping[str, str] = {
         "broadcasting: {param} has the shape {have} and the result {shape}; along dim {dims} it has the size 1, so it "
         "is used {sizes} times along it"
     ),
-    "shape.resized": "the same {count} cells, in the same order, row after row, got the sizes {shape} instead of {have}",
+    "shape.resized": (
+        "the same {count} cells, in the same order, row after row, got the sizes {shape} instead of {have}"
+    ),
     "shape.guessed": "-1 was worked out from the {count} cells there are: it is {size}",
     "shape.swapped": "two dimensions changed places, so rows became columns: {have} became {shape}",
     "shape.permuted": "the dimensions of {have} were put in the order {dims}: {shape}",
@@ -281,14 +283,16 @@ NOTES: Mapping[str, str] = {
         "dim {dim} runs down each column: the {count} cells of a column were joined into one, so {have} became {shape}"
     ),
     "dim.joined-vector": (
-        "dim {dim} is the only dimension: the {count} cells of the vector were joined into one, so {have} became {shape}"
+        "dim {dim} is the only dimension: the {count} cells of the vector were joined into one, so {have} became "
+        "{shape}"
     ),
     "dim.joined-other": (
         "dim {dim} has the size {count}: the {count} cells that differ in this index alone were joined into one, so "
         "{have} became {shape}"
     ),
     "dim.joined-several": (
-        "the {count} cells that differ in the indices of dims {dims} alone were joined into one, so {have} became {shape}"
+        "the {count} cells that differ in the indices of dims {dims} alone were joined into one, so {have} became "
+        "{shape}"
     ),
     "dim.kept": "keepdim left dim {dims} there, with the size 1: {shape}",
     "dim.cat-row": "along dim {dim} the tensors stand side by side: {parts} = {size} columns, {shape}",
@@ -322,7 +326,8 @@ NOTES: Mapping[str, str] = {
     "memory.view-of": "a view: it has the memory of {base}, so a change in place of one shows in the other",
     "memory.view-unnamed": "a view of a tensor that has no id any more: it shares that tensor's memory",
     "memory.detached": (
-        "it has the memory of {param} without its history: a change in place of one shows in the other, and no gradient "
+        "it has the memory of {param} without its history: a change in place of one shows in the other, and no "
+        "gradient "
         "passes"
     ),
     "memory.repeats": (
@@ -335,7 +340,8 @@ NOTES: Mapping[str, str] = {
     ),
     "memory.copy": "a copy with memory of its own: a later change of {param} does not show in it",
     "memory.copy-reshape": (
-        "a copy: the cells of {param} do not lie in memory in the order that {shape} needs (its strides are {strides}), "
+        "a copy: the cells of {param} do not lie in memory in the order that {shape} needs (its strides are "
+        "{strides}), "
         "so no view was possible, and a later change of {param} does not show in it"
     ),
     "memory.copy-index": (
@@ -350,7 +356,9 @@ NOTES: Mapping[str, str] = {
     "requires_grad.no-grad": "false, although {param} requires grad: with no_grad the tape records nothing",
     "requires_grad.no-rule": "false: no gradient passes through {op}",
     "requires_grad.detached": "false: {param} was detached, so its history ends here",
-    "requires_grad.view-no-grad": "it is a view, made with no_grad, of {param}, which requires grad; nothing was recorded",
+    "requires_grad.view-no-grad": (
+        "it is a view, made with no_grad, of {param}, which requires grad; nothing was recorded"
+    ),
     # -------------------------------------------------------- gradients
     "grad.accumulated": "the gradient of {name} is the sum over all backward passes since it was last cleared",
     "grad.whole": "null: {name} is {dtype}, and only floating-point and complex tensors have gradients",

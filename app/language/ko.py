@@ -22,7 +22,9 @@ HINTS: Mapping[str, str] = {
     "fields": "쓸 수 있는 필드: {fields}",
     "choice": '혹시 "{near}" 값을 쓰려고 하셨나요?',
     "argument-type": "{param} 인자가 받는 값: {type}",
-    "missing-parameter": "{op} 연산에는 {param} 인자({type})가 필요합니다. GET /v1/ops/{op} 요청으로 설명을 볼 수 있습니다",
+    "missing-parameter": (
+        "{op} 연산에는 {param} 인자({type})가 필요합니다. GET /v1/ops/{op} 요청으로 설명을 볼 수 있습니다"
+    ),
     "list-tensors": "GET /v1/tensors 요청으로 어떤 텐서가 있는지 볼 수 있습니다",
     "name-rule": "이름에는 영문자, 숫자, _, ., -만 쓸 수 있습니다. 예: w, h_1, 0.weight",
     "name-taken": "다른 이름을 고르세요. If-None-Match 없이 보내면 이제부터 {name} 이름은 새 텐서를 가리킵니다",
@@ -80,9 +82,13 @@ HINTS: Mapping[str, str] = {
     "dim-range": "이 텐서는 {ndim}차원이므로 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
     "index-range": "여기서 인덱스는 {low}부터 {high}까지입니다. 처음으로 벗어난 인덱스: {index}",
     "flip-instead": "간격(step)은 1 이상이어야 합니다. 차원을 뒤집을 때는 flip 연산을 쓰세요",
-    "mask-shape": "마스크의 크기는 가리키는 차원들의 크기와 같아야 하는데, 마스크 {mask}, 텐서 {shape}라서 맞지 않습니다",
+    "mask-shape": (
+        "마스크의 크기는 가리키는 차원들의 크기와 같아야 하는데, 마스크 {mask}, 텐서 {shape}라서 맞지 않습니다"
+    ),
     "cat-sizes": "차원 {dim} 말고는 크기가 모두 같아야 합니다. 지금 shape: {shapes}",
-    "stack-sizes": "stack은 shape가 같은 텐서만 받습니다. 지금 shape: {shapes}. 이미 있는 차원으로 이으려면 cat을 쓰세요",
+    "stack-sizes": (
+        "stack은 shape가 같은 텐서만 받습니다. 지금 shape: {shapes}. 이미 있는 차원으로 이으려면 cat을 쓰세요"
+    ),
     "stack-instead": "0차원 텐서를 1차원 텐서 하나로 모으려면 stack 연산을 쓰세요",
     "split-sizes": "나눌 크기를 모두 더하면 차원 {dim}의 크기인 {size}이어야 합니다",
     "conv-rank": "입력은 배치, 채널, 공간 {dims}차원 순서입니다. 지금 입력의 크기: {input}",
@@ -184,7 +190,9 @@ NOTES: Mapping[str, str] = {
     "dtype.constructor": "{op} 연산은 언제나 {dtype} 타입을 만듭니다",
     "dtype.index": "위치(인덱스)는 값의 타입과 상관없이 {dtype} 타입입니다",
     "dtype.count": "개수는 {dtype} 타입입니다",
-    "dtype.data-int": "{param} 안의 숫자에 소수점이 없어서 정수인 {dtype} 타입이 됩니다(1.0이라고 쓰면 부동소수점 수입니다)",
+    "dtype.data-int": (
+        "{param} 안의 숫자에 소수점이 없어서 정수인 {dtype} 타입이 됩니다(1.0이라고 쓰면 부동소수점 수입니다)"
+    ),
     "dtype.data-float": "{param} 안에 소수점이 있는 숫자가 있어서 세션의 기본 dtype인 {dtype} 타입이 됩니다",
     "dtype.data-bool": "true와 false는 {dtype} 타입이 됩니다",
     "dtype.uploaded": "올린 데이터에 적힌 dtype({dtype})을 그대로 둡니다",
@@ -260,7 +268,9 @@ NOTES: Mapping[str, str] = {
     # -------------------------------------------------------- dim
     "dim.all": "{have}의 칸 {count}개가 모두 하나로 합쳐졌습니다. dim을 주면 한 차원을 따라서만 합칩니다",
     "dim.joined-row": "dim {dim} 방향은 각 행을 따라갑니다. 한 행의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
-    "dim.joined-column": "dim {dim} 방향은 각 열을 따라 내려갑니다. 한 열의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
+    "dim.joined-column": (
+        "dim {dim} 방향은 각 열을 따라 내려갑니다. 한 열의 칸 {count}개가 하나로 합쳐져 {have} → {shape}"
+    ),
     "dim.joined-vector": "차원이 dim {dim} 하나뿐입니다. 벡터의 칸 {count}개가 하나로 합쳐져 {have} → {shape}",
     "dim.joined-other": (
         "dim {dim}의 크기는 {count}입니다. 이 인덱스만 서로 다른 칸 {count}개가 하나로 합쳐져 {have} → {shape}"
@@ -293,11 +303,14 @@ NOTES: Mapping[str, str] = {
     "device.is": "결과는 {device}에 있습니다",
     "device.same": "{param} 텐서가 {device}에 있고, 결과는 피연산자가 있는 곳에 생깁니다",
     "device.scalar-joins": (
-        "{other} 텐서가 {device}에 있습니다. CPU의 0차원 텐서인 {param} 쪽은 어느 장치의 텐서와도 함께 계산할 수 있습니다"
+        "{other} 텐서가 {device}에 있습니다. CPU의 0차원 텐서인 {param} 쪽은 어느 장치의 텐서와도 함께 계산할 수 "
+        "있습니다"
     ),
     # -------------------------------------------------------- memory
     "memory.view": "뷰(view)입니다. {param} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
-    "memory.view-of": "뷰(view)입니다. {base} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
+    "memory.view-of": (
+        "뷰(view)입니다. {base} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다"
+    ),
     "memory.view-unnamed": "더는 id가 없는 텐서의 뷰(view)이며, 그 텐서와 메모리를 함께 씁니다",
     "memory.detached": (
         "{param} 텐서와 메모리는 함께 쓰지만 계산 기록은 없습니다. 한쪽을 제자리에서 바꾸면 다른 쪽에도 보이고, "
@@ -328,20 +341,26 @@ NOTES: Mapping[str, str] = {
     "requires_grad.view-no-grad": "requires_grad인 {param} 텐서를 no_grad에서 본 뷰이며, 계산은 기록되지 않았습니다",
     # -------------------------------------------------------- gradients
     "grad.accumulated": "{name} 텐서의 기울기(gradient)는 마지막으로 지운 뒤의 모든 역전파를 더한 값입니다",
-    "grad.whole": "null입니다. {name} 텐서는 {dtype} 타입인데, 부동소수점이나 복소수 텐서만 기울기(gradient)를 가집니다",
+    "grad.whole": (
+        "null입니다. {name} 텐서는 {dtype} 타입인데, 부동소수점이나 복소수 텐서만 기울기(gradient)를 가집니다"
+    ),
     "grad.not-required": "null입니다. {name} 텐서가 requires_grad가 아니어서 역전파 때 기울기가 쌓이지 않습니다",
     "grad.not-leaf": (
-        "null입니다. 계산된 텐서({grad_fn})이고 리프 텐서가 아닙니다. 역전파는 여기를 지나가지만 기울기는 리프 텐서에만 "
+        "null입니다. 계산된 텐서({grad_fn})이고 리프 텐서가 아닙니다. 역전파는 여기를 지나가지만 기울기는 리프 "
+        "텐서에만 "
         "남깁니다(autograd.grad는 어떤 텐서의 기울기든 줍니다)"
     ),
     "grad.unused": "null입니다. 세션에 남은 것 가운데 {name} 텐서로 계산한 것이 없어서 역전파가 닿지 않습니다",
-    "grad.no-backward": "null입니다. {name} 텐서로 {other} 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았습니다",
+    "grad.no-backward": (
+        "null입니다. {name} 텐서로 {other} 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았습니다"
+    ),
     "grad.not-reached": "null입니다. 역전파를 시작한 텐서가 {name} 텐서에 의존하지 않아서 역전파가 닿지 않았습니다",
     "grad.not-from": (
         "null입니다. {name} 텐서로 계산한 {other} 텐서에서 역전파를 시작하지 않아서 기울기가 닿지 않았습니다"
     ),
     "grad.cleared": (
-        "null입니다. {name} 텐서로 {other} 텐서를 계산했고 그 기록은 이미 쓰였지만, 그 뒤에 기울기를 지웠거나 다른 입력의 "
+        "null입니다. {name} 텐서로 {other} 텐서를 계산했고 그 기록은 이미 쓰였지만, 그 뒤에 기울기를 지웠거나 다른 "
+        "입력의 "
         "기울기를 구한 것입니다(autograd.grad는 .grad를 바꾸지 않습니다)"
     ),
     "grad.unused-input": "{param} 자리는 null입니다. 출력이 그 입력에 의존하지 않습니다",

@@ -10,7 +10,7 @@ from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import BOOL, COMPLEX, INT, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
-from engine.op import Spec
+from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting, in_blocks, lacking, publish_inplace, select
 from engine.samples import C, I, S, T
 
@@ -143,6 +143,10 @@ _RELU = lacking(
 def relu(k: K, input: Array, *, out: Any = None) -> Array:
     """max(x, 0). The gradient at 0 is 0."""
     return k.xp.maximum(input, 0, out=out)
+
+
+REGISTRY["nn.functional.relu_"] = REGISTRY["relu_"]
+REGISTRY["relu_"].aliases = ("nn.functional.relu_",)
 
 
 @relu.vjp

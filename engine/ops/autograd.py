@@ -9,7 +9,6 @@ from engine.context import Context
 from engine.declare import Array, special
 from engine.dtypes import dtype
 from engine.errors import Call, Hint, Invalid, NoGradient, NoSuchTensor, Param
-
 from engine.samples import S, T
 from engine.tape import require_grad
 
@@ -48,14 +47,15 @@ def _seeds(outputs: list[Any], given: list[Any] | None, param: str) -> list[Any]
     if given is None:
         return [None] * len(outputs)
     if len(given) != len(outputs):
-        raise Invalid(
-            f"got {len(outputs)} tensors and {len(given)} gradients", code="gradient-count", param=param
-        )
+        raise Invalid(f"got {len(outputs)} tensors and {len(given)} gradients", code="gradient-count", param=param)
     return given
 
 
 @special(
-    family="autograd", name="autograd.grad", returns="list of Tensors", example={"outputs": [_SCALAR], "inputs": [_SCALAR], "allow_unused": True}
+    family="autograd",
+    name="autograd.grad",
+    returns="list of Tensors",
+    example={"outputs": [_SCALAR], "inputs": [_SCALAR], "allow_unused": True},
 )
 def autograd_grad(
     ctx: Context,
@@ -183,5 +183,3 @@ def _rename(ctx: Context, input: Array, name: str | None = None) -> Array:
     elif name is not None:
         session.register(input, name)
     return input
-
-

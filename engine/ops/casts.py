@@ -158,7 +158,7 @@ def type_as(F: Any, input: Array, other: Array) -> Array:
 def type_of(ctx: Context, input: Array, dtype: DTypeArg | None = None) -> Any:
     """The tensor as `dtype`; without one, the name of its type, such as torch.FloatTensor."""
     if dtype is not None:
-        return REGISTRY["to"].run((input, dtype, None, None, False, False))  # type: ignore[misc]
+        return REGISTRY["to"].run((input, dtype, None, None, False, False))
     where = "torch.cuda." if input.backend.kind == "cuda" else "torch."
     return where + TENSOR_TYPES[input.dtype.name]
 
@@ -173,7 +173,7 @@ def cpu(F: Any, input: Array) -> Array:
 def cuda(ctx: Context, input: Array, device: Device | int | None = None, non_blocking: bool = False) -> Array:
     """The tensor on a CUDA device, the first one if none is named. `non_blocking` changes nothing here."""
     name = "cuda:0" if device is None else f"cuda:{device}" if isinstance(device, int) else device
-    return REGISTRY["_to_device"].run((input, name))  # type: ignore[misc]
+    return REGISTRY["_to_device"].run((input, name))
 
 
 REGISTRY["cuda"].meta = lambda k, input, device=None, non_blocking=False: input

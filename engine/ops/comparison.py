@@ -120,7 +120,7 @@ def allclose(
     ctx: Context, input: Array, other: Array, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> bool:
     """Whether `isclose` holds for all elements: true or false."""
-    close = REGISTRY["isclose"].run((input, other, rtol, atol, equal_nan))  # type: ignore[misc]
+    close = REGISTRY["isclose"].run((input, other, rtol, atol, equal_nan))
     return bool(close.array.all())
 
 
@@ -131,7 +131,7 @@ def equal(ctx: Context, input: Array, other: Array) -> bool:
     """Whether two tensors have the same shape and elements: true or false."""
     if input.shape != other.shape:
         return False
-    return bool(REGISTRY["eq"].run((input, other)).array.all())  # type: ignore[misc]
+    return bool(REGISTRY["eq"].run((input, other)).array.all())
 
 
 # ---------------------------------------------------------------- logic

@@ -79,7 +79,7 @@ def tensor(
 def as_tensor(ctx: Context, data: Data, dtype: DTypeArg | None = None, device: Device | None = None) -> Array:
     """As `tensor`; but a tensor that has the dtype and device already is itself the result, with its history."""
     if type(data) is Tensor:
-        return REGISTRY["to"].run((data, dtype, device, None, False, False))  # type: ignore[misc]
+        return REGISTRY["to"].run((data, dtype, device, None, False, False))
     return make_tensor(ctx, data, dtype, device)
 
 
@@ -111,7 +111,7 @@ def _construct(ctx: Context, d: DType, data: Any, size: Any) -> Tensor:
                 hint=Hint("give-dtype", dtype=d.name, have=data.dtype.name),
                 param="data",
             )
-        return REGISTRY["detach"].run((data,))  # type: ignore[misc, no-any-return]
+        return REGISTRY["detach"].run((data,))  # type: ignore[no-any-return]
     if type(data) is int and size is None:
         data, size = None, [data]
     if data is None:

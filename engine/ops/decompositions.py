@@ -12,6 +12,7 @@ from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import FLOAT, int64, scalar_type, to_real
 from engine.errors import Hint, Invalid, NoGradient
 from engine.op import Spec
+from engine.ops.common import not_implemented
 from engine.ops.linalg import _element, _failures, attempted, check_matrix, small_minor
 from engine.ops.products import adjoint
 from engine.samples import C, S, T
@@ -85,6 +86,12 @@ def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
     return F._cholesky(input, "cholesky")
 
 
+def _full_precision(F: Any, x: Any, kernel: str) -> None:
+    d = F.dtype(x)
+    if d.category < FLOAT or d.reduced:
+        raise not_implemented(kernel, d)
+
+
 @composite(
     family="linalg",
     moves=True,
@@ -93,6 +100,7 @@ def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
 )
 def cholesky_solve(F: Any, B: Array, L: Array, upper: bool = False) -> Array:
     """X with A X = B, from the Cholesky factor of A."""
+    _full_precision(F, L, "cholesky_solve")
     lower = adjoint(F, F.triu(L)) if upper else F.tril(L)
     return F._solve(adjoint(F, lower), F._solve(lower, B))
 
@@ -105,6 +113,7 @@ def cholesky_solve(F: Any, B: Array, L: Array, upper: bool = False) -> Array:
 )
 def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
     """The inverse of A, from its Cholesky factor."""
+    _full_precision(F, L, "cholesky_inverse")
     inverse = F._inverse(F.triu(L) if upper else F.tril(L))
     return F.matmul(inverse, adjoint(F, inverse)) if upper else F.matmul(adjoint(F, inverse), inverse)
 
@@ -325,8 +334,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     samples=[S(T(2, 2)), S(T(3, 2)), S(T(2, 3)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2)), S(T(2, 2), mode="complete")],
 )
 def linalg_qr(F: Any, A: Array, mode: str = "reduced") -> Array:
-    """A = Q R, with orthonormal columns in Q and an upper triangular R; mode "complete" makes Q square, "r" leaves "
-    "it out."""
+    """A = Q R, with orthonormal columns in Q and an upper triangular R.
+
+    Mode "complete" makes Q square, "r" leaves it out.
+    """
     return F._qr(A, mode, "linalg.qr")
 
 

@@ -10,7 +10,7 @@ from engine.dtypes import BOOL, COMPLEX, int64
 from engine.errors import DtypeMismatch, IndexOutOfRange, Invalid
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.reductions import axes_of, kept, largest, spread
+from engine.ops.reductions import axes_of, kept, largest
 from engine.samples import B, I, S, T
 from engine.shapes import reduced, wrap_dim, wrap_dims
 
@@ -53,20 +53,37 @@ def _tie_shares(k: K, input: Array, extreme: Array, dim: Any, nan: Any) -> Array
 
     Where the extreme is NaN: with `nan`, NaN equals NaN; without, nothing equals it and the shares are NaN.
     """
+    mask, n = _ties(k, input, extreme, dim, nan)
+    return mask / n
+
+
+def _ties(k: K, input: Array, extreme: Array, dim: Any, nan: bool) -> tuple[Array, Array]:
+    """(which elements equal the extreme of their group, and how many do, in the input's dtype)."""
     mask = input == extreme
     if nan:
         mask |= (input != input) & (extreme != extreme)
-    made = mask.astype(input.dtype)
-    if input.ndim:
-        made /= made.sum(axis=axes_of(dim, input.ndim), keepdims=True)
-    return made
+    axes = axes_of(dim, input.ndim) if input.ndim else ()
+    return mask, mask.sum(axis=axes, keepdims=True).astype(input.dtype)
+
+
+def _tie_gradient_meta(k: K, grad: Spec, input: Spec, extreme: Spec, dim: Any, nan: Any) -> Spec:
+    return Spec(input.shape, grad.dtype)
+
+
+@op(family="reductions", meta=_tie_gradient_meta, vjp=None)
+def _tie_gradient(k: K, grad: Array, input: Array, extreme: Array, dim: Any, nan: Any) -> Array:
+    """grad * _tie_shares in fewer passes; the rules use it where nothing is recorded."""
+    mask, n = _ties(k, input, extreme, dim, nan)
+    return mask * (grad / n)
 
 
 def shared_gradient(F: Any, input: Any, extreme: Any, g: Any, dim: Any, keepdim: bool, nan: bool = False) -> Any:
     """The gradient of a maximum or minimum, divided evenly among ties."""
     shape = F.shape(input)
-    shares = F._tie_shares(input, kept(F, extreme, shape, dim, keepdim), dim, nan)
-    return spread(F, g, shape, dim, keepdim) * shares
+    extreme, g = kept(F, extreme, shape, dim, keepdim), kept(F, g, shape, dim, keepdim)
+    if not F.recording:
+        return F._tie_gradient(g, input, extreme, dim, nan)
+    return g * F._tie_shares(input, extreme, dim, nan)
 
 
 def picked_gradient(F: Any, saved: Any, g: Any) -> Any:

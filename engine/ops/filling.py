@@ -258,8 +258,8 @@ def copy_(ctx: Context, input: Array, src: Array, non_blocking: bool = False) ->
     `non_blocking` changes nothing here.
     """
     if src.backend is not input.backend:
-        src = REGISTRY["_to_device"].run((src, input.backend.name))  # type: ignore[misc]
-    return REGISTRY["_copy_"].run((input, src))  # type: ignore[misc]
+        src = REGISTRY["_to_device"].run((src, input.backend.name))
+    return REGISTRY["_copy_"].run((input, src))
 
 
 REGISTRY["copy_"].meta = _copy_in_place_meta

@@ -519,7 +519,7 @@ def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, 
     flat, dims = _put_places(REC, input, indices)
     _refuse_overlap(input, values)
     name = "_index_put_add_" if accumulate else "_index_put_"
-    return REGISTRY[name].run((input, flat, values, dims))  # type: ignore[misc]
+    return REGISTRY[name].run((input, flat, values, dims))
 
 
 # ---------------------------------------------------------------- x[...]
@@ -594,10 +594,10 @@ def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) ->
     if parts.tensors:
         _refuse_overlap(region, value)
         flat, dims = _places_of(REC, region, parts.tensors)
-        REGISTRY["_index_put_"].run((region, flat, value, dims))  # type: ignore[misc]
+        REGISTRY["_index_put_"].run((region, flat, value, dims))
     else:
         if value.storage is region.storage and value.shape != region.shape:
             value = REC.expand(value, region.shape)
-        REGISTRY["_assign_"].run((region, value, region is input))  # type: ignore[misc]
+        REGISTRY["_assign_"].run((region, value, region is input))
     return input
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Shape, composite, op
-from engine.dtypes import FLOAT, float32, float64, scalar_type
+from engine.dtypes import FLOAT, float32, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import text
+
+# Work is done in blocks of about this many elements: 1 MiB of float32.
+BLOCK_ELEMENTS = 1 << 18
 
 # ---------------------------------------------------------------- checks
 
@@ -68,6 +72,13 @@ def sum_squares(k: K, d: Array) -> Array:
     return k.xp.einsum("ij,ij->i", d, d)
 
 
+def row_blocks(k: K, x: Array) -> Iterator[slice]:
+    """Blocks of the first dimension, so small that temporaries stay in the CPU's cache; all at once on a GPU."""
+    rows = x.shape[0]
+    step = max(BLOCK_ELEMENTS * rows // max(x.size, 1), 1) if k.backend.kind == "cpu" else max(rows, 1)
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
 # ---------------------------------------------------------------- layer_norm
 
 
@@ -101,13 +112,16 @@ def _layer_norm(
     if not x.size:
         return input.copy(), xp.zeros(stats, x.dtype), xp.full(stats, float("nan"), x.dtype)
     mean = xp.true_divide(total(k, x, (1,), True), width)
-    made = xp.subtract(x, mean)
-    rstd = (1 / xp.sqrt(xp.true_divide(sum_squares(k, made), width) + eps)).reshape(-1, 1).astype(x.dtype)
-    made *= rstd
-    if weight is not None:
-        made *= weight.reshape(-1)
-    if bias is not None:
-        made += bias.reshape(-1)
+    made, rstd = xp.empty(x.shape, x.dtype), xp.empty(mean.shape, x.dtype)
+    w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
+    for part in row_blocks(k, x):
+        here = xp.subtract(x[part], mean[part], out=made[part])
+        rstd[part] = (1 / xp.sqrt(xp.true_divide(sum_squares(k, here), width) + eps))[:, None]
+        here *= rstd[part]
+        if w is not None:
+            here *= w
+        if b is not None:
+            here += b
     return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
 
 
@@ -192,23 +206,32 @@ def _layer_norm_back(
     xp = k.xp
     shape = grad.shape
     g = grad.reshape(prod(shape[:outer]), prod(shape[outer:]))
+    width = g.shape[1]
     of_bias = total(k, xp.ascontiguousarray(g), (0,)).reshape(shape[outer:]) if need_bias else None
     if not need_input and not need_weight:
         return None, None, of_bias
-    mean, rstd = mean.reshape(-1, 1), rstd.reshape(-1, 1)
-    normal = xp.subtract(input.reshape(g.shape), mean)
-    normal *= rstd
-    of_weight = xp.einsum("ij,ij->j", g, normal).reshape(shape[outer:]) if need_weight else None
-    if not need_input:
-        return None, of_weight, of_bias
-    made = g * weight.reshape(-1) if weight is not None else g.copy()
-    width = max(g.shape[1], 1)
-    inner = xp.true_divide(xp.einsum("ij,ij->i", made, normal), width)[:, None]
-    made -= xp.true_divide(total(k, made, (1,), True), width)
-    normal *= inner
-    made -= normal
-    made *= rstd
-    return made.reshape(shape), of_weight, of_bias
+    x, mean, rstd = input.reshape(g.shape), mean.reshape(-1, 1), rstd.reshape(-1, 1)
+    w = None if weight is None else weight.reshape(-1)
+    made = xp.empty(g.shape, g.dtype) if need_input else None
+    of_weight = xp.zeros(width, g.dtype) if need_weight else None
+    for part in row_blocks(k, g):
+        normal = xp.subtract(x[part], mean[part])
+        normal *= rstd[part]
+        if of_weight is not None:
+            of_weight += xp.einsum("ij,ij->j", g[part], normal)
+        if made is not None:
+            here = made[part]
+            here[...] = g[part] if w is None else g[part] * w
+            inner = xp.true_divide(xp.einsum("ij,ij->i", here, normal), max(width, 1))[:, None]
+            here -= xp.true_divide(here.sum(axis=1, keepdims=True), max(width, 1))
+            normal *= inner
+            here -= normal
+            here *= rstd[part]
+    return (
+        None if made is None else made.reshape(shape),
+        None if of_weight is None else of_weight.reshape(shape[outer:]),
+        of_bias,
+    )
 
 
 _LAYER = [
@@ -263,11 +286,90 @@ def torch_layer_norm(
 # ---------------------------------------------------------------- rms_norm
 
 
+def _rms_meta(k: K, input: Spec, normalized_shape: Any, weight: Spec | None, eps: float) -> Any:
+    outer = input.ndim - len(_sizes(normalized_shape))
+    stats = Spec((*input.shape[:outer], *(1,) * (input.ndim - outer)), input.dtype.compute)
+    return input, stats
+
+
+@op(
+    family="nn",
+    node="MulBackward0",
+    meta=_rms_meta,
+    outputs=("result", "rstd"),
+    nondiff=("rstd",),
+    save={"input": ("input", "weight", "rstd"), "weight": ("input", "rstd")},
+)
+def _rms_norm(k: K, input: Array, normalized_shape: Any, weight: Array | None, eps: Any) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight, and one over the square root."""
+    xp = k.xp
+    stats = k.spec[1].shape
+    width = prod(_sizes(normalized_shape))
+    x = input.reshape(prod(stats), width)
+    rstd = (1 / xp.sqrt(xp.true_divide(sum_squares(k, x), max(width, 1)) + eps)).reshape(-1, 1).astype(x.dtype)
+    made = xp.multiply(x, rstd)
+    if weight is not None:
+        made *= weight.reshape(-1)
+    return made.reshape(input.shape), rstd.reshape(stats)
+
+
+@_rms_norm.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    s = saved
+    shape = s.input.shape
+    outer = len(shape) - len(_sizes(s.normalized_shape))
+    if not F.recording:
+        weight = s.weight if need.input else None
+        return tuple(F._rms_norm_back(g[0], s.input, s.rstd, weight, outer, bool(need.input), bool(need.weight)))
+    # In terms of the input alone, so that it can be differentiated again.
+    axes, lead = list(range(outer, len(shape))), list(range(outer))
+    rstd = F.rsqrt(F.mean(s.input * s.input, axes, True) + s.eps)
+    normal = s.input * rstd
+    mine = None
+    if need.input:
+        scaled = g[0] if s.weight is None else g[0] * s.weight
+        mine = rstd * (scaled - normal * F.mean(scaled * normal, axes, True))
+    return mine, need.weight and _sum_over(F, g[0] * normal, lead)
+
+
+def _rms_back_meta(
+    k: K, grad: Spec, input: Spec, rstd: Spec, weight: Spec | None, outer: int, need_input: bool, need_weight: bool
+) -> Any:
+    return grad if need_input else None, Spec(grad.shape[outer:], grad.dtype) if need_weight else None
+
+
+@op(family="nn", meta=_rms_back_meta, vjp=None, outputs=("input", "weight"))
+def _rms_norm_back(
+    k: K,
+    grad: Array,
+    input: Array,
+    rstd: Array,
+    weight: Array | None,
+    outer: Any,
+    need_input: Any,
+    need_weight: Any,
+) -> Array:
+    """The first-order gradient of rms_norm, fused; the rule of _rms_norm has the formula."""
+    xp = k.xp
+    shape = grad.shape
+    g = grad.reshape(prod(shape[:outer]), prod(shape[outer:]))
+    x, rstd = input.reshape(g.shape), rstd.reshape(-1, 1)
+    normal = xp.multiply(x, rstd)
+    of_weight = xp.einsum("ij,ij->j", g, normal).reshape(shape[outer:]) if need_weight else None
+    if not need_input:
+        return None, of_weight
+    made = g.copy() if weight is None else g * weight.reshape(-1)
+    normal *= xp.true_divide(xp.einsum("ij,ij->i", made, normal), max(g.shape[1], 1))[:, None]
+    made -= normal
+    made *= rstd
+    return made.reshape(shape), of_weight
+
+
 @composite(
     family="nn",
     name="nn.functional.rms_norm",
     alias=("rms_norm",),
-    node="MulBackward0",
+    moves=True,
     samples=[S(T(2, 3), [3], T(3)), S(T(2, 3), [2, 3], eps=1e-3), S(C(2, 3), [3])],
 )
 def rms_norm(
@@ -276,19 +378,18 @@ def rms_norm(
     """x / sqrt(mean(x^2) + eps) * weight, over the last dimensions; `eps` defaults to the dtype's epsilon."""
     shape, d = F.shape(input), F.dtype(input)
     normalized = _sizes(normalized_shape)
-    _check_layer(
-        Spec(shape, d), normalized, None if weight is None else Spec(F.shape(weight), F.dtype(weight)), None, ""
-    )
+    parameter = None if weight is None else Spec(F.shape(weight), F.dtype(weight))
+    _check_layer(Spec(shape, d), normalized, parameter, None, "")
     if d.category < FLOAT:
         raise not_implemented("rms_norm", d)
     if eps is None:
-        eps = 2.220446049250313e-16 if d is float64 or d.name == "complex128" else 1.1920928955078125e-07
+        eps = 2.220446049250313e-16 if d.name in ("float64", "complex128") else 1.1920928955078125e-07
+    if d.category == FLOAT and (parameter is None or parameter.dtype is d or d.reduced):
+        return F._rms_norm(input, normalized, weight, eps)[0]
     axes = list(range(len(shape) - len(normalized), len(shape)))
-    squares = F.mul(input, input)
-    made = F.mul(input, F.rsqrt(F.add(F.mean(squares, axes, True), eps)))
-    if weight is None:
-        return made
-    made = F.mul(made, weight)
+    made = F.mul(input, F.rsqrt(F.add(F.mean(F.mul(input, input), axes, True), eps)))
+    if weight is not None:
+        made = F.mul(made, weight)
     return made if F.dtype(made) is d else F._to_dtype(made, d)
 
 

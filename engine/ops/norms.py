@@ -248,8 +248,10 @@ def matrix_norm(
 def norm(
     F: Any, input: Array, ord: Any = None, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
 ) -> Array:
-    """The norm of a vector or a matrix: without `ord` the 2-norm of all elements; else what `dim`, or the rank, asks "
-    "for."""
+    """The norm of a vector or a matrix.
+
+    Without `ord` it is the 2-norm of all elements; else that of a vector or a matrix, as `dim`, or the rank, asks for.
+    """
     shape = F.shape(input)
     vector = getattr(F, "linalg.vector_norm")
     dims = None if dim is None else [dim] if isinstance(dim, int) else list(dim)

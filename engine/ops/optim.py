@@ -61,7 +61,9 @@ def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: s
                 )
     for field in state:
         if field not in fields:
-            raise Invalid(f"the state has no field {field!r} here: {', '.join(fields)}", code="bad-state", param="state")
+            raise Invalid(
+                f"the state has no field {field!r} here: {', '.join(fields)}", code="bad-state", param="state"
+            )
 
 
 def _check_rates(op: str, **rates: float) -> None:
@@ -70,7 +72,9 @@ def _check_rates(op: str, **rates: float) -> None:
             raise Invalid(f"Invalid {name} value: {value}", code="bad-rate", param=name, op=op)
 
 
-def _make_state(ctx: Any, params: Sequence[Tensor], fields: Sequence[str], fill: float = 0.0) -> dict[str, list[Tensor]]:
+def _make_state(
+    ctx: Any, params: Sequence[Tensor], fields: Sequence[str], fill: float = 0.0
+) -> dict[str, list[Tensor]]:
     """Zeros like each parameter for every field, and a float32 step counter as PyTorch keeps it."""
     out: dict[str, list[Tensor]] = {}
     for field in fields:
@@ -111,8 +115,16 @@ def sgd_state(ctx: Any, params: list[Array]) -> dict[str, list[Tensor]]:
 
 
 def _sgd_meta(
-    k: K, params: Any, grads: Any, state: Any = None, lr: float = 0.001, momentum: float = 0.0, dampening: float = 0.0,
-    weight_decay: float = 0.0, nesterov: bool = False, maximize: bool = False,
+    k: K,
+    params: Any,
+    grads: Any,
+    state: Any = None,
+    lr: float = 0.001,
+    momentum: float = 0.0,
+    dampening: float = 0.0,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
 ) -> None:
     _check_pairs(params, grads, "optim.sgd_")
     _check_rates("optim.sgd_", lr=lr, momentum=momentum, weight_decay=weight_decay)
@@ -122,8 +134,16 @@ def _sgd_meta(
         _check_state(params, state, ("step", "momentum_buffer"), "optim.sgd_ with momentum", "optim.sgd_state")
 
 
-@op(family=_FAMILY, name="optim.sgd_", meta=_sgd_meta, vjp=None, mutates=("params", "state"), returns="value",
-    samples=[S(_PARAMS["params"], _PARAMS["grads"], lr=0.1)], example={**_EXAMPLE, "lr": 0.1})
+@op(
+    family=_FAMILY,
+    name="optim.sgd_",
+    meta=_sgd_meta,
+    vjp=None,
+    mutates=("params", "state"),
+    returns="value",
+    samples=[S(_PARAMS["params"], _PARAMS["grads"], lr=0.1)],
+    example={**_EXAMPLE, "lr": 0.1},
+)
 def sgd_(
     k: K,
     params: list[Array],
@@ -146,7 +166,7 @@ def sgd_(
         if g is None:
             continue
         g = _descent(k, p, g, weight_decay, maximize)
-        if momentum:
+        if momentum and state is not None:
             counter, buffer = state["step"][i], state["momentum_buffer"][i]
             first = float(counter) == 0
             counter += 1
@@ -165,7 +185,9 @@ def _adam_fields(amsgrad: bool) -> tuple[str, ...]:
     return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
 
 
-@special(family=_FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
+@special(
+    family=_FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]}
+)
 def adam_state(ctx: Any, params: list[Array], amsgrad: bool = False) -> dict[str, list[Tensor]]:
     """The state of `optim.adam_` and `optim.adamw_`: `step`, `exp_avg`, `exp_avg_sq` (and `max_exp_avg_sq`)."""
     return _make_state(ctx, params, _adam_fields(amsgrad))
@@ -173,8 +195,16 @@ def adam_state(ctx: Any, params: list[Array], amsgrad: bool = False) -> dict[str
 
 def _adam_check(op: str) -> Any:
     def meta(
-        k: K, params: Any, grads: Any, state: Any, lr: float = 0.001, betas: Any = (0.9, 0.999), eps: float = 1e-8,
-        weight_decay: float = 0.0, amsgrad: bool = False, maximize: bool = False,
+        k: K,
+        params: Any,
+        grads: Any,
+        state: Any,
+        lr: float = 0.001,
+        betas: Any = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
         _check_pairs(params, grads, op)
         _check_rates(op, lr=lr, eps=eps, weight_decay=weight_decay)
@@ -189,8 +219,17 @@ def _adam_check(op: str) -> Any:
 
 
 def _adam_step(
-    k: K, params: Any, grads: Any, state: Any, lr: float, betas: Any, eps: float, weight_decay: float, amsgrad: bool,
-    maximize: bool, decoupled: bool,
+    k: K,
+    params: Any,
+    grads: Any,
+    state: Any,
+    lr: float,
+    betas: Any,
+    eps: float,
+    weight_decay: float,
+    amsgrad: bool,
+    maximize: bool,
+    decoupled: bool,
 ) -> None:
     xp = k.xp
     beta1, beta2 = betas
@@ -229,14 +268,25 @@ _ADAM_SAMPLE = {
 }
 _ADAM_EXAMPLE = {
     **_EXAMPLE,
-    "state": {"step": [{"data": 0, "dtype": "float32"}], "exp_avg": [{"data": [0, 0], "dtype": "float32"}],
-              "exp_avg_sq": [{"data": [0, 0], "dtype": "float32"}]},
+    "state": {
+        "step": [{"data": 0, "dtype": "float32"}],
+        "exp_avg": [{"data": [0, 0], "dtype": "float32"}],
+        "exp_avg_sq": [{"data": [0, 0], "dtype": "float32"}],
+    },
     "lr": 0.01,
 }
 
 
-@op(family=_FAMILY, name="optim.adam_", meta=_adam_check("optim.adam_"), vjp=None, mutates=("params", "state"),
-    returns="value", samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)], example=_ADAM_EXAMPLE)
+@op(
+    family=_FAMILY,
+    name="optim.adam_",
+    meta=_adam_check("optim.adam_"),
+    vjp=None,
+    mutates=("params", "state"),
+    returns="value",
+    samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
+    example=_ADAM_EXAMPLE,
+)
 def adam_(
     k: K,
     params: list[Array],
@@ -253,8 +303,16 @@ def adam_(
     _adam_step(k, params, grads, state, lr, betas, eps, weight_decay, amsgrad, maximize, decoupled=False)
 
 
-@op(family=_FAMILY, name="optim.adamw_", meta=_adam_check("optim.adamw_"), vjp=None, mutates=("params", "state"),
-    returns="value", samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)], example=_ADAM_EXAMPLE)
+@op(
+    family=_FAMILY,
+    name="optim.adamw_",
+    meta=_adam_check("optim.adamw_"),
+    vjp=None,
+    mutates=("params", "state"),
+    returns="value",
+    samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
+    example=_ADAM_EXAMPLE,
+)
 def adamw_(
     k: K,
     params: list[Array],

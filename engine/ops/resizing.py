@@ -1,5 +1,4 @@
-"""Other sizes for images: interpolation and adaptive pooling, as weighted sums of a few elements along each "
-"dimension."""
+"""Other sizes for images: interpolation and adaptive pooling, as weighted sums along each dimension."""
 
 from __future__ import annotations
 

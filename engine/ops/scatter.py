@@ -69,20 +69,18 @@ def floats(k: K, x: Array) -> Array:
 def places(k: K, shape: Shape, dim: int, index: Array) -> Array:
     """Where `index` along `dim` points to in the flattened array of `shape`: int64, in the shape of `index`."""
     xp = k.xp
+    made = index if index.dtype == int64.np else index.astype(int64.np)
     if not shape:
-        return index.astype(int64.np)
+        return made
     strides = contiguous_strides(shape)
-    made = index.astype(int64.np)
     if strides[dim] != 1:
-        made *= strides[dim]
+        made = made * strides[dim]
     grid = None
     for i, n in enumerate(index.shape):
         if i != dim and n > 1:
             line = (xp.arange(n, dtype=int64.np) * strides[i]).reshape((-1,) + (1,) * (index.ndim - 1 - i))
             grid = line if grid is None else grid + line
-    if grid is not None:
-        made += grid
-    return made
+    return made if grid is None else made + grid
 
 
 def cut(src: Array, shape: Shape) -> Array:
@@ -418,7 +416,7 @@ def scatter(
     d = wrap_dim(dim, input.ndim)
     given = value if src is None else src
     if not hasattr(given, "dtype"):
-        given = cast_scalar(given, dtype_of(input))  # type: ignore[arg-type]
+        given = cast_scalar(given, dtype_of(input))
     if index.size:
         if reduce is None:
             put_along(k, made, d, index, given)

@@ -28,16 +28,35 @@ def _unlines(k: K, x: Array, shape: tuple[int, ...], dim: int) -> Array:
     return k.xp.moveaxis(x, -1, dim) if shape else x.reshape(())
 
 
-def order_of(k: K, lines: Array, descending: bool, stable: bool = True) -> Array:
+def order_of(k: K, lines: Array, descending: bool) -> Array:
     """The permutation that sorts along the last axis: NaN is the largest, and equals keep their order."""
     xp = k.xp
+    n = lines.shape[-1]
     if not lines.size:
         return xp.zeros(lines.shape, int64.np)
+    if k.backend.kind == "cpu" and lines.dtype.name in ("float32", "int32") and 16 < n < 1 << 31:
+        return _packed_order(k, lines, descending)
     if descending:
         # Sorting the reversed line and reversing the answer leaves equals in their order.
-        n = lines.shape[-1]
         return n - 1 - xp.argsort(lines[..., ::-1], axis=-1, kind="stable")[..., ::-1]
-    return xp.argsort(lines, axis=-1, kind="stable" if stable or k.backend.kind != "cpu" else None)
+    return xp.argsort(lines, axis=-1, kind="stable")
+
+
+def _packed_order(k: K, lines: Array, descending: bool) -> Array:
+    """The same by sorting int64 keys of value and place: NumPy's fastest sort, and stable since no two are equal."""
+    xp = k.xp
+    if lines.dtype.kind == "f":
+        bits = xp.where(lines == lines, lines + 0.0, xp.zeros((), lines.dtype)).view("i4")  # -0.0 becomes 0.0
+        bits ^= (bits >> 31) & 0x7FFFFFFF  # floats as integers in the same order
+        bits[lines != lines] = 0x7FFFFFFF
+    else:
+        bits = lines
+    keys = (xp.invert(bits) if descending else bits).astype(int64.np)
+    keys <<= 32
+    keys |= xp.arange(lines.shape[-1])
+    keys.sort(axis=-1)
+    keys &= 0xFFFFFFFF
+    return keys
 
 
 # ---------------------------------------------------------------- sort

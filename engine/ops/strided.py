@@ -189,7 +189,7 @@ def as_strided(
 ) -> Array:
     """A view of the tensor's storage with any sizes and strides, counted in elements."""
     here = _check_strided(input, size, stride, storage_offset)
-    made: Tensor = REGISTRY["_as_strided"].run((input, *here, geometry_of(input)))  # type: ignore[misc]
+    made: Tensor = REGISTRY["_as_strided"].run((input, *here, geometry_of(input)))
     view_ = made.view
     if view_ is not None and view_.base is not input:
         # A chain of views may hide memory that this one sees: it is told from the base itself.

@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 import pytest
-from tests.engine.programs import run, step, values
 
 from engine.errors import EngineError, NoGradient, NotScalar, SavedChanged, TapeFreed
 from engine.session import Session
+from tests.engine.programs import run, step, values
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ class TestAccumulation:
         run(session, inputs={"v": {"data": 2.0, "requires_grad": True}}, keep={"v": "v"})
         with pytest.raises(NoGradient, match="appears to not have been used in the graph"):
             run(session, step("autograd.grad", outputs=["l"], inputs=["v"]))
-        found = run(session, step("autograd.grad", ["g"], outputs=["l"], inputs=["v"], allow_unused=True), return_=["g"])
+        found = run(
+            session, step("autograd.grad", ["g"], outputs=["l"], inputs=["v"], allow_unused=True), return_=["g"]
+        )
         assert found["results"]["g"] is None
 
 
@@ -135,17 +137,29 @@ class TestRefusals:
         run(session, step("add_", input="h", other=1))
         with pytest.raises(SavedChanged) as caught:
             run(session, step("backward", input="l"))
-        assert "[torch.FloatTensor [3]], which is output 0 of Mul, is at version 1; expected version 0" in str(caught.value)
+        assert "[torch.FloatTensor [3]], which is output 0 of Mul, is at version 1; expected version 0" in str(
+            caught.value
+        )
 
     def test_a_saved_result_that_changed(self, session: Session) -> None:
-        run(session, step("exp", "e", input="w"), step("sum", "l", input="e"), step("add_", input="e", other=1),
-            keep={"l": "l"})
+        run(
+            session,
+            step("exp", "e", input="w"),
+            step("sum", "l", input="e"),
+            step("add_", input="e", other=1),
+            keep={"l": "l"},
+        )
         with pytest.raises(SavedChanged, match="which is output 0 of Exp, is at version 1; expected version 0"):
             run(session, step("backward", input="l"))
 
     def test_what_nobody_saved_may_change(self, session: Session) -> None:
-        run(session, step("mul", "h", input="w", other=3), step("sum", "l", input="h"), step("add_", input="h", other=1),
-            step("backward", input="l"))
+        run(
+            session,
+            step("mul", "h", input="w", other=3),
+            step("sum", "l", input="h"),
+            step("add_", input="h", other=1),
+            step("backward", input="l"),
+        )
         assert grad(session) == [3, 3, 3]
 
     def test_no_scalar_no_grad_wrong_shape(self, session: Session) -> None:
@@ -153,7 +167,9 @@ class TestRefusals:
             run(session, step("mul", "h", input="w", other=3), step("backward", input="h"))
         with pytest.raises(NoGradient, match="element 0 of tensors does not require grad and does not have a grad_fn"):
             run(session, step("ones", "o", size=[]), step("backward", input="o"))
-        with pytest.raises(EngineError, match=r"Mismatch in shape: grad_output\[0\] has a shape of torch.Size\(\[2\]\)"):
+        with pytest.raises(
+            EngineError, match=r"Mismatch in shape: grad_output\[0\] has a shape of torch.Size\(\[2\]\)"
+        ):
             run(session, step("mul", "h", input="w", other=3), step("backward", input="h", gradient=[1.0, 2.0]))
 
     def test_no_grad_records_nothing(self, session: Session) -> None:
@@ -185,8 +201,13 @@ class TestMemory:
             gc.enable()
 
     def test_the_tape_keeps_what_it_needs_and_backward_frees_it(self, session: Session) -> None:
-        run(session, step("ones", "x", size=[100], requires_grad=True), step("exp", "h", input="x"),
-            step("sum", "l", input="h"), keep={"x": "x", "l": "l"})
+        run(
+            session,
+            step("ones", "x", size=[100], requires_grad=True),
+            step("exp", "h", input="x"),
+            step("sum", "l", input="h"),
+            keep={"x": "x", "l": "l"},
+        )
         assert session.bytes_held()["tape"] == 400
         run(session, step("backward", input="l"))
         held = session.bytes_held()
@@ -197,7 +218,12 @@ class TestDepth:
     def test_a_hundred_thousand_nodes(self) -> None:
         session = Session("s", seed=0)
         steps = [step("ones", "x", size=[], requires_grad=True), step("mul", "t", input="x", other=1.0)]
-        run(session, *steps, {"repeat": 100_000, "steps": [step("add", "t", input="t", other="x")]}, keep={"t": "t", "x": "x"})
+        run(
+            session,
+            *steps,
+            {"repeat": 100_000, "steps": [step("add", "t", input="t", other="x")]},
+            keep={"t": "t", "x": "x"},
+        )
         start = time.process_time()
         run(session, step("backward", input="t"))
         assert values(run(session, return_=["x.grad"])["results"]["x.grad"]) == 100_001

@@ -6,42 +6,84 @@ from typing import Any
 
 import msgpack
 import pytest
-from tests.engine.programs import floats, run, step
 
 from engine.session import Session
 from engine.tape import FREED
+from tests.engine.programs import floats, run, step
 
 HISTORY: list[dict[str, Any]] = [
-    {"inputs": {"x": {**floats(4, 3), "requires_grad": True}, "w": {**floats(3, 2, seed=1), "requires_grad": True}},
-     "keep": {"x": "x", "w": "w"}},
+    {
+        "inputs": {"x": {**floats(4, 3), "requires_grad": True}, "w": {**floats(3, 2, seed=1), "requires_grad": True}},
+        "keep": {"x": "x", "w": "w"},
+    },
     {"steps": [step("mm", "h", input="x", mat2="w"), step("mul", "h", input="h", other=0.5)], "keep": {"h": "h"}},
-    {"steps": [step("getitem", "v", input="h", index=["1:3", 0]), step("mul_", input="v", other=3)], "keep": {"v": "v"}},
+    {
+        "steps": [step("getitem", "v", input="h", index=["1:3", 0]), step("mul_", input="v", other=3)],
+        "keep": {"v": "v"},
+    },
     {"steps": [step("sum", "l", input="h")], "keep": {"l": "l"}},
     {"steps": [step("backward", input="l", retain_graph=True)]},
     {"steps": [step("randn", "n", size=[5]), step("nn.functional.dropout", "n", input="n", p=0.5)], "keep": {"n": "n"}},
     {"steps": [step("optim.adam_state", "st", params=["x", "w"])], "keep": {"st": "adam"}},
-    {"steps": [{"repeat": 3, "steps": [step("optim.adam_", params=["x", "w"], grads=["x.grad", "w.grad"], state="adam")]}]},
-    {"steps": [step("mm", "h2", input="x", mat2="w"), step("mul", "h2", input="h2", other=0.5),
-               step("getitem", "v2", input="h2", index=["1:3", 0]), step("mul_", input="v2", other=3),
-               step("sum", "l2", input="h2")],
-     "keep": {"h2": "h2", "v2": "v2", "l2": "l2"}},
+    {
+        "steps": [
+            {"repeat": 3, "steps": [step("optim.adam_", params=["x", "w"], grads=["x.grad", "w.grad"], state="adam")]}
+        ]
+    },
+    {
+        "steps": [
+            step("mm", "h2", input="x", mat2="w"),
+            step("mul", "h2", input="h2", other=0.5),
+            step("getitem", "v2", input="h2", index=["1:3", 0]),
+            step("mul_", input="v2", other=3),
+            step("sum", "l2", input="h2"),
+        ],
+        "keep": {"h2": "h2", "v2": "v2", "l2": "l2"},
+    },
     {"steps": [step("set_default_dtype", d="float64"), step("rand", "d", size=[2])], "keep": {"d": "d"}},
     {"steps": [step("_release", input="n")]},
-    {"steps": [step("cat", "c", tensors=["x", "x"]), step("split", ["p", "q", "r"], input="c", split_size_or_sections=3)],
-     "keep": {"q": "q"}},
-    {"steps": [step("to", "b", input="x", dtype="bfloat16"), step("mul", "b", input="b", other="b")], "keep": {"b": "b"}},
+    {
+        "steps": [
+            step("cat", "c", tensors=["x", "x"]),
+            step("split", ["p", "q", "r"], input="c", split_size_or_sections=3),
+        ],
+        "keep": {"q": "q"},
+    },
+    {
+        "steps": [step("to", "b", input="x", dtype="bfloat16"), step("mul", "b", input="b", other="b")],
+        "keep": {"b": "b"},
+    },
 ]
 NEXT: list[dict[str, Any]] = [
     {"steps": [step("backward", input="l2", retain_graph=True)], "return": ["x.grad", "w.grad"]},
-    {"steps": [step("sum", "s", input="v2"), step("sum", "t", input="q"), step("add", "s", input="s", other="t"),
-               step("to", "u", input="b", dtype="float32"), step("sum", "u", input="u"),
-               step("add", "s", input="s", other="u"), step("backward", input="s")],
-     "return": ["x.grad"]},
-    {"steps": [step("randn", "n", size=[20]), step("randint", "m", high=9, size=[4])], "return": ["n", "m"],
-     "keep": {"n": "n"}},
-    {"steps": [step("optim.adam_", params=["w"], grads=["w.grad"],
-                    state={"step": ["adam.step.1"], "exp_avg": ["adam.exp_avg.1"], "exp_avg_sq": ["adam.exp_avg_sq.1"]})],
-     "return": ["w", "x", "h", "v", "h2"]},
+    {
+        "steps": [
+            step("sum", "s", input="v2"),
+            step("sum", "t", input="q"),
+            step("add", "s", input="s", other="t"),
+            step("to", "u", input="b", dtype="float32"),
+            step("sum", "u", input="u"),
+            step("add", "s", input="s", other="u"),
+            step("backward", input="s"),
+        ],
+        "return": ["x.grad"],
+    },
+    {
+        "steps": [step("randn", "n", size=[20]), step("randint", "m", high=9, size=[4])],
+        "return": ["n", "m"],
+        "keep": {"n": "n"},
+    },
+    {
+        "steps": [
+            step(
+                "optim.adam_",
+                params=["w"],
+                grads=["w.grad"],
+                state={"step": ["adam.step.1"], "exp_avg": ["adam.exp_avg.1"], "exp_avg_sq": ["adam.exp_avg_sq.1"]},
+            )
+        ],
+        "return": ["w", "x", "h", "v", "h2"],
+    },
 ]
 
 
@@ -52,12 +94,23 @@ def replay(session: Session, program: dict[str, Any]) -> Any:
 
 def bits(session: Session) -> dict[str, Any]:
     """Values, gradients, tape and generator, as far as a client can ever tell."""
-    out: dict[str, Any] = {"generator": session.ctx.rng.get_state(), "names": sorted(session.names), "seq": session.ctx.seq}
+    out: dict[str, Any] = {
+        "generator": session.ctx.rng.get_state(),
+        "names": sorted(session.names),
+        "seq": session.ctx.seq,
+    }
     out["counter"], out["default"] = session.counter, session.ctx.default_dtype.name
     for key, t in session.tensors.items():
         grad = t.grad
         out[key] = (
-            t.uid, t.name, t.array.tobytes(), t.shape, t.strides, t.offset, t.requires_grad, t.version,
+            t.uid,
+            t.name,
+            t.array.tobytes(),
+            t.shape,
+            t.strides,
+            t.offset,
+            t.requires_grad,
+            t.version,
             None if grad is None else (grad.array.tobytes(), grad.version),
             None if t.edge is None else graph(t.edge[0]),
             None if t.view is None else (t.view.base.uid, len(t.view.steps), t.view.creation, t.view.version),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.engine.programs import floats, run, state, step, values
 
 from engine.errors import (
     EngineError,
@@ -21,6 +20,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.session import Session
+from tests.engine.programs import floats, run, state, step, values
 
 
 @pytest.fixture
@@ -244,7 +244,10 @@ class TestForm:
             ({"steps": [{"repeat": -1}]}, WrongType),
             ({"steps": [{"repeat": True}]}, WrongType),
             ({"steps": [{"repeat": 10**9}]}, LimitExceeded),
-            ({"steps": [{"repeat": 10**6, "steps": [{"repeat": 10**6, "steps": [step("ones", size=[])]}]}]}, LimitExceeded),
+            (
+                {"steps": [{"repeat": 10**6, "steps": [{"repeat": 10**6, "steps": [step("ones", size=[])]}]}]},
+                LimitExceeded,
+            ),
             ({"steps": [], "return": [3]}, WrongType),
             ({"steps": [], "return": "x"}, WrongType),
             ({"inputs": {"t1": 3}}, Invalid),

@@ -6,37 +6,71 @@ again. docs/laws.md says what each law is; laws are broken on purpose in scripts
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
 import pytest
 from tests.laws import agreement, gradients, places, undoing, words  # noqa: F401  the laws register themselves
 from tests.laws.excluded import EXCLUDED, OWN, OWN_PARAMETERS, VALUES_DECIDE
 from tests.laws.harness import DEVICES, Broken, samples_of
-from tests.laws.law import LAWS, subjects
+from tests.laws.law import LAWS, Law, subjects
 
 from engine.op import REGISTRY
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("law, op", [(law.name, op) for law in LAWS.values() for op in subjects(law)])
-def test_law(law: str, op: str, device: str) -> None:
-    LAWS[law].holds(op, device)
+def by_family(names: Iterable[str]) -> dict[str, list[str]]:
+    """Operations by family, at most 25 at a time: as many tests as workers can share, and not ten thousand."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(REGISTRY[name].family, []).append(name)
+    return {
+        f"{family}{i // 25 or ''}": ops[i : i + 25] for family, ops in families.items() for i in range(0, len(ops), 25)
+    }
+
+
+def hold_all(checks: Iterable[Callable[[], None]]) -> None:
+    """Runs every check; fails with what all of them say."""
+    broken = []
+    for check in checks:
+        try:
+            check()
+        except Broken as e:
+            broken.append(str(e))
+    if broken:
+        pytest.fail("\n".join(broken), pytrace=False)
+
+
+def _laws() -> Iterator[Any]:
+    for law in LAWS.values():
+        for family, ops in by_family(subjects(law)).items():
+            for device in DEVICES:
+                yield pytest.param(law, ops, device, id=f"{law.name}-{family}-{device}")
+
+
+@pytest.mark.parametrize("law, ops, device", _laws())
+def test_law(law: Law, ops: list[str], device: str) -> None:
+    hold_all(partial(law.holds, op, device) for op in ops)
 
 
 # ---------------------------------------------------------------- words
 
-
-@pytest.mark.parametrize("op", words.public())
-def test_names_parameters_and_defaults_are_pytorchs(op: str) -> None:
-    words.names_are_torchs(op)
+PUBLIC = pytest.mark.parametrize("ops", (g := by_family(words.public())).values(), ids=g.keys())
 
 
-@pytest.mark.parametrize("op", words.public())
-def test_an_operation_is_documented(op: str) -> None:
-    words.is_documented(op)
+@PUBLIC
+def test_names_parameters_and_defaults_are_pytorchs(ops: list[str]) -> None:
+    hold_all(partial(words.names_are_torchs, op) for op in ops)
 
 
-@pytest.mark.parametrize("op", words.public())
-def test_the_documented_example_works(op: str) -> None:
-    words.example_runs(op)
+@PUBLIC
+def test_an_operation_is_documented(ops: list[str]) -> None:
+    hold_all(partial(words.is_documented, op) for op in ops)
+
+
+@PUBLIC
+def test_the_documented_example_works(ops: list[str]) -> None:
+    hold_all(partial(words.example_runs, op) for op in ops)
 
 
 def test_the_names_test_sees_what_is_wrong() -> None:
