@@ -2,116 +2,20 @@
 
 from __future__ import annotations
 
-from math import inf, isinf, prod
+from math import inf, prod
 from typing import Any, Literal
 
 from engine.autograd import vjp_through
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, composite, op
-from engine.dtypes import COMPLEX, FLOAT, float32, float64, int64, result_type, scalar_type, to_real
+from engine.dtypes import FLOAT, float32, float64, int64, result_type, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
-from engine.metas import as_dtype
 from engine.op import Spec
 from engine.ops.common import not_implemented, number
-from engine.ops.reductions import axes_of, kept, spread, total
 from engine.samples import C, S, T
-from engine.shapes import broadcast_two, reduced, wrap_dim, wrap_dims
+from engine.shapes import broadcast_two, wrap_dim
 
-# ---------------------------------------------------------------- the norm of a vector
-
-
-def _norm_types(k: K, input: Spec, ord: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
-    name = "linalg.vector_norm"
-    if input.dtype.category < FLOAT:
-        raise DtypeMismatch(
-            f"{name}: Expected a floating point or complex tensor as input. Got {scalar_type(input.dtype)}",
-            hint=Hint("cast-float", Call("to", {"input": Param("input"), "dtype": "float32"}), have=input.dtype.name),
-            param="input",
-        )
-    d = as_dtype(dtype)
-    if d is None:
-        return input.dtype, to_real(input.dtype)
-    if d.category < FLOAT:
-        raise DtypeMismatch(
-            f"{name}: dtype should be floating point or complex, but got {scalar_type(d)}", param="dtype"
-        )
-    if (d.category == COMPLEX) != (input.dtype.category == COMPLEX):
-        kind = "complex" if input.dtype.category == COMPLEX else "real"
-        raise DtypeMismatch(
-            f"{name}: dtype should be {kind} for {kind} inputs, but got {scalar_type(d)}", param="dtype"
-        )
-    return d, to_real(d)
-
-
-def _norm_meta(k: K, input: Spec, ord: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Spec:
-    dims = wrap_dims(dim, input.ndim)
-    shape = reduced(input.shape, dims, keepdim)
-    if (ord < 0 or isinf(ord)) and prod(input.shape[d] for d in dims) == 0 and prod(shape):
-        raise Invalid(
-            f"linalg.vector_norm cannot compute the {number(float(ord))} norm on an empty tensor because the operation "
-            "does not have an identity",
-            code="empty-reduction",
-            param="input",
-        )
-    return Spec(shape, k.dtype)
-
-
-@op(
-    family="linalg",
-    name="_norm_of",
-    node="LinalgVectorNormBackward0",
-    meta=_norm_meta,
-    promote=_norm_types,
-    over=("input",),
-    save={"input": ("input", "result")},
-)
-def _norm_of(
-    k: K, input: Array, ord: Any, dim: Any = None, keepdim: bool = False, dtype: DTypeArg | None = None
-) -> Array:
-    """(sum |x|^p)^(1/p) over dimensions; p may be 0, negative or infinite."""
-    xp = k.xp
-    axes = axes_of(dim, input.ndim)
-    if ord == 2:
-        if axes is None and input.flags.c_contiguous and input.ndim:
-            flat = input.reshape(-1)
-            return xp.sqrt(xp.vdot(flat, flat).real)
-        squares = input.real**2 + input.imag**2 if input.dtype.kind == "c" else input * input
-        return xp.sqrt(total(k, squares, axes, keepdim))
-    size = xp.abs(input)
-    if ord == inf:
-        return size.max(axis=axes, keepdims=keepdim)
-    if ord == -inf:
-        return size.min(axis=axes, keepdims=keepdim)
-    if ord == 0:
-        return (size != 0).astype(size.dtype).sum(axis=axes, keepdims=keepdim)
-    if ord == 1:
-        return total(k, size, axes, keepdim)
-    return total(k, size**ord, axes, keepdim) ** (1.0 / ord)
-
-
-@_norm_of.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    x, p = saved.input, float(saved.ord)
-    shape = F.shape(x)
-    norm = kept(F, saved.result, shape, saved.dim, saved.keepdim)
-    g = spread(F, g, shape, saved.dim, saved.keepdim)
-    if p == 0:
-        return F.zeros_like(x)
-    if p == 1:
-        return F.mul(F.sgn(x), g)
-    if isinf(p):
-        size = F.abs(x)
-        mask = F.logical_or(F.eq(size, norm), F.ne(size, size))
-        return F.mul(F.sgn(x), F.mul(g / F.sum(mask, saved.dim, True), mask))
-    zero = F.eq(norm, 0)
-    if p == 2:
-        return F.mul(F.where(zero, 0.0, g / norm), x)
-    size = F.abs(x)
-    if p < 1:
-        return F.mul(F.sgn(x), F.where(F.eq(x, 0), 0.0, size ** (p - 1)) * g * norm ** (1 - p))
-    scale = F.where(zero, 0.0, g / norm ** (p - 1))
-    return F.mul(F.sgn(x), size ** (p - 1) * scale) if p < 2 else F.mul(x, size ** (p - 2) * scale)
-
+# ---------------------------------------------------------------- norm
 
 _NORMS = [
     S(T(2, 3)),
@@ -142,9 +46,9 @@ def norm(
         p = -inf if p.startswith("-") else inf
     if isinstance(p, str):
         if p == "fro" and (dims is None or len(dims) <= 2):
-            return F._norm_of(input, 2.0, dims, keepdim, dtype)
+            return F.vector_norm(input, 2.0, dims, keepdim, dtype)
         return F.matrix_norm(input, p, list(range(len(F.shape(input)))) if dims is None else dims, keepdim, dtype)
-    return F._norm_of(input, 2.0 if p is None else p, dims, keepdim, dtype)
+    return F.vector_norm(input, 2.0 if p is None else p, dims, keepdim, dtype)
 
 
 @composite(
@@ -152,7 +56,7 @@ def norm(
 )
 def dist(F: Any, input: Array, other: Array, p: Scalar = 2) -> Array:
     """The p-norm of the difference of two tensors, which broadcast."""
-    return F._norm_of(F.sub(input, other), p)
+    return F.vector_norm(F.sub(input, other), p)
 
 
 # ---------------------------------------------------------------- scaling to a norm
@@ -166,7 +70,7 @@ def dist(F: Any, input: Array, other: Array, p: Scalar = 2) -> Array:
 )
 def normalize(F: Any, input: Array, p: float = 2.0, dim: Dim = 1, eps: float = 1e-12) -> Array:
     """Vectors along `dim` divided by their p-norm, or by `eps` where that is larger."""
-    size = F.clamp_min(F._norm_of(input, p, dim, True), eps)
+    size = F.clamp_min(F.vector_norm(input, p, dim, True), eps)
     return F.div(input, F.expand(size, F.shape(input)))
 
 
@@ -174,7 +78,7 @@ def scaled_down(F: Any, input: Array, p: Scalar, dim: Dim, maxnorm: Scalar) -> A
     """The slices along `dim` whose p-norm is over `maxnorm`, scaled down to it."""
     shape = F.shape(input)
     d = wrap_dim(dim, len(shape))
-    size = F._norm_of(input, p, [i for i in range(len(shape)) if i != d], True)
+    size = F.vector_norm(input, p, [i for i in range(len(shape)) if i != d], True)
     return F.mul(input, F.where(F.gt(size, maxnorm), maxnorm / (size + 1e-7), 1.0))
 
 
@@ -188,7 +92,12 @@ def _renorm_meta(k: K, input: Spec, p: Any, dim: int, maxnorm: Any) -> Spec:
     if input.ndim <= 1:
         raise ShapeMismatch(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions", param="input")
     wrap_dim(dim, input.ndim)
-    _norm_types(k, input, p)
+    if input.dtype.category < FLOAT:
+        raise DtypeMismatch(
+            f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {scalar_type(input.dtype)}",
+            hint=Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=input.dtype.name),
+            param="input",
+        )
     return input
 
 
@@ -236,7 +145,7 @@ def cosine_similarity(F: Any, x1: Array, x2: Array, dim: Dim = 1, eps: float = 1
     pair = []
     for x in (x1, x2):
         x = F.expand(x if F.dtype(x) is common else F._to_dtype(x, common), shape)
-        pair.append(F.div(x, _at_least(F, F._norm_of(x, 2.0, dim, True), eps)))
+        pair.append(F.div(x, _at_least(F, F.vector_norm(x, 2.0, dim, True), eps)))
     return F.sum(F.mul(*pair), dim)
 
 
@@ -250,7 +159,7 @@ def cosine_similarity(F: Any, x1: Array, x2: Array, dim: Dim = 1, eps: float = 1
 def pairwise_distance(F: Any, x1: Array, x2: Array, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Array:
     """The p-norm of x1 - x2 + eps along the last dimension; the two broadcast."""
     difference = F.add(F.sub(x1, x2), float(eps))
-    return F._norm_of(difference, p, len(F.shape(difference)) - 1 if F.shape(difference) else None, keepdim)
+    return F.vector_norm(difference, p, len(F.shape(difference)) - 1 if F.shape(difference) else None, keepdim)
 
 
 def _cdist_meta(k: K, x1: Spec, x2: Spec, p: float = 2.0, compute_mode: str = "") -> Spec:
@@ -344,7 +253,7 @@ def cdist(
 
 def _all_pairs(F: Any, x1: Array, x2: Array, p: float = 2.0, compute_mode: str = "") -> Array:
     """cdist as a norm of all differences."""
-    return F._norm_of(F.sub(F.unsqueeze(x1, -2), F.unsqueeze(x2, -3)), p, -1)
+    return F.vector_norm(F.sub(F.unsqueeze(x1, -2), F.unsqueeze(x2, -3)), p, -1)
 
 
 @cdist.vjp

@@ -24,8 +24,7 @@ from engine.workers import supervisor as module
 from engine.workers import transports
 from engine.workers.messages import BadMessage, Timing
 from engine.workers.registry import Record
-from engine.workers.supervisor import Supervisor, WorkerSpec, cores, plan_workers
-from engine.workers.transports import describe_exit
+from engine.workers.supervisor import Supervisor, cores, plan_workers
 from tests.engine.workers.fakes import FACTORY, LIMITS, asynchronous, process_facts
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
@@ -678,33 +677,3 @@ async def test_threads_of_blas() -> None:
             assert await ask(supervisor, record, do="environment", keys=keys) == dict.fromkeys(keys, expected)
         finally:
             await supervisor.close()
-
-
-@pytest.mark.parametrize(
-    "spec, gpus, expected",
-    [
-        ("auto", [], [("cpu-0", ("cpu",))]),
-        ("auto", ["cuda:0", "cuda:1"], [("cuda-0", ("cpu", "cuda:0")), ("cuda-1", ("cpu", "cuda:1"))]),
-        ("inline", ["cuda:0"], [("inline", ("cpu", "cuda:0"))]),
-        ("cpu:2, cuda:1", [], [("cpu-0", ("cpu",)), ("cpu-1", ("cpu",)), ("cuda-1", ("cpu", "cuda:1"))]),
-    ],
-)
-def test_plans(spec: str, gpus: list[str], expected: list[tuple[str, tuple[str, ...]]]) -> None:
-    planned = plan_workers(spec, gpus)
-    assert [(one.name, one.devices) for one in planned] == expected
-    assert all(one.inline == (spec == "inline") for one in planned)
-
-
-@pytest.mark.parametrize("spec", ["", "cpu", "cpu:0", "cpu:x", "gpu:1", "cuda:-1", "cpu:1,cpu:1", "cpu:99999", "cpu:²"])
-def test_plans_that_are_none(spec: str) -> None:
-    with pytest.raises(Invalid):
-        plan_workers(spec)
-
-
-def test_a_worker_spec_is_a_value() -> None:
-    assert WorkerSpec("a", ("cpu",)) == WorkerSpec("a", ("cpu",), inline=False, practice=False)
-
-
-@pytest.mark.parametrize("status, words", [(0, "status 0"), (-9, "SIGKILL"), (-64, "SIGRTMAX"), (-100, "signal 100")])
-def test_exits_in_words(status: int, words: str) -> None:
-    assert words in describe_exit(status)
