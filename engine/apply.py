@@ -258,10 +258,6 @@ def _output_names(op: Op, n: int) -> Sequence[str]:
     return op.outputs if len(op.outputs) == n else ("result",) * n
 
 
-# The dtypes on which elementwise operations skip promotion and meta: they stay what they are.
-_FAST = frozenset((float32, float64))
-
-
 _STRUCTURAL = frozenset(("int", "dim", "dims", "ints", "shape", "bool", "choice", "dtype", "float"))
 
 
@@ -275,9 +271,11 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     guard = op.guard
     has_rule = op.vjp is not None
     after = len(op.params)
+    saves = op.plan(1, ())[1]
+    saves_input, saves_result = 0 in saves, after in saves
     # 1, 1.0 and True are one key but may give three dtypes: calls that take plain numbers are not remembered.
     memorable = all(p.form.rstrip("?") in _STRUCTURAL for p in op.params[1:])
-    memo: dict[Any, tuple[Spec, DType | None, bool]] = {}
+    memo: dict[Any, tuple[Spec, DType | None, bool, int]] = {}
 
     def run(args: tuple[Any, ...]) -> Any:
         t = args[0]
@@ -298,44 +296,49 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         if found is None:
             out, compute = infer(op, k, [spec, *rest])
             plain = not (spec.dtype.reduced or (compute is not None and compute is not spec.dtype))
+            found = (out, compute, plain, out.nbytes)
             if memorable and key is not None:
                 if len(memo) > 4096:
                     memo.clear()
-                memo[key] = (out, compute, plain)
-        else:
-            out, compute, plain = found
+                memo[key] = found
+        out, compute, plain, nbytes = found
         values = [t.array, *rest]
         if not plain:
             prepare(op, k, values, [spec, *rest], compute)
         if guard is not None:
             guard(k, *values)
         d = out.dtype
-        ctx.admit(out.nbytes)
+        ledger = ctx.ledger
+        if nbytes > SMALL or ledger.held + nbytes > ledger.limit:
+            ctx.admit(nbytes)
         k.spec = out
         made = kernel(k, *values)
+        if type(made) is not backend.ndarray:
+            made = backend.xp.asarray(made)  # NumPy gives scalars where there are no dimensions
         if (
-            type(made) is not backend.ndarray
-            or made.dtype is not d.np
+            made.dtype is not d.np
             or made.base is not None
             or d.reduced
             or made.shape != out.shape
             or not made.flags.c_contiguous
         ):
             made = finish(op, k, made, out, values)
-        storage = Storage(made, backend, ctx.ledger)
+        storage = Storage(made, backend, ledger)
         result = Tensor(made, out, storage, backend)
         if t.requires_grad and has_rule and ctx.grad_enabled and d.category >= FLOAT:
             saved: tuple[Any, ...] = ()
-            for at in (op.plans.get(1) or op.plan(1, ()))[1]:
-                if at == 0:
-                    saved += ((0, -1, t.array, t.storage, t.storage.version),)
-                elif at == after:
-                    saved += ((after, -1, made, storage, 0),)
+            if saves_input:
+                of = t.storage
+                saved = ((0, -1, t.array, of, of.version),)
+            if saves_result:
+                saved += ((after, -1, made, storage, 0),)
             ctx.seq = seq = ctx.seq + 1
             edge = t.edge if t.edge is not None else t
             if compute is spec.dtype:
                 compute = None
             node = Node(op, (spec, *rest), (edge,), saved, (out,), 1, (), compute, backend, seq)
+            node.plain = plain and not d.reduced
+            node.real = node.plain and d is spec.dtype and d.is_floating
             result.edge = (node, 0)
             result.requires_grad = True
         return result
@@ -354,7 +357,7 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     others = tuple(at for at in range(len(op.params)) if at not in places)
     if not all(op.params[at].form.rstrip("?") in _STRUCTURAL for at in others):
         return general
-    memo: dict[Any, Spec | None] = {}  # None: only the general way will do
+    memo: dict[Any, Any] = {}  # the result's Spec, or None where only the general way will do
 
     def run(args: tuple[Any, ...]) -> Any:
         ctx = HERE.ctx
@@ -430,6 +433,7 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
                     saved += ((at, -1, made, storage, 0),)
             specs_ = tuple([a.spec if type(a) is Tensor else a for a in args])
             node = Node(op, specs_, edges, saved, (out,), mask, (), None, backend, ctx.next_seq())
+            node.plain = not out.dtype.reduced
             result.edge = (node, 0)
             result.requires_grad = True
         return result
@@ -437,10 +441,24 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     return run
 
 
+class _Functions(dict[Backend, Any]):
+    """A function of each device's array module, looked up once."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def __missing__(self, backend: Backend) -> Any:
+        made = self[backend] = getattr(backend.xp, self.name)
+        return made
+
+
 def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     """Elementwise, one tensor: no promotion and no meta where the dtype stays."""
     general = primitive_runner(op)
     kernel: Any = op.kernel
+    direct = len(op.params) == 1 and op.ufunc != ""
+    functions = _Functions(op.ufunc)
     has_rule = op.vjp is not None
     if not op.keeps:
         return general
@@ -453,17 +471,18 @@ def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         if type(a) is not Tensor:
             return general(args)
         spec = a.spec
-        if spec.dtype not in _FAST:
+        d = spec.dtype
+        if d is not float32 and d is not float64:
             return general(args)
         ctx = HERE.ctx
         array = a.array
         backend = a.backend
         if array.nbytes > SMALL:
             ctx.admit(array.nbytes)
-        made = kernel(ctx.ks[backend], array, *args[1:])
+        made = functions[backend](array) if direct else kernel(ctx.ks[backend], array, *args[1:])
         if type(made) is not backend.ndarray:
             made = backend.xp.asarray(made)
-        if made.dtype is not spec.dtype.np or made.base is not None:
+        if made.dtype is not d.np or made.base is not None:
             return general(args)
         storage = Storage(made, backend, ctx.ledger)
         out = Tensor(made, spec, storage, backend)
@@ -473,12 +492,14 @@ def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             if a.requires_grad:
                 saved: tuple[Any, ...] = ()
                 if saves_input:
-                    saved = ((0, -1, array, a.storage, a.storage.version),)
+                    of = a.storage
+                    saved = ((0, -1, array, of, of.version),)
                 if saves_result:
                     saved += ((after, -1, made, storage, 0),)
                 ctx.seq = seq = ctx.seq + 1
                 edge = a.edge if a.edge is not None else a
                 node = Node(op, (spec, *args[1:]), (edge,), saved, (spec,), 1, (), None, backend, seq)
+                node.plain = node.real = True
                 out.edge = (node, 0)
                 out.requires_grad = True
         return out
@@ -490,41 +511,45 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     """Elementwise, two operands: no promotion and no meta where both have one dtype, or one is a plain number."""
     general = primitive_runner(op)
     kernel: Any = op.kernel
-    has_rule = op.vjp is not None
+    has_ufunc, usual = op.ufunc != "", op.defaults[2:]
+    functions = _Functions(op.ufunc)
+    has_rule, numbers = op.vjp is not None, op.numbers
     if not op.keeps:
         return general
-    plans = tuple(op.plan(m, ())[1] if m else () for m in range(4))
     after = len(op.params)
+    wanted = [op.plan(mask, ())[1] if mask else () for mask in range(4)]
+    saves = [(0 in plan, 1 in plan, any(at >= after for at in plan)) for plan in wanted]
 
     def run(args: tuple[Any, ...]) -> Any:
         a, b = args[0], args[1]
+        rest = args[2:]
+        if type(a) is not Tensor:
+            return general(args)
+        spec = of_a = a.spec
+        d = spec.dtype
+        if d is not float32 and d is not float64:
+            return general(args)
+        x = a.array
+        backend = a.backend
         ctx = HERE.ctx
-        if type(a) is Tensor:
-            spec = a.spec
-            d = spec.dtype
-            if d not in _FAST:
+        tensors = type(b) is Tensor
+        if tensors:
+            of_b = b.spec
+            if of_b.dtype is not d or b.backend is not backend:
                 return general(args)
-            x = a.array
-            backend = a.backend
-            if type(b) is Tensor:
-                other = b.spec
-                if other.dtype is not d or b.backend is not backend:
-                    return general(args)
-                y = b.array
-                if spec.shape != other.shape:
-                    spec = Spec(broadcast_two(spec.shape, other.shape), d)
-                    if spec.nbytes > SMALL:
-                        ctx.admit(spec.nbytes)
-            elif type(b) is float or type(b) is int:
-                y = float(b)
-                other = b
-            else:
-                return general(args)
+            y = b.array
+            if spec.shape != of_b.shape:
+                spec = Spec(broadcast_two(spec.shape, of_b.shape), d)
+                if spec.nbytes > SMALL:
+                    ctx.admit(spec.nbytes)
+        elif type(b) is float or type(b) is int:
+            y = float(b)
+            of_b = b
         else:
             return general(args)
         if x.nbytes > SMALL:
             ctx.admit(x.nbytes)
-        made = kernel(ctx.ks[backend], x, y, *args[2:])
+        made = functions[backend](x, y) if has_ufunc and rest == usual else kernel(ctx.ks[backend], x, y, *rest)
         if type(made) is not backend.ndarray:
             made = backend.xp.asarray(made)
         if made.dtype is not d.np or made.base is not None:
@@ -535,37 +560,29 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             if a.view is not None:
                 refresh(a)
             mask = 1 if a.requires_grad else 0
-            edge_b = None
-            if type(b) is Tensor:
+            if tensors:
                 if b.view is not None:
                     refresh(b)
                 if b.requires_grad:
                     mask += 2
-                    edge_b = b.edge if b.edge is not None else b
             if mask:
-                saved = []
-                for at in plans[mask]:
-                    if at == 0:
-                        saved.append((0, -1, x, a.storage, a.storage.version))
-                    elif at == 1:
-                        if type(b) is Tensor:
-                            saved.append((1, -1, y, b.storage, b.storage.version))
-                    else:
-                        saved.append((after, -1, made, storage, 0))
+                saves_a, saves_b, saves_out = saves[mask]
+                saved: tuple[Any, ...] = ()
+                if saves_a:
+                    of = a.storage
+                    saved = ((0, -1, x, of, of.version),)
+                if saves_b and tensors:
+                    of = b.storage
+                    saved += ((1, -1, y, of, of.version),)
+                if saves_out:
+                    saved += ((after, -1, made, storage, 0),)
                 edge_a = (a.edge if a.edge is not None else a) if mask & 1 else None
+                edge_b = (b.edge if b.edge is not None else b) if mask & 2 else None
                 ctx.seq = seq = ctx.seq + 1
-                node = Node(
-                    op,
-                    (a.spec, other, *args[2:]),
-                    (edge_a, edge_b),
-                    tuple(saved),
-                    (spec,),
-                    mask,
-                    (),
-                    None if type(b) is Tensor else d,
-                    backend,
-                    seq,
-                )
+                plain = tensors or numbers
+                compute = None if plain else d
+                node = Node(op, (of_a, of_b, *rest), (edge_a, edge_b), saved, (spec,), mask, (), compute, backend, seq)
+                node.plain = node.real = plain
                 out.edge = (node, 0)
                 out.requires_grad = True
         return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from engine.answer import ArrayData
@@ -27,16 +28,23 @@ def read_argument(op: Op, p: ParamSpec, value: Any) -> tuple[bool, Any]:
         if form.endswith("?") or (form in ("any", "index")) or (not p.required and p.default is None):
             return form != "index", None if form != "index" else (lambda scope: [None])
         raise _wrong(op, p, value)
-    parts = form.removesuffix("?").split("|")
-    # A number is a Python scalar wherever PyTorch takes one, and a 0-d tensor where it takes only tensors.
-    for part in sorted(parts, key=lambda part: part != "scalar"):
-        reader = _READERS.get(part)
-        if reader is None:
-            raise Bug(f"no reader for {part}", op=op.name)
+    for reader in _readers(form):
         found = reader(op, p, value)
         if found is not None:
             return found
     raise _wrong(op, p, value)
+
+
+@cache
+def _readers(form: str) -> tuple[Callable[[Op, ParamSpec, Any], Read], ...]:
+    """The readers of a form's alternatives, in the order in which they are tried."""
+    parts = form.removesuffix("?").split("|")
+    # A number is a Python scalar wherever PyTorch takes one, and a 0-d tensor where it takes only tensors.
+    parts.sort(key=lambda part: part != "scalar")
+    for part in parts:
+        if part not in _READERS:
+            raise Bug(f"no reader for {part}")
+    return tuple([_READERS[part] for part in parts])
 
 
 def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:

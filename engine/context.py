@@ -108,16 +108,24 @@ def current() -> Context:
     return HERE.ctx
 
 
-@contextmanager
-def active(ctx: Context) -> Iterator[Context]:
+class active:  # noqa: N801  a context manager, and a class because that is entered in half the time
     """Operations inside run for this context. One thread at a time runs engine code in a process."""
-    before = HERE.ctx
-    HERE.ctx = ctx
-    try:
-        with np.errstate(all="ignore"):
-            yield ctx
-    finally:
-        HERE.ctx = before
+
+    __slots__ = ("before", "ctx", "errors")
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+
+    def __enter__(self) -> Context:
+        self.before = HERE.ctx
+        self.errors = np.errstate(all="ignore")
+        self.errors.__enter__()
+        HERE.ctx = self.ctx
+        return self.ctx
+
+    def __exit__(self, *failure: object) -> None:
+        HERE.ctx = self.before
+        self.errors.__exit__(None, None, None)
 
 
 @contextmanager

@@ -236,6 +236,16 @@ class Declared:
         self.op.vjp, self.op.vjp_stated = rule, True
         return rule
 
+    def array_vjp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """The rule once more, `rule(k, values, g, mask)`, for the commonest operations.
+
+        Backward takes it where no tape is wanted, all tensors are of one real dtype and nothing was promoted. `values`
+        are the arguments and results, arrays where they were saved; `mask` has a bit for each input whose gradient is
+        wanted. It gives a tuple; a law holds it to the rule.
+        """
+        self.op.array_vjp = rule
+        return rule
+
     def guard(self, check: Callable[..., None]) -> Callable[..., None]:
         self.op.guard = check
         return check
@@ -297,6 +307,8 @@ def _declare(
     op.samples = lambda: list(samples)
     op.error_samples = lambda: list(errors)
     op.example = example
+    if set(op.outputs) & set(op.names):
+        raise Bug(f"operation {full} has an output called like one of its parameters")
     op.saved_type = namedtuple(  # type: ignore[misc] # noqa: PYI024
         "Saved", [*op.names, *(o for o in op.outputs if o not in op.names)], rename=True
     )
@@ -364,6 +376,7 @@ def op(
     updates: bool = False,
     keeps: bool | None = None,
     exact: bool = False,
+    ufunc: str = "",
     mutates: Sequence[str] = (),
     numbers: bool = False,
     node: str | Callable[..., str] | None = None,
@@ -375,7 +388,9 @@ def op(
     `carriers.categories`, applied to the tensor parameters named in `over` (all of them if not given), or is a function
     `(k, *specs) -> (dtype to compute in, dtype of the result)`.
     `keeps`: on float32 and float64 the result has the dtype of the operands and no guard is needed, so that
-    equal dtypes can skip promotion and meta. `save` says, for each input, what its gradient needs. `vjp=None` says aloud that there is no gradient.
+    equal dtypes can skip promotion and meta. `ufunc` names the function of the array module that the kernel is, where
+    the parameters after the operands have their defaults: it is then called at once. `save` says, for each input, what
+    its gradient needs. `vjp=None` says aloud that there is no gradient.
     `exact`: where the computation is in float16 or bfloat16, numbers and 0-d tensors are not rounded to it first.
     `numbers`: the rule takes Python numbers as they were given; else they reach it as 0-d arrays. `node` is torch's
     grad_fn, or a function of the arguments (specs in place of tensors) that gives it.
@@ -397,6 +412,7 @@ def op(
         made.nondiff = frozenset(nondiff)
         made.elementwise = elementwise
         made.updates = updates
+        made.ufunc = ufunc
         made.keeps = (elementwise and promote in ("arithmetic", "float")) if keeps is None else keeps
         made.exact = exact
         made.mutates = tuple(made.positions[n] for n in mutates)

@@ -124,6 +124,7 @@ class Op:
         self.promote_at: tuple[int, ...] = ()
         # gradient
         self.vjp: Callable[..., Any] | None = None
+        self.array_vjp: Callable[..., Any] | None = None  # the rule once more, for plain nodes on arrays
         self.vjp_stated = False  # a rule, or a word that there is none
         self.save: dict[str, tuple[str, ...]] = {}
         self.nondiff: frozenset[str] = frozenset()
@@ -133,7 +134,9 @@ class Op:
         self.numbers = False  # the rule takes Python numbers as they were given, not as 0-d arrays
         self.saved_type: Any = None
         self.plans: dict[Any, tuple[Need, tuple[int, ...]]] = {}
+        self.needs: dict[int, Need] = {}  # the first halves of `plans`, for operations without lists
         # traits
+        self.ufunc = ""  # the array module's function that the kernel is, other parameters having their defaults
         self.elementwise = False  # out may alias an input of the same geometry
         self.keeps = False  # float32 stays float32, float64 stays float64, unguarded: the fast path
         self.updates = False  # a kernel given out= finds the input's values in it
@@ -192,6 +195,8 @@ class Op:
         found = self.plans.get(key)
         if found is None:
             found = self.plans[key] = self._plan(mask, sizes)
+            if not sizes:
+                self.needs[mask] = found[0]
         return found
 
     def _plan(self, mask: int, sizes: tuple[int, ...]) -> tuple[Need, tuple[int, ...]]:

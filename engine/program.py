@@ -167,7 +167,7 @@ def _object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = data.get(name)
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise WrongType(f"{name} is an object, got {kind_of(value)}", param=name)
     return value
 
@@ -200,7 +200,7 @@ def _compile_steps(
                     f"a program has at most {limits.max_steps} steps",
                     hint=Hint("limit", name="max_steps", limit=limits.max_steps),
                 )
-            if not isinstance(raw, Mapping):
+            if type(raw) is not dict and not isinstance(raw, Mapping):
                 raise WrongType(f"a step is an object, got {kind_of(raw)}")
             if "repeat" in raw:
                 steps.append(repeat := _compile_repeat(raw, limits))
@@ -285,6 +285,8 @@ def compile_step(raw: Mapping[str, Any]) -> Step:
 def _compile_out(out: Any) -> str | list[str] | None:
     if out is None:
         return None
+    if type(out) is str:
+        return check_name(out, "local name")
     if isinstance(out, Mapping) and set(out) == {"whole"}:
         return check_name(out["whole"], "local name")
     if isinstance(out, list):

@@ -57,6 +57,7 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             outs = tuple(r.spec for r in results)
             edge = source.edge if source.edge is not None else source
             node = Node(op, (source.spec, *rest), (edge,), (), outs, 1, (), None, source.backend, ctx.next_seq())
+            node.plain = not many
             for i, r in enumerate(results):
                 if r.dtype.is_floating or r.dtype.is_complex:
                     r.edge = (node, i)

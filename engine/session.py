@@ -167,19 +167,19 @@ class Session:
         self._fresh = []
         running = run_program(compiled, self)
         try:
-            with active(ctx):
-                self._check_expected(compiled)
-            outcome = None
-            while outcome is None:
+            checked = False
+            while True:
                 with active(ctx):
+                    if not checked:
+                        self._check_expected(compiled)
+                        checked = True
                     outcome = _slice(running)
-                if outcome is None:
-                    yield
-            with active(ctx):
-                reply = self._finish(compiled, outcome, values)
-                if watch is not None:
-                    reply["notes"] = watch.notes(outcome.scope)
-                return reply
+                    if outcome is not None:
+                        reply = self._finish(compiled, outcome, values)
+                        if watch is not None:
+                            reply["notes"] = watch.notes(outcome.scope)
+                        return reply
+                yield
         except BaseException:
             running.close()
             undo.rollback()

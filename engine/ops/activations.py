@@ -154,6 +154,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._unless_low(g, saved.result)
 
 
+@relu.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    return (k.raw._unless_low(g, values[1]),)
+
+
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",)})
 def _unless_low(k: K, g: Array, y: Array) -> Array:
     """g where not y <= 0, elsewhere 0."""

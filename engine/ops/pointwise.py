@@ -74,7 +74,9 @@ def _scaled(input: Any, other: Any, alpha: Any) -> Any:
     promote="arithmetic",
     over=("input", "other"),
     elementwise=True,
+    ufunc="add",
     inplace=True,
+    numbers=True,
     samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3), S(I(3), I(3))],
 )
 def add(k: K, input: Array | Scalar, other: Array | Scalar, alpha: Scalar = 1, *, out: Any = None) -> Array:
@@ -85,6 +87,12 @@ def add(k: K, input: Array | Scalar, other: Array | Scalar, alpha: Scalar = 1, *
 @add.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.input and g, need.other and (g if saved.alpha == 1 else g * saved.alpha.conjugate())
+
+
+@add.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    alpha = values[2]
+    return g, mask & 2 and (g if alpha == 1 else g * alpha)
 
 
 def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
@@ -107,7 +115,9 @@ def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
     promote="arithmetic",
     over=("input", "other"),
     elementwise=True,
+    ufunc="subtract",
     inplace=True,
+    numbers=True,
     alias=("subtract",),
     samples=[*_PAIRS, S(T(2, 2), T(2), alpha=3)],
 )
@@ -119,6 +129,12 @@ def sub(k: K, input: Array | Scalar, other: Array | Scalar, alpha: Scalar = 1, *
 @sub.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.input and g, need.other and (-g if saved.alpha == 1 else g * -saved.alpha.conjugate())
+
+
+@sub.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    alpha = values[2]
+    return g, mask & 2 and (-g if alpha == 1 else g * -alpha)
 
 
 def _rsub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
@@ -152,6 +168,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     meta=broadcast,
     promote="arithmetic",
     elementwise=True,
+    ufunc="multiply",
     inplace=True,
     numbers=True,
     exact=True,
@@ -170,6 +187,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         need.input and g * conjugate(F, saved.other),
         need.other and g * conjugate(F, saved.input),
     )
+
+
+@mul.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    return mask & 1 and g * values[1], mask & 2 and g * values[0]
 
 
 def _is_whole(*operands: Any) -> bool:
@@ -209,6 +231,7 @@ def _div_node(input: Any, other: Any, rounding_mode: Any) -> str:
     promote=_div_types,
     over=("input", "other"),
     elementwise=True,
+    ufunc="true_divide",
     keeps=True,
     inplace=True,
     numbers=True,

@@ -18,7 +18,7 @@ from engine.shapes import Shape, reduced, wrap_dims
 # Lines shorter than this are reduced across instead of along: NumPy pays some 50 ns for each line along the last axis.
 SHORT_LINE = 32
 # Partial sums of this many elements: NumPy adds pairwise along the last axis only, one by one along the others.
-BLOCK = 256
+BLOCK = 64
 
 
 # ---------------------------------------------------------------- what reductions share
@@ -34,7 +34,9 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
 
     On the CPU short lines are added up without NumPy's cost per line, and long columns in blocks.
     """
-    if k.backend.kind == "cpu" and x.dtype.kind == "f" and axes and x.flags.c_contiguous and x.size:
+    if k.backend.kind != "cpu":
+        return x.sum(axis=axes, keepdims=keepdims)
+    if axes and x.dtype.kind == "f" and x.flags.c_contiguous and x.size:
         shape = x.shape
         if axes == (x.ndim - 1,) and shape[-1] <= SHORT_LINE:
             made = k.xp.einsum("ij->i", x.reshape(-1, shape[-1]))
@@ -45,11 +47,11 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
             lead, tail = product(shape[:first]), product(shape[last + 1 :])
             columns = x.reshape(lead, count, tail)
             whole = count // BLOCK * BLOCK
-            made = columns[:, :whole].reshape(lead, -1, BLOCK, tail).sum(axis=2).sum(axis=1)
+            made = total(k, columns[:, :whole].reshape(lead, -1, BLOCK, tail).sum(axis=2), (1,))
             if whole < count:
                 made += columns[:, whole:].sum(axis=1)
             return made.reshape(reduced(shape, axes, keepdims))
-    return x.sum(axis=axes, keepdims=keepdims)
+    return k.xp.add.reduce(x, axis=axes, keepdims=keepdims)  # what `x.sum` calls
 
 
 def largest(k: K, x: Array, axis: int, keepdims: bool = False) -> Array:
@@ -63,6 +65,8 @@ def largest(k: K, x: Array, axis: int, keepdims: bool = False) -> Array:
 
 def spread(F: Any, g: Any, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Any:
     """A reduction's gradient, expanded over the dimensions that were reduced."""
+    if dim is None and not keepdim:
+        return F.expand(g, shape)
     dims = wrap_dims(dim, len(shape))
     if not keepdim and dims:
         g = F.reshape(g, tuple(1 if i in dims else n for i, n in enumerate(shape)))
@@ -127,6 +131,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return spread(F, g, saved.input.shape, saved.dim, saved.keepdim)
 
 
+@sum.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    return (spread(k.raw, g, values[0].shape, values[1], values[2]),)
+
+
 def _mean_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     given = as_dtype(dtype)
     d = given or input.dtype
@@ -159,6 +168,12 @@ def mean(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False, dty
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     shape = saved.input.shape
     return spread(F, g / count(shape, saved.dim), shape, saved.dim, saved.keepdim)
+
+
+@mean.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    shape = values[0].shape
+    return (spread(k.raw, g / count(shape, values[1]), shape, values[1], values[2]),)
 
 
 def _prod_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:

@@ -82,7 +82,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._softmax_back(g, saved.result, saved.dim)
 
 
-def _back_meta(k: K, grad: Spec, result: Spec, dim: Any) -> Spec:
+def _back_meta(k: K, grad: Spec, y: Spec, dim: Any) -> Spec:
     return grad
 
 
@@ -90,13 +90,13 @@ def _back_meta(k: K, grad: Spec, result: Spec, dim: Any) -> Spec:
     family="nn",
     meta=_back_meta,
     node="SoftmaxBackwardDataBackward0",
-    save={"grad": ("result",), "result": ("grad", "result")},
+    save={"grad": ("y",), "y": ("grad", "y")},
 )
-def _softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
+def _softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     """(g - sum(g * y)) * y along `dim`."""
     if grad.ndim == 0:
         return k.xp.zeros_like(grad)
-    y, axis, turned = turned_lines(k, result, wrap_dim(dim, result.ndim))
+    y, axis, turned = turned_lines(k, y, wrap_dim(dim, y.ndim))
     g = k.xp.ascontiguousarray(grad.reshape(-1, grad.shape[-1]).T) if turned else grad
     made = k.xp.multiply(g, y)
     inner = total(k, made, (axis,), True)
@@ -107,9 +107,9 @@ def _softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
 
 @_softmax_back.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    y, dim = saved.result, saved.dim
+    y, dim = saved.y, saved.dim
     theirs = None
-    if need.result:
+    if need.y:
         first = saved.grad
         theirs = g * (first - F.sum(first * y, dim, True)) - first * F.sum(g * y, dim, True)
     return need.grad and F._softmax_back(g, y, dim), theirs
@@ -146,24 +146,24 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     family="nn",
     meta=_back_meta,
     node="LogSoftmaxBackwardDataBackward0",
-    save={"grad": ("result",), "result": ("grad", "result")},
+    save={"grad": ("y",), "y": ("grad", "y")},
 )
-def _log_softmax_back(k: K, grad: Array, result: Array, dim: Any) -> Array:
+def _log_softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     """g - exp(y) * sum(g) along `dim`."""
     if grad.ndim == 0:
         return k.xp.zeros_like(grad)
-    made = k.xp.exp(result)
+    made = k.xp.exp(y)
     made *= total(k, grad, (wrap_dim(dim, grad.ndim),), True)
     return k.xp.subtract(grad, made, out=made)
 
 
 @_log_softmax_back.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    dim, p = saved.dim, F.exp(saved.result)
+    dim, p = saved.dim, F.exp(saved.y)
     mine = None
     if need.grad:
         mine = g - F.sum(g * p, dim, True)
-    return mine, need.result and -g * p * F.sum(saved.grad, dim, True)
+    return mine, need.y and -g * p * F.sum(saved.grad, dim, True)
 
 
 # ---------------------------------------------------------------- nn.functional

@@ -50,6 +50,7 @@ def _function(
         meta=same,
         promote="float",
         elementwise=True,
+        ufunc=ufunc,
         inplace=True,
         alias=alias,
         node=node,
@@ -60,6 +61,12 @@ def _function(
     @declared.vjp
     def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         return rule(F, g, F.conj(getattr(saved, of)))
+
+    at = 0 if of == "input" else 1
+
+    @declared.array_vjp
+    def _(k: K, values: Any, g: Any, mask: int) -> Any:
+        return (rule(k.raw, g, values[at]),)
 
 
 _POSITIVE = (S(T(2, 3, low=0.2)), S(T(low=0.2)), S(T(0, 2)), S(C(2, 2)), S(I(4, low=1)))

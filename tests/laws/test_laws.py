@@ -48,14 +48,15 @@ def _laws() -> Iterator[Any]:
                 yield pytest.param(law, ops, device, id=f"{law.name}-{family}-{device}")
 
 
-@pytest.mark.parametrize("law, ops, device", _laws())
+@pytest.mark.parametrize("law, ops, device", list(_laws()))
 def test_law(law: Law, ops: list[str], device: str) -> None:
     hold_all(partial(law.holds, op, device) for op in ops)
 
 
 # ---------------------------------------------------------------- words
 
-PUBLIC = pytest.mark.parametrize("ops", (g := by_family(words.public())).values(), ids=g.keys())
+_FAMILIES = by_family(words.public())
+PUBLIC = pytest.mark.parametrize("ops", list(_FAMILIES.values()), ids=list(_FAMILIES))
 
 
 @PUBLIC
