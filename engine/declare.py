@@ -307,8 +307,6 @@ def _declare(
     op.samples = lambda: list(samples)
     op.error_samples = lambda: list(errors)
     op.example = example
-    if set(op.outputs) & set(op.names):
-        raise Bug(f"operation {full} has an output called like one of its parameters")
     op.saved_type = namedtuple(  # type: ignore[misc] # noqa: PYI024
         "Saved", [*op.names, *(o for o in op.outputs if o not in op.names)], rename=True
     )
@@ -475,6 +473,8 @@ def finalize() -> None:
             continue
         if made.kind == PRIMITIVE and not made.vjp_stated:
             raise Bug(f"operation {made.name} has neither a gradient rule nor vjp=None")
+        if made.kind == PRIMITIVE and made.vjp is not None and set(made.outputs) & set(made.names):
+            raise Bug(f"operation {made.name} has an output called like one of its parameters: `saved` cannot hold both")
         if made.kind == VIEW and made.vjp is None and not made.vjp_stated:
             raise Bug(f"view {made.name} has no gradient rule")
         made.run = runner(made)

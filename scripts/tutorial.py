@@ -8,7 +8,8 @@ the application, in process, and what it answers is what the page shows; so no o
 call come its forms for curl, the command line of Windows, JavaScript and Python.
 
     title = {en = "…", ko = "…"}
-    [[part]]                      a section: title, en, ko, and its items in order
+    intro = {en = "…", ko = "…"}
+    [[part]]                      a section: its title = {en, ko}, and its items in order
     port = 8001                   the practice server, for this section; else 8000
     [[part.item]]
     en = "…" / ko = "…"           text before the item's code
@@ -35,7 +36,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -62,6 +63,7 @@ WORDS = {
         "answer": "Answer",
         "hint": "",
         "index": "Contents",
+        "start": "This chapter starts with an empty session: what earlier pages made is released.",
     },
     "ko": {
         "torch": "PyTorch",
@@ -71,6 +73,7 @@ WORDS = {
         "answer": "정답 보기",
         "hint": "`Accept-Language: ko` 헤더를 함께 보내면 `hint`를 한국어로 받습니다.",
         "index": "차례",
+        "start": "이 장은 빈 세션에서 시작합니다. 앞에서 만든 텐서는 모두 지워집니다.",
     },
 }
 
@@ -142,7 +145,7 @@ def _method(call: Call, implied: str) -> str:
 class _Verbatim(float):
     """A float that is written as it was read."""
 
-    def __new__(cls, text: str) -> _Verbatim:
+    def __new__(cls, text: str) -> Self:
         made = super().__new__(cls, text)
         made.text = text
         return made
@@ -221,7 +224,7 @@ class Played:
         self._stack = contextlib.AsyncExitStack()
         self._clients: dict[int, httpx.AsyncClient] = {}
 
-    def __enter__(self) -> Played:
+    def __enter__(self) -> Self:
         self._loop.run(self._start())
         return self
 
@@ -259,7 +262,7 @@ class Played:
         snippet = _SnippetHttpx(self)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(re.sub(r"^import httpx$", "", code, flags=re.MULTILINE), {"httpx": snippet})  # noqa: S102
+            exec(re.sub(r"^import httpx$", "", code, flags=re.MULTILINE), {"httpx": snippet})
         return printed.getvalue()
 
 
@@ -372,6 +375,7 @@ def read_chapters(folder: Path = TUTORIAL / "source") -> list[Chapter]:
 
 
 def fence(language: str, text: str) -> str:
+    """A block of code."""
     return f"```{language}\n{text.strip(chr(10))}\n```\n"
 
 
@@ -413,6 +417,11 @@ def page(chapter: Chapter, chapters: list[Chapter], played: Played) -> dict[str,
         ]
         for language in LANGUAGES
     }
+    opening = read_calls("DELETE /v1/sessions/default", PORT)
+    nothing = play({}, opening, played)
+    for language in LANGUAGES:
+        pages[language] += [chapter.content["intro"][language].strip() + "\n", WORDS[language]["start"] + "\n"]
+        pages[language] += code({}, opening, nothing, language)
     for part in chapter.content["part"]:
         for language in LANGUAGES:
             if "title" in part:
