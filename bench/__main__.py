@@ -12,6 +12,7 @@ SHORT = {"engine.py": ["--rounds", "1"]}
 
 
 def main() -> int:
+    """Runs them one after another; 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="one round of each")
     options = parser.parse_args()

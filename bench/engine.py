@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def engine_tasks() -> Tasks:
         a.grad = b.grad = None
 
     sizes = (784, 256, 256, 10)
-    weights = [normal(m, n, grad=True, scale=n**-0.5) for n, m in zip(sizes, sizes[1:], strict=False)]
+    weights = [normal(m, n, grad=True, scale=n**-0.5) for n, m in pairwise(sizes)]
     biases = [tensor(np.zeros(n, np.float32), True) for n in sizes[1:]]
     x, target = normal(64, 784), tensor(rng.integers(0, 10, 64))
     params = [p for pair in zip(weights, biases, strict=True) for p in pair]
@@ -121,7 +122,7 @@ def torch_tasks() -> Tasks:
         a.grad = b.grad = None
 
     sizes = (784, 256, 256, 10)
-    pairs = list(zip(sizes, sizes[1:], strict=False))
+    pairs = list(pairwise(sizes))
     weights = [(torch.randn(m, n) * n**-0.5).requires_grad_() for n, m in pairs]
     biases = [torch.zeros(n, requires_grad=True) for n in sizes[1:]]
     x, target = torch.randn(64, 784), torch.randint(0, 10, (64,))
@@ -190,7 +191,34 @@ def deep(nodes: int) -> float:
         return time.process_time() - start
 
 
+def program(steps: int = 100) -> float:
+    """Seconds of CPU a step: a program of so many operations on eight numbers, compiled and run; the best of many."""
+    from engine.session import Session
+
+    session = Session("bench", seed=0)
+
+    def run(data: dict[str, Any]) -> None:
+        for _ in session.run(data, values="none"):
+            pass
+
+    b = {"data": [0.2] * 8}
+    run({"inputs": {"a": {**b, "requires_grad": True}, "b": b}, "keep": {"a": "a", "b": "b"}})
+    names = ["a", *(f"x{i}" for i in range(steps))]
+    ops = ({"op": "mul"}, {"op": "add"}, {"op": "tanh"}, {"op": "sub"})
+    made = []
+    for i in range(steps):
+        operands = {"input": names[i]} if i % 4 == 2 else {"input": names[i], "other": "b"}
+        made.append({**ops[i % 4], "args": operands, "out": names[i + 1]})
+    best = float("inf")
+    for _ in range(200):
+        start = time.process_time()
+        run({"steps": made, "return": names[-1:]})
+        best = min(best, time.process_time() - start)
+    return best / steps
+
+
 def main() -> int:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--child", choices=("engine", "torch"))
     parser.add_argument("--rounds", type=int, default=15)
@@ -221,6 +249,8 @@ def main() -> int:
     for n in (25_000, 50_000, 100_000):
         table["rows"][f"deep {n}"] = seconds = min(deep(n) for _ in range(3))
         print(f"backward through {n:7} chained nodes: {seconds * 1e3:7.1f} ms, {seconds / n * 1e6:.2f} us a node")
+    table["rows"]["program"] = seconds = program()
+    print(f"a program of 100 small operations: {seconds * 1e6:.2f} us an operation")
     if options.json:
         Path(options.json).write_text(json.dumps(table, indent=1) + "\n")
     return 0

@@ -77,8 +77,8 @@ def compare(ours: Peer, theirs: Peer, task: str, reps: int, rounds: int = 15) ->
         order = (ours, theirs) if i % 2 == 0 else (theirs, ours)
         found = {peer.name: peer.measure(task, reps) for peer in order}
         a, b = found[ours.name], found[theirs.name]
-        for kind in ratios:
-            ratios[kind].append(a[kind] / b[kind])
+        for kind, found_ratios in ratios.items():
+            found_ratios.append(a[kind] / b[kind])
         times["ours"].append(a["cpu"])
         times["theirs"].append(b["cpu"])
     return {

@@ -133,7 +133,7 @@ def primitive_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         single = type(out) is Spec
         if single:
             result = fresh(finish(op, k, made, out, values), out, backend, ctx.ledger)
-            results = (result,)
+            results: Any = (result,)
         else:
             results = tuple(
                 fresh(finish(op, k, m, s, values), s, backend, ctx.ledger) if s is not None else None
@@ -288,16 +288,16 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         k = ctx.ks[backend]
         spec = t.spec
         rest = args[1:]
-        key = (spec.shape, spec.dtype, ctx.default_dtype, rest)
+        key: Any = (spec.shape, spec.dtype, ctx.default_dtype, rest)
         try:
             found = memo.get(key) if memorable else None
         except TypeError:  # a list among the parameters
-            found = key = None
+            found, key = None, ()
         if found is None:
             out, compute = infer(op, k, [spec, *rest])
             plain = not (spec.dtype.reduced or (compute is not None and compute is not spec.dtype))
             found = (out, compute, plain, out.nbytes)
-            if memorable and key is not None:
+            if memorable and key:
                 if len(memo) > 4096:
                     memo.clear()
                 memo[key] = found

@@ -60,6 +60,7 @@ def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
 
 
 def kind_of(value: Any) -> str:
+    """What a JSON value is, for an error."""
     if isinstance(value, ArrayData):
         return "a list"
     names = {dict: "an object", list: "a list", str: "a string", type(None): "null", bool: "bool"}
@@ -112,7 +113,8 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
         return False, lambda scope: scope.tensors(value, p.name)
     if type(value) is ArrayData:
-        return False, lambda scope: [scope.literal(ArrayData(row, value.dtype, value.inferred), p.name) for row in value.array]
+        rows = [ArrayData(row, value.dtype, value.inferred) for row in value.array]
+        return False, lambda scope: [scope.literal(row, p.name) for row in rows]
     if type(value) is not list:
         return None
     if len(value) == 1 and type(value[0]) is list and _refers(value[0]):

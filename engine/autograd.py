@@ -59,6 +59,7 @@ def _changed(node: Node, at: int, array: Array, storage: Storage, version: int) 
 
 
 def freed() -> TapeFreed:
+    """The error of a backward pass through a tape whose saved values are gone, in PyTorch's words."""
     return TapeFreed(
         "Trying to backward through the graph a second time (or directly access saved tensors after they have already "
         "been freed). Saved intermediate values of the graph are freed when you call .backward() or autograd.grad(). "
@@ -392,9 +393,12 @@ class _Backward:
                         target, i = edge
                         outs = target.outs
                         spec = outs[i]
-                        if type(made) is not ndarray or made.shape != spec.shape or made.dtype is not spec.dtype.np:
-                            made = _fit_array(made, spec, target.backend, node)
-                        elif not plain and _unfit(node, spec, target.backend):
+                        if (
+                            type(made) is not ndarray
+                            or made.shape != spec.shape
+                            or made.dtype is not spec.dtype.np
+                            or (not plain and _unfit(node, spec, target.backend))
+                        ):
                             made = _fit_array(made, spec, target.backend, node)
                         if len(outs) == 1 and target not in buffers:
                             buffers[target] = made
@@ -403,9 +407,12 @@ class _Backward:
                             self.send(edge, made)
                     elif wanted is None or edge in wanted:
                         spec = edge.spec
-                        if type(made) is not ndarray or made.shape != spec.shape or made.dtype is not spec.dtype.np:
-                            made = _fit_array(made, spec, edge.backend, node)
-                        elif not plain and _unfit(node, spec, edge.backend):
+                        if (
+                            type(made) is not ndarray
+                            or made.shape != spec.shape
+                            or made.dtype is not spec.dtype.np
+                            or (not plain and _unfit(node, spec, edge.backend))
+                        ):
                             made = _fit_array(made, spec, edge.backend, node)
                         if edge in leaves:
                             self.send(edge, made)

@@ -158,7 +158,8 @@ def prepare(op: Op, k: K, values: list[Any], specs: Any, compute: DType | None) 
             s = specs[at]
             if form == LIST:
                 if s is not None and (compute is None or at not in op.promote_at):
-                    values[at] = [x if y is None else backend.widen(x, y.dtype) for x, y in zip(values[at], s, strict=True)]
+                    pairs = zip(values[at], s, strict=True)
+                    values[at] = [x if y is None else backend.widen(x, y.dtype) for x, y in pairs]
             elif type(s) is Spec and s.dtype.reduced and (compute is None or at not in op.promote_at):
                 values[at] = backend.widen(values[at], s.dtype)
         for at in op.states:
@@ -299,7 +300,7 @@ _NAMESPACES = ("nn.functional.", "linalg.", "special.", "autograd.")
 
 
 def resolve(name: str) -> Op:
-    """The operation that a carrier's attribute stands for: `F.mul`, `F.relu` (nn.functional.relu), `F.inv` (linalg.inv)."""
+    """The operation that a carrier's attribute stands for: `F.mul`, `F.relu` (nn.functional.relu), `F.inv`."""
     op = REGISTRY.get(name)
     if op is None:
         op = next((REGISTRY[n + name] for n in _NAMESPACES if n + name in REGISTRY), None)

@@ -78,6 +78,7 @@ class Context:
 
 
 def over_memory(whose: str, asked: int, limit: int, held: int) -> OutOfMemory:
+    """The error of asking for more than is free: what was asked, allowed, held and free, in bytes."""
     return OutOfMemory(
         f"this needs {asked} bytes, but of the {whose}'s {limit} bytes {held} are held and {max(limit - held, 0)} free",
         hint=Hint("free-memory", whose=whose),
@@ -105,6 +106,7 @@ HERE = _Here(Context(ledger=Ledger(1 << 62)))
 
 
 def current() -> Context:
+    """The context of the operations that run now."""
     return HERE.ctx
 
 

@@ -18,6 +18,7 @@ from engine.context import HERE
 from engine.dtypes import can_cast, dtype
 from engine.errors import Bug, EngineError
 from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, SPECIAL, VIEW, Op, ParamSpec, Spec
+from engine.parameters import PARAMETERS
 from engine.record import runner
 from engine.samples import S, T
 
@@ -72,97 +73,6 @@ _SHOWN = {
     "state": "object of lists of Tensors",
     "dim": "int",
 }
-# What the docs say of parameters whose meaning is the same everywhere.
-_PARAM_DOCS = {
-    "input": "the input tensor",
-    "other": "the second operand",
-    "dim": "the dimension, or dimensions, to work along; negative ones count from the end",
-    "keepdim": "whether a reduced dimension stays, with size 1",
-    "dtype": "the dtype of the result",
-    "device": "the device of the result",
-    "requires_grad": "whether the tape records what is done with the result",
-    "size": "the sizes of the result",
-    "index": "the indices",
-    "alpha": "a factor for the second operand",
-    "value": "the value",
-    "params": "the tensors to change",
-    "grads": "their gradients, in the same order",
-    "state": "the optimizer's state, as its `..._state` operation made it",
-    "lr": "the learning rate",
-    "weight": "the weights",
-    "bias": "the bias",
-    "target": "the target",
-    "reduction": "how the losses are combined",
-    "eps": "a small number for numerical stability",
-    "tensors": "the tensors",
-    "inplace": "whether the input itself is changed",
-    "output_size": "the sizes of the result; null keeps one",
-    "batch1": "the first batch of matrices",
-    "batch2": "the second batch of matrices",
-    "beta": "a factor for the input",
-    "mat1": "the first matrix",
-    "mat2": "the second matrix",
-    "mat": "the matrix",
-    "vec": "the vector",
-    "vec1": "the first vector",
-    "vec2": "the second vector",
-    "kernel_size": "the sizes of a window: one number, or one for each dimension",
-    "stride": "how far it is from one window to the next",
-    "padding": "how much is put around each dimension",
-    "ceil_mode": "whether windows that begin inside but end beyond count",
-    "count_include_pad": "whether padding counts in the divisor",
-    "matrices": "the matrices",
-    "upper": "whether it is the upper triangle, not the lower",
-    "L": "the triangular factor",
-    "dilation": "how far apart the elements of a window are",
-    "groups": "into how many groups the channels fall, each with weights of its own",
-    "output_padding": "how much longer the result is on one side",
-    "A": "the matrix, or a batch of them",
-    "B": "the right side: a vector, a matrix or a batch of them",
-    "equation": "the dimensions of the operands and of the result, by letters",
-    "operands": "the tensors that are multiplied",
-    "check_errors": "whether a failure is an error",
-    "p": "the order of the norm",
-    "offset": "which diagonal: above the main one, or below where it is negative",
-    "dim1": "the first of the two dimensions",
-    "dim2": "the second of the two dimensions",
-    "UPLO": "which triangle is looked at: L or U",
-    "ord": "the order of the norm",
-    "atol": "the absolute tolerance",
-    "rtol": "the relative tolerance",
-    "hermitian": "whether the matrix is Hermitian",
-    "mode": "which of the ways to do it",
-    "left": "whether the matrix stands left of the unknown",
-    "unitriangular": "whether the diagonal counts as ones",
-    "full_matrices": "whether U and Vh are square",
-    "driver": "accepted and not used: the algorithm is always the same",
-    "ind": "how many of the first dimensions are the rows",
-    "dims": "the dimensions",
-    "x": "the first tensor",
-    "y": "the second tensor",
-    "n": "the number",
-    "N": "how many there are",
-    "return_indices": "whether the places of the elements are wanted too",
-    "divisor_override": "what the sums are divided by instead",
-    "input1": "the first input",
-    "input2": "the second input",
-    "scale_factor": "by how much each size is multiplied",
-    "align_corners": "whether the corner elements' centres coincide, or else the corners",
-    "recompute_scale_factor": "whether the scale is worked out anew from the rounded sizes",
-    "antialias": "whether what is made smaller is smoothed first",
-    "query": "the queries",
-    "key": "the keys",
-    "attn_mask": "who may be attended to, or what is added to the scores",
-    "dropout_p": "the probability with which a weight is dropped",
-    "is_causal": "whether no query sees a later key",
-    "scale": "the factor of the scores",
-    "enable_gqa": "whether several heads of queries share one of keys and values",
-    "rcond": "the relative limit below which a singular value counts as zero",
-    "some": "whether what only meets zeros is left out",
-    "compute_uv": "whether the singular vectors are wanted",
-    "a": "the first tensor",
-    "b": "the second tensor",
-}
 
 
 def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
@@ -195,7 +105,7 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
     raise Bug(f"unreadable annotation {annotation!r}")
 
 
-def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
+def _read_params(function: Callable[..., Any], full: str) -> list[ParamSpec]:
     hints = get_type_hints(function, include_extras=True)
     params = []
     for i, p in enumerate(inspect.signature(function).parameters.values()):
@@ -218,7 +128,7 @@ def _read_params(function: Callable[..., Any]) -> list[ParamSpec]:
             schema=schema,
             choices=choices,
         )
-        spec.doc = _PARAM_DOCS.get(label, "")
+        spec.doc = PARAMETERS.get(f"{full}.{label}") or PARAMETERS.get(label, "")
         params.append(spec)
     return params
 
@@ -284,7 +194,7 @@ def _declare(
     dynamic: bool = False,
 ) -> Op:
     full = name or function.__name__
-    op = Op(full, kind, _read_params(function))
+    op = Op(full, kind, _read_params(function, full))
     op.family = family
     op.doc = inspect.cleandoc(function.__doc__ or "")
     op.slots = tuple(
@@ -317,6 +227,7 @@ def _declare(
 
 
 def register(op: Op, name: str, alias: Sequence[str] = ()) -> None:
+    """Puts an operation into the registry, under its name and its aliases."""
     for each in (name, *alias):
         if each in REGISTRY:
             raise Bug(f"operation {each} is declared twice")
@@ -474,7 +385,7 @@ def finalize() -> None:
         if made.kind == PRIMITIVE and not made.vjp_stated:
             raise Bug(f"operation {made.name} has neither a gradient rule nor vjp=None")
         if made.kind == PRIMITIVE and made.vjp is not None and set(made.outputs) & set(made.names):
-            raise Bug(f"operation {made.name} has an output called like one of its parameters: `saved` cannot hold both")
+            raise Bug(f"operation {made.name} has an output called like one of its parameters")
         if made.kind == VIEW and made.vjp is None and not made.vjp_stated:
             raise Bug(f"view {made.name} has no gradient rule")
         made.run = runner(made)
@@ -592,7 +503,7 @@ def _entry(name: str, made: Op) -> dict[str, Any]:
             if p.name in params:
                 if p.schema != params[p.name]["schema"]:
                     old = params[p.name]["schema"]
-                    options = old["anyOf"] if "anyOf" in old else [old]
+                    options = old.get("anyOf", [old])
                     params[p.name]["schema"] = {"anyOf": [*options, p.schema]}
                 continue
             params[p.name] = {

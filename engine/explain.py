@@ -41,26 +41,29 @@ def no_gradient(
 
 
 def _computed_from(t: Tensor, others: Sequence[tuple[str, Tensor]]) -> tuple[str, bool] | None:
-    """(name, whether its tape was freed) of a tensor that was computed from `t`; the newest whose tape is there."""
+    """(name, whether a backward pass used its tape up) of what was computed from `t`: the newest with its tape whole."""
     budget = SEARCHED
-    freed: tuple[str, bool] | None = None
+    used: tuple[str, bool] | None = None
     for name, other in sorted(others, key=lambda x: x[1].edge[0].seq if x[1].edge else 0, reverse=True):
         stack = [other.edge[0]] if other.edge is not None else []
         seen: set[int] = set()
+        reached = freed = False
         while stack and budget:
             node = stack.pop()
             if node.seq in seen:
                 continue
             seen.add(node.seq)
             budget -= 1
+            freed = freed or node.saved is FREED
             for edge in node.edges:
-                if edge is t:
-                    if other.edge[0].saved is not FREED:  # type: ignore[index]
-                        return name, False
-                    freed = freed or (name, True)
-                elif type(edge) is tuple:
+                reached = reached or edge is t
+                if type(edge) is tuple:
                     stack.append(edge[0])
-    return freed
+        if reached and not freed:
+            return name, False
+        if reached and used is None:
+            used = name, True
+    return used
 
 
 def gradient(t: Tensor, name: str, others: Sequence[tuple[str, Tensor]], passes: Sequence[Sequence[int]] = ()) -> Note:

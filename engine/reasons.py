@@ -489,7 +489,7 @@ def _on_dims(case: Case, t: Tensor) -> Iterator[Note]:
 def _joined(case: Case, dim: Any, have: list[int], shape: list[int]) -> Iterator[Note]:
     """A reduction: which cells became one."""
     dims = sorted(wrap_dims(dim, len(have)))
-    if dim is None or (len(dims) == len(have) > 1):
+    if dim is None or (type(dim) in (list, tuple) and not dim):
         yield Note("dim.all", count=prod(have), have=have, shape=shape)
     elif len(dims) == 1:
         at = dims[0]

@@ -15,6 +15,7 @@ from engine.apply import (
     single_runner,
     unary_runner,
 )
+from engine.backend import Backend
 from engine.carriers import Meta, infer, prepare, resolve
 from engine.context import HERE, SMALL
 from engine.dtypes import DType, can_cast, float32, from_numpy, scalar_type
@@ -152,7 +153,7 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         given = Inputs(f, args)
         if given.mask:
             check_inplace(t, True)
-        backend = t.backend
+        backend: Backend = t.backend
         if given.backend is not backend:
             raise device_mismatch(f, backend, next(x for x in given.tensors[1:] if x is not None), given.tensors)
         k = ctx.k(backend)
@@ -307,6 +308,6 @@ for _symbol, _name in (
     setattr(Tensor, f"__{_symbol}__", _operator(_name))
     if _symbol in ("add", "mul"):
         setattr(Tensor, f"__r{_symbol}__", _operator(_name))
-Tensor.__rsub__ = lambda self, other: REC.rsub(self, other)  # type: ignore[attr-defined]
-Tensor.__rtruediv__ = lambda self, other: REC.mul(REC.reciprocal(self), other)  # type: ignore[attr-defined]
-Tensor.__neg__ = lambda self: REC.neg(self)
+setattr(Tensor, "__rsub__", lambda self, other: REC.rsub(self, other))  # noqa: B010, PLW0108  found when called
+setattr(Tensor, "__rtruediv__", lambda self, other: REC.mul(REC.reciprocal(self), other))  # noqa: B010
+setattr(Tensor, "__neg__", lambda self: REC.neg(self))  # noqa: B010, PLW0108

@@ -540,6 +540,7 @@ def _index_part(part: str) -> Any:
 
 
 def shown_requires_grad(t: Tensor) -> bool:
+    """The flag to show: also that of a view whose base got a history since."""
     return t.requires_grad or shown_grad_fn(t) is not None
 
 
@@ -550,6 +551,7 @@ def host_values(t: Tensor) -> np.ndarray[Any, Any]:
 
 
 def check_default_dtype(name: str) -> Any:
+    """A dtype that can be a default: a floating-point one. Raises Invalid."""
     d = dtype(name)
     if not d.is_floating or (d.reduced and d.name != "float16" and d.name != "bfloat16"):
         raise Invalid(

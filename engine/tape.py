@@ -41,7 +41,7 @@ class Node:
         args: tuple[Any, ...],
         edges: tuple[Edge, ...],
         saved: tuple[Any, ...],
-        outs: tuple[Spec, ...],
+        outs: tuple[Any, ...],
         mask: int,
         sizes: tuple[int, ...],
         compute: DType | None,
@@ -74,6 +74,7 @@ class Node:
 
 
 def edge_of(t: Tensor) -> Edge:
+    """Where a tensor's gradient goes: (node, output index), the leaf itself, or None."""
     return (t.edge if t.edge is not None else t) if t.requires_grad else None
 
 
@@ -198,6 +199,7 @@ def check_inplace(t: Tensor, tracked: bool) -> None:
 
 
 def overlap_within() -> Invalid:
+    """The refusal to write to a tensor that has one place for two elements."""
     return Invalid(
         "unsupported operation: more than one element of the written-to tensor refers to a single memory location. "
         "Please clone() the tensor before performing the operation.",
@@ -207,6 +209,7 @@ def overlap_within() -> Invalid:
 
 
 def overlap_between() -> Invalid:
+    """The refusal to write to a tensor that shares some places with an operand."""
     return Invalid(
         "unsupported operation: some elements of the input tensor and the written-to tensor refer to a single memory "
         "location. Please clone() the tensor before performing the operation.",
@@ -216,6 +219,7 @@ def overlap_between() -> Invalid:
 
 
 def check_overlap(t: Tensor, others: Sequence[Tensor | None]) -> None:
+    """Refuses writes that would read what they have written already, as PyTorch does."""
     if has_internal_overlap(t.shape, t.strides):
         raise overlap_within()
     for o in others:

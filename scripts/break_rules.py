@@ -1,7 +1,7 @@
 """Breaks rules of the engine on purpose, one at a time, and says which laws notice. Writes the table of docs/laws.md.
 
     python scripts/break_rules.py            run everything, print the table and write it into docs/laws.md
-    python scripts/break_rules.py --check    the same, but write nothing: fails if a break goes unnoticed or the page is old
+    python scripts/break_rules.py --check    writes nothing; fails if a break goes unnoticed or the page is old
 
 Every break is made in this process, by putting something wrong in the place of something right, and taken back
 afterwards. The laws run on a few operations that are chosen for each break; they all hold before it.
@@ -22,9 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
-from tests.laws import agreement, gradients, places, undoing, words  # noqa: E402, F401  the laws register themselves
-from tests.laws.harness import DEVICES, Broken  # noqa: E402
-from tests.laws.law import LAWS, subjects  # noqa: E402
 
 from engine import autograd, carriers, dtypes, record, undo  # noqa: E402
 from engine.backend import Backend  # noqa: E402
@@ -32,6 +29,9 @@ from engine.context import Context  # noqa: E402
 from engine.op import REGISTRY, ParamSpec, Spec  # noqa: E402
 from engine.shapes import wrap_dim  # noqa: E402
 from engine.tensor import Storage, fresh  # noqa: E402
+from tests.laws import agreement, gradients, places, undoing, words  # noqa: E402, F401  the laws register themselves
+from tests.laws.harness import DEVICES, Broken  # noqa: E402
+from tests.laws.law import LAWS, subjects  # noqa: E402
 
 PAGE = ROOT / "docs" / "laws.md"
 START, END = "<!-- written by scripts/break_rules.py -->", "<!-- end -->"
@@ -39,6 +39,8 @@ START, END = "<!-- written by scripts/break_rules.py -->", "<!-- end -->"
 
 @dataclass(frozen=True)
 class Break:
+    """One thing broken on purpose, and the operations on which the laws are asked."""
+
     what: str
     ops: str
     make: Callable[[], Any]  # gives a context manager
@@ -83,6 +85,7 @@ def body(function: FunctionType, wrong: FunctionType) -> Iterator[None]:
 
 @contextmanager
 def promotion(a: str, b: str, result: str) -> Iterator[None]:
+    """A wrong entry in the promotion table."""
     pair = (dtypes.dtype(a), dtypes.dtype(b))
     old = dtypes._PROMOTED[pair]
     dtypes._PROMOTED[pair] = dtypes.dtype(result)
@@ -95,10 +98,12 @@ def promotion(a: str, b: str, result: str) -> Iterator[None]:
 
 
 def changed(name: str, **changes: Any) -> Callable[[], Any]:
+    """A break of one operation's record."""
     return lambda: op(name, **changes)
 
 
 def swapped(place: Any, name: str, wrong: Any) -> Callable[[], Any]:
+    """A break of an attribute of a module or class."""
     return lambda: patch.object(place, name, wrong)
 
 
@@ -117,6 +122,7 @@ def result_of(name: str, change: Callable[[Any, tuple[Any, ...]], Any]) -> Calla
 
 
 def meta_of(name: str, change: Callable[[Spec], Spec]) -> Callable[[], Any]:
+    """A meta whose answer is changed."""
     meta: Any = REGISTRY[name].meta
     return changed(name, meta=lambda k, *args: change(meta(k, *args)))
 
@@ -140,12 +146,14 @@ def _tanh_once(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _wrap_dim(dim: int, ndim: int, *, scalar_ok: bool = True) -> int:
-    return dim if dim >= 0 else 0
+    return max(dim, 0)
 
 
 def _first_of_what_was_broadcast(g: Any, shape: tuple[int, ...]) -> Any:
     extra = g.ndim - len(shape)
-    return g[(*(slice(0, 1) if i < extra or shape[i - extra] == 1 else slice(None) for i in range(g.ndim)),)].reshape(shape)
+    return g[(*(slice(0, 1) if i < extra or shape[i - extra] == 1 else slice(None) for i in range(g.ndim)),)].reshape(
+        shape
+    )
 
 
 def _copying_view(source: Any, shape: Any, strides: Any, offset: int, d: Any = None) -> Any:
@@ -208,52 +216,120 @@ def _ignoring_no_grad() -> Any:
 
 
 def _frozen_versions() -> Any:
-    return patch.object(Storage, "version", property(lambda self: 0, lambda self, value: None))
+    return patch.object(Storage, "version", property(lambda self: 0, lambda self, value: None), create=True)
 
 
 BREAKS: tuple[Break, ...] = (
-    Break("the sign of a gradient: `sub`'s second operand", "sub", rule_of("sub", lambda F, s, g, n, r: (r[0], n.other and -r[1]))),
+    Break(
+        "the sign of a gradient: `sub`'s second operand",
+        "sub",
+        rule_of("sub", lambda F, s, g, n, r: (r[0], n.other and -r[1])),
+    ),
     Break("a save mask that forgets an operand: `div`", "div", changed("div", save={"input": (), "other": ("other",)})),
-    Break("a save mask that saves the wrong operand: `mul`", "mul", changed("mul", save={"input": ("input",), "other": ("other",)})),
+    Break(
+        "a save mask that saves the wrong operand: `mul`",
+        "mul",
+        changed("mul", save={"input": ("input",), "other": ("other",)}),
+    ),
     Break("a missing conj: `mul`", "mul", changed("mul", vjp=_no_conj)),
-    Break("gradients in the wrong order: `atan2`", "atan2", rule_of("atan2", lambda F, s, g, n, r: (r[1], r[0]) if n.input and n.other else r)),
-    Break("a rule that looks at `need` and is wrong when one input is frozen: `mul`", "mul",
-          rule_of("mul", lambda F, s, g, n, r: r if n.input and n.other else (n.input and r[0] * 2, n.other and r[1]))),
+    Break(
+        "gradients in the wrong order: `atan2`",
+        "atan2",
+        rule_of("atan2", lambda F, s, g, n, r: (r[1], r[0]) if n.input and n.other else r),
+    ),
+    Break(
+        "a rule that looks at `need` and is wrong when one input is frozen: `mul`",
+        "mul",
+        rule_of("mul", lambda F, s, g, n, r: r if n.input and n.other else (n.input and r[0] * 2, n.other and r[1])),
+    ),
     Break("a rule that loses the second order: `tanh`", "tanh", changed("tanh", vjp=_tanh_once)),
     Break("a missing unbroadcast, on arrays", "add", swapped(autograd, "sum_to", _first_of_what_was_broadcast)),
-    Break("a missing cast of the gradient to its input's dtype, with create_graph", "mul", swapped(autograd, "_as", lambda t, d: t)),
-    Break("a gradient that two leaves share, not copied", "add sub clone", swapped(autograd, "_accumulate", _share_gradients)),
-    Break("a dtype in a meta: `argmax` gives int32", "argmax", meta_of("argmax", lambda s: Spec(s.shape, dtypes.int32))),
+    Break(
+        "a missing cast of the gradient to its input's dtype, with create_graph",
+        "mul",
+        swapped(autograd, "_as", lambda t, d: t),
+    ),
+    Break(
+        "a gradient that two leaves share, not copied",
+        "add sub clone",
+        swapped(autograd, "_accumulate", _share_gradients),
+    ),
+    Break(
+        "a dtype in a meta: `argmax` gives int32", "argmax", meta_of("argmax", lambda s: Spec(s.shape, dtypes.int32))
+    ),
     Break("a dtype in a meta: `eq` keeps its operands' dtype", "eq", changed("eq", promote="arithmetic")),
-    Break("a shape in a meta: `sum` forgets keepdim", "sum", meta_of("sum", lambda s: Spec(tuple(n for n in s.shape if n != 1), s.dtype))),
+    Break(
+        "a shape in a meta: `sum` forgets keepdim",
+        "sum",
+        meta_of("sum", lambda s: Spec(tuple(n for n in s.shape if n != 1), s.dtype)),
+    ),
     Break("a wrong entry in the promotion table: uint8 with int8", "add", lambda: promotion("uint8", "int8", "int8")),
-    Break("a dim wrapped wrongly: negative ones become 0", "transpose cumsum softmax", lambda: body(wrap_dim, _wrap_dim)),
+    Break(
+        "a dim wrapped wrongly: negative ones become 0", "transpose cumsum softmax", lambda: body(wrap_dim, _wrap_dim)
+    ),
     Break("a missing guard: `gather`", "gather", changed("gather", guard=None)),
     Break("bfloat16 not widened, its bits taken for numbers", "exp matmul", swapped(Backend, "widen", _values_of_bits)),
     Break("a kernel that runs on raw bits: `exp` declared `moves`", "exp", changed("exp", moves=True)),
-    Break("a missing ownership copy: a kernel that gives back its input", "clone", changed("clone", kernel=lambda k, x, *a, out=None: x)),
-    Break("a missing ownership copy: a result that is a view of its input", "flip tile diag_embed cumsum",
-          lambda: _both(swapped(carriers, "owned", lambda made, *rest: made)(), result_of("cumsum", lambda m, a: a[0].T.T[...])())),
+    Break(
+        "a missing ownership copy: a kernel that gives back its input",
+        "clone",
+        changed("clone", kernel=lambda k, x, *a, out=None: x),
+    ),
+    Break(
+        "a missing ownership copy: a result that is a view of its input",
+        "flip tile diag_embed cumsum",
+        lambda: _both(
+            swapped(carriers, "owned", lambda made, *rest: made)(), result_of("cumsum", lambda m, a: a[0].T.T[...])()
+        ),
+    ),
     Break("a kernel that writes into its input: `relu`", "relu", changed("relu", kernel=_no_copy_before_writing)),
-    Break("a kernel that takes memory order for index order: `cumsum`", "cumsum", result_of("cumsum", _in_memory_order)),
+    Break(
+        "a kernel that takes memory order for index order: `cumsum`", "cumsum", result_of("cumsum", _in_memory_order)
+    ),
     Break("a kernel that calls NumPy whatever the device: `exp`", "exp", changed("exp", kernel=_host_only)),
     Break("a view that copies", "transpose select", swapped(record, "view_of", _copying_view)),
-    Break("a view's arrays and geometry that disagree: `transpose`", "transpose", changed("transpose", kernel=lambda k, x, a, b: x)),
-    Break("a shortcut of `Raw` that differs from the operation: `mm`", "mm", swapped(carriers.Raw, "mm", lambda self, a, b: a @ b * 2)),
+    Break(
+        "a view's arrays and geometry that disagree: `transpose`",
+        "transpose",
+        changed("transpose", kernel=lambda k, x, a, b: x),
+    ),
+    Break(
+        "a shortcut of `Raw` that differs from the operation: `mm`",
+        "mm",
+        swapped(carriers.Raw, "mm", lambda self, a, b: a @ b * 2),
+    ),
     Break("a missing version bump", "exp_ add_", _frozen_versions),
-    Break("a wrong in-place cast check: everything may be stored", "div_ add_", swapped(record, "can_cast", lambda a, b: True)),
+    Break(
+        "a wrong in-place cast check: everything may be stored",
+        "div_ add_",
+        swapped(record, "can_cast", lambda a, b: True),
+    ),
     Break("leaves changed in place", "mul_", swapped(record, "check_inplace", lambda t, tracked: None)),
     Break("expanded tensors changed in place", "mul_", swapped(record, "check_overlap", lambda t, others: None)),
-    Break("a change through a view that its base's history does not see", "mul_", swapped(record, "rebase", _edge_of_the_view_alone)),
+    Break(
+        "a change through a view that its base's history does not see",
+        "mul_",
+        swapped(record, "rebase", _edge_of_the_view_alone),
+    ),
     Break("a tape written without grad mode", "mul sum", _ignoring_no_grad),
     Break("undo forgets bytes", "mul_ copy_", swapped(undo.Undo, "write", lambda self, storage, low, high: None)),
     Break("undo forgets versions", "mul_ copy_", swapped(undo.Undo, "slot", _slot_but_not("version"))),
-    Break("undo forgets `.grad`", "mul", lambda: _both(patch.object(undo.Undo, "slot", _slot_but_not("grad")), patch.object(undo.Undo, "write", lambda *a: None))),
+    Break(
+        "undo forgets `.grad`",
+        "mul",
+        lambda: _both(
+            patch.object(undo.Undo, "slot", _slot_but_not("grad")), patch.object(undo.Undo, "write", lambda *a: None)
+        ),
+    ),
     Break("undo forgets edges", "mul_", swapped(undo.Undo, "slot", _slot_but_not("edge"))),
     Break("undo forgets the generator", "rand", swapped(undo.Undo, "generator", lambda self, rng: None)),
-    Break("a default that is not PyTorch's: `nn.functional.leaky_relu`", "nn.functional.leaky_relu", _renamed("nn.functional.leaky_relu", 1, default=0.1)),
+    Break(
+        "a default that is not PyTorch's: `nn.functional.leaky_relu`",
+        "nn.functional.leaky_relu",
+        _renamed("nn.functional.leaky_relu", 1, default=0.1),
+    ),
     Break("a misspelt parameter: `amax`", "amax", _renamed("amax", 2, name="keepdims")),
-)  # fmt: skip
+)
 
 
 @contextmanager
@@ -307,12 +383,14 @@ def run(breaks: tuple[Break, ...] = BREAKS) -> list[tuple[Break, list[str]]]:
 
 
 def table(rows: list[tuple[Break, list[str]]]) -> str:
+    """The breaks and what noticed them, as Markdown."""
     lines = ["| broken on purpose | noticed by |", "| --- | --- |"]
     lines += [f"| {b.what} | {', '.join(laws) or '**nothing**'} |" for b, laws in rows]
     return "\n".join(lines)
 
 
 def laws_as_text() -> str:
+    """The laws and their sentences, as Markdown."""
     return "\n".join(f"- **{law.name}**: {law.sentence}" for law in LAWS.values())
 
 
@@ -331,6 +409,7 @@ INTRODUCTION = (
 
 
 def main() -> int:
+    """Runs every break; 1 where one goes unnoticed, or where the page is old."""
     rows = run()
     print(table(rows))
     missed = [b.what for b, laws in rows if not laws]

@@ -55,6 +55,7 @@ def row(entry: dict[str, Any]) -> str:
 
 
 def shown(default: Any) -> str:
+    """A default as the table shows it."""
     return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
@@ -97,6 +98,7 @@ def fidelity() -> str:
 
 
 def main() -> int:
+    """Writes, or checks, each document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()

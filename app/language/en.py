@@ -368,7 +368,10 @@ NOTES: Mapping[str, str] = {
         "leaves alone (autograd.grad gives one for any tensor)"
     ),
     "grad.unused": "null: nothing that the session still has was computed from {name}, so no backward pass reaches it",
-    "grad.no-backward": "null: {other} was computed from {name}, but there was no backward pass from it yet",
+    "grad.no-backward": (
+        "null: {other} was computed from {name}, but there was no backward pass from it yet, or "
+        "the gradient was cleared since"
+    ),
     "grad.not-reached": "null: the backward pass did not reach {name}, since what it began from does not depend on it",
     "grad.not-from": (
         "null: the backward pass did not reach {name}; {other}, which was computed from it, is not what it began from"

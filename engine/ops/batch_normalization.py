@@ -133,7 +133,7 @@ def _batch_back_meta(
     return grad if need_input else None, stats, stats
 
 
-@op(family="nn", meta=_batch_back_meta, vjp=None, outputs=("input", "weight", "bias"))
+@op(family="nn", meta=_batch_back_meta, vjp=None, outputs=("of_input", "of_weight", "of_bias"))
 def _batch_norm_back(
     k: K, grad: Array, input: Array, mean: Array, rstd: Array, weight: Array | None, own: Any, need_input: Any
 ) -> Array:

@@ -163,7 +163,7 @@ def type_of(ctx: Context, input: Array, dtype: DTypeArg | None = None) -> Any:
     return where + TENSOR_TYPES[input.dtype.name]
 
 
-@composite(family="casts", moves=True, example={"input": [1.5, 2.5]})
+@composite(family="casts", moves=True, samples=[S(T(2, 3)), S(T()), S(I(3))])
 def cpu(F: Any, input: Array) -> Array:
     """The tensor in the host's memory; itself if it is there."""
     return F.to(input, device="cpu")

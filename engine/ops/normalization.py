@@ -189,7 +189,7 @@ def _layer_back_meta(
     return grad if need_input else None, part if need_weight else None, part if need_bias else None
 
 
-@op(family="nn", meta=_layer_back_meta, vjp=None, outputs=("input", "weight", "bias"))
+@op(family="nn", meta=_layer_back_meta, vjp=None, outputs=("of_input", "of_weight", "of_bias"))
 def _layer_norm_back(
     k: K,
     grad: Array,
@@ -338,7 +338,7 @@ def _rms_back_meta(
     return grad if need_input else None, Spec(grad.shape[outer:], grad.dtype) if need_weight else None
 
 
-@op(family="nn", meta=_rms_back_meta, vjp=None, outputs=("input", "weight"))
+@op(family="nn", meta=_rms_back_meta, vjp=None, outputs=("of_input", "of_weight"))
 def _rms_norm_back(
     k: K,
     grad: Array,

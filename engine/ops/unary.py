@@ -350,7 +350,7 @@ def _neg_meta(k: K, input: Any) -> Spec:
     samples=[*_ANY, S(I(4))],
 )
 def neg(k: K, input: Array, *, out: Any = None) -> Array:
-    """-x."""
+    """The negative, -x."""
     return k.xp.negative(input, out=out)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import gc
 import logging
 import os
 import select
@@ -30,6 +31,7 @@ from engine.workers.worker import Peer, make_worker
 _RETRY = 0.01
 _HEADROOM = 1 << 30
 _OOM_SCORE = "500"
+_YOUNG_OBJECTS = 20_000
 
 log = logging.getLogger("curlgrad.worker")
 
@@ -174,6 +176,11 @@ def serve(fd: int, factory: str) -> int:
     if worker.limits.server_bytes:
         limit_memory(worker.limits.server_bytes, cpu_only=all(device == "cpu" for device in worker.devices))
     peer.reply({"id": number, "ok": {"pid": os.getpid(), "devices": worker.devices}, "queue_ms": 0.0, "run_ms": 0.0})
+    # What exists now stays, and a tape has no cycles however long it gets: looking through it at every 700 new objects,
+    # as the collector does by default, takes as long as recording it.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
     worker.serve(inbox)
     return 3 if inbox.offended else 0
 

@@ -1,4 +1,4 @@
-"""Writes torch_names.json: how PyTorch's functions are called. Run with a Python that has torch: tests/data/make_names.py
+"""Writes torch_names.json: how PyTorch's functions are called. Run with a Python that has torch.
 
 {name: [signature, ...]}, the names as in PyTorch without the leading "torch." ("add", "nn.functional.relu",
 "linalg.inv", "special.expit"); methods of Tensor stand under their own name, and `self` is called `input`. A signature
@@ -20,8 +20,17 @@ import torch
 
 # What no operation here takes: where the result goes and how it lies in memory.
 LEFT_OUT = {
-    "out", "generator", "layout", "pin_memory", "memory_format", "names", "implicit", "is_coalesced", "driver_hint",
-    "class_", "cls",
+    "out",
+    "generator",
+    "layout",
+    "pin_memory",
+    "memory_format",
+    "names",
+    "implicit",
+    "is_coalesced",
+    "driver_hint",
+    "class_",
+    "cls",
 }
 PLACES = (
     ("", torch, ("",)),
@@ -67,7 +76,10 @@ def from_python(f: Any) -> Iterator[str]:
     if any(p.kind in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) for p in signature.parameters.values()):
         return
     yield text(
-        [(p.name, p.kind is kinds.KEYWORD_ONLY, p.default is not kinds.empty, p.default) for p in signature.parameters.values()]
+        [
+            (p.name, p.kind is kinds.KEYWORD_ONLY, p.default is not kinds.empty, p.default)
+            for p in signature.parameters.values()
+        ]
     )
 
 
@@ -79,7 +91,7 @@ def from_schemas(name: str, schemas: dict[str, list[Any]]) -> Iterator[str]:
 
 
 def from_words(f: Any, name: str) -> Iterator[str]:
-    """"add(input, other, *, alpha=1, out=None) -> Tensor", as the documentation begins."""
+    """ "add(input, other, *, alpha=1, out=None) -> Tensor", as the documentation begins."""
     for found in re.finditer(rf"(?m)^(?:.*\.)?{re.escape(name)}\(([^\n]*)\) -> ", f.__doc__ or ""):
         params, keyword = [], False
         try:

@@ -1,4 +1,4 @@
-"""Writes promotion.json: the dtypes of PyTorch's results. Run with a Python that has torch: tests/data/make_promotion.py
+"""Writes promotion.json: the dtypes of PyTorch's results. Run with a Python that has torch.
 
 {"dtypes": [...], "promote_types": {"a b": dtype}, "can_cast": {"a": [dtypes]}, "result_type": {"a b": dtype},
  "ops": {name: {"operand operand": dtype}}}. An operand is a dtype (a tensor of shape [2] of ones), a dtype with ":0" (a
@@ -21,18 +21,95 @@ NAMES = (
     "complex128",
 )  # fmt: skip
 NUMBERS: dict[str, Any] = {"True": True, "1": 1, "1.0": 1.0, "1j": 1j}
-UNARY = (
-    "abs neg exp log sqrt rsqrt sin tanh sigmoid floor ceil round trunc sign square reciprocal bitwise_not logical_not "
-    "isnan isfinite angle erf sgn positive conj_physical sum prod mean argmax argmin all any amax amin "
-    "std var median count_nonzero relu clone nonzero sort isinf exp2 expm1 log1p frac "
-    "digamma deg2rad sinc real signbit nansum norm special.expit nn.functional.relu nn.functional.gelu "
-    "nn.functional.silu nn.functional.softplus nn.functional.logsigmoid"
-).split()
-BINARY = (
-    "add sub mul div floor_divide remainder fmod pow maximum minimum eq lt logical_or bitwise_and bitwise_xor atan2 "
-    "hypot true_divide fmax logaddexp copysign gcd xlogy float_power"
-).split()
-FEW = "add div pow eq".split()  # these with every pair of ranks
+UNARY = [
+    "abs",
+    "neg",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "tanh",
+    "sigmoid",
+    "floor",
+    "ceil",
+    "round",
+    "trunc",
+    "sign",
+    "square",
+    "reciprocal",
+    "bitwise_not",
+    "logical_not",
+    "isnan",
+    "isfinite",
+    "angle",
+    "erf",
+    "sgn",
+    "positive",
+    "conj_physical",
+    "sum",
+    "prod",
+    "mean",
+    "argmax",
+    "argmin",
+    "all",
+    "any",
+    "amax",
+    "amin",
+    "std",
+    "var",
+    "median",
+    "count_nonzero",
+    "relu",
+    "clone",
+    "nonzero",
+    "sort",
+    "isinf",
+    "exp2",
+    "expm1",
+    "log1p",
+    "frac",
+    "digamma",
+    "deg2rad",
+    "sinc",
+    "real",
+    "signbit",
+    "nansum",
+    "norm",
+    "special.expit",
+    "nn.functional.relu",
+    "nn.functional.gelu",
+    "nn.functional.silu",
+    "nn.functional.softplus",
+    "nn.functional.logsigmoid",
+]
+BINARY = [
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "floor_divide",
+    "remainder",
+    "fmod",
+    "pow",
+    "maximum",
+    "minimum",
+    "eq",
+    "lt",
+    "logical_or",
+    "bitwise_and",
+    "bitwise_xor",
+    "atan2",
+    "hypot",
+    "true_divide",
+    "fmax",
+    "logaddexp",
+    "copysign",
+    "gcd",
+    "xlogy",
+    "float_power",
+]
+FEW = ["add", "div", "pow", "eq"]  # these with every pair of ranks
 
 
 def name_of(d: torch.dtype) -> str:

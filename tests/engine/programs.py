@@ -19,10 +19,17 @@ def step(op: str, out: Any = None, /, **args: Any) -> dict[str, Any]:
     return made
 
 
-def run(session: Session, *steps: dict[str, Any], values: str = "all", dry_run: bool = False, **fields: Any) -> Any:
+def run(
+    session: Session,
+    *steps: dict[str, Any],
+    values: str = "all",
+    dry_run: bool = False,
+    explain: bool = False,
+    **fields: Any,
+) -> Any:
     """Runs a program to its end; the reply."""
     program = {"steps": list(steps), **{name.removesuffix("_"): value for name, value in fields.items()}}
-    running = session.run(program, values=values, dry_run=dry_run)
+    running = session.run(program, values=values, dry_run=dry_run, explain=explain)
     while True:
         try:
             next(running)

@@ -113,7 +113,9 @@ class TestBfloat16:
     @BOTH
     def test_rounding_is_to_nearest_even(self, backend: Any) -> None:
         one, step = 0x3F80, 2.0**-7
-        values = np.array([1, 1 + step / 2, 1 + 1.5 * step, 1 + step * 0.51, 1 + step * 0.49, -1 - 1.5 * step, 3.4e38], np.float32)
+        values = np.array(
+            [1, 1 + step / 2, 1 + 1.5 * step, 1 + step * 0.51, 1 + step * 0.49, -1 - 1.5 * step, 3.4e38], np.float32
+        )
         want = [one, one, one + 2, one + 1, one, 0x8000 | (one + 2), 0x7F80]
         assert f32_to_bf16(values).tolist() == want
         made = backend.cast(backend.from_host(values), DTYPES["float32"], DTYPES["bfloat16"])
@@ -136,7 +138,9 @@ class TestBfloat16:
             made = backend.to_host(backend.cast(backend.from_host(start), a, b))
         number = bf16_to_f32(start) if source == "bfloat16" else start
         number = number.real if number.dtype.kind == "c" and not b.is_complex else number
-        want = number.astype(np.bool_) if target == "bool" else number.astype(np.float32 if target == "bfloat16" else b.np)
+        want = (
+            number.astype(np.bool_) if target == "bool" else number.astype(np.float32 if target == "bfloat16" else b.np)
+        )
         have = bf16_to_f32(made) if target == "bfloat16" else made
         assert made.dtype == b.np
         assert np.array_equal(have, want)

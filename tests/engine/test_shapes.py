@@ -71,7 +71,9 @@ class TestStrides:
     def test_contiguous_strides_agree_with_numpy(self, shape: tuple[int, ...]) -> None:
         have = shapes.contiguous_strides(shape)
         want = [s // 8 for s in np.empty([max(n, 1) for n in shape]).strides]
-        assert [s for s, n in zip(have, shape, strict=True) if n > 1] == [s for s, n in zip(want, shape, strict=True) if n > 1]
+        assert [s for s, n in zip(have, shape, strict=True) if n > 1] == [
+            s for s, n in zip(want, shape, strict=True) if n > 1
+        ]
         assert shapes.is_contiguous(shape, have)
         assert shapes.is_dense(shape, have)
         assert not shapes.has_internal_overlap(shape, have)

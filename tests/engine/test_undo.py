@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.engine.programs import floats, run, state, step
 
 from engine.backend import CPU, Backend, simulated_cuda
 from engine.errors import EngineError
@@ -14,6 +13,7 @@ from engine.random import Generator
 from engine.session import Session
 from engine.tensor import Ledger, Storage
 from engine.undo import Undo
+from tests.engine.programs import floats, run, state, step
 
 BOTH = pytest.mark.parametrize("backend", [CPU, simulated_cuda()], ids=lambda b: b.name)
 
@@ -165,7 +165,13 @@ class TestInASession:
             run(session, step("randn", "r", size=[3]), step("sum", "l", input="y"), step("backward", input="l"),
                 step("add_", input="z", other=1), self.FAIL)  # fmt: skip
         for s in (session, twin):
-            run(s, step("randn", "r", size=[3]), step("sum", "l", input="y"), step("backward", input="l"), keep={"r": "r"})
+            run(
+                s,
+                step("randn", "r", size=[3]),
+                step("sum", "l", input="y"),
+                step("backward", input="l"),
+                keep={"r": "r"},
+            )
         for name in ("x", "z", "r"):
             a, b = session.names[name], twin.names[name]
             assert (a.id, a.version) == (b.id, b.version)

@@ -9,6 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from engine.apply import primitive_runner
+from engine.autograd import run_backward
+from engine.backend import CPU
+from engine.carriers import Raw, _raw, infer
+from engine.dtypes import DTYPES, can_cast, float32, from_numpy
+from engine.errors import DtypeMismatch, EngineError, ShapeMismatch
+from engine.op import INPLACE, PRIMITIVE, SPECIAL, Spec
+from engine.tensor import Tensor, fresh
 from tests.laws.excluded import VALUES_DECIDE
 from tests.laws.harness import (
     Broken,
@@ -28,15 +37,6 @@ from tests.laws.harness import (
     wide,
 )
 from tests.laws.law import anything, differentiable, functional, law, primitive
-
-from engine.apply import primitive_runner
-from engine.autograd import run_backward
-from engine.backend import CPU
-from engine.carriers import Raw, _raw, infer
-from engine.dtypes import DTYPES, can_cast, float32, from_numpy
-from engine.errors import DtypeMismatch, EngineError, ShapeMismatch
-from engine.op import INPLACE, PRIMITIVE, SPECIAL, Spec
-from engine.tensor import Tensor, fresh
 
 
 @law("carriers", functional, dtypes=("float64", "float32", "int64", "complex64"))
@@ -163,7 +163,11 @@ def meta(case: Case) -> None:
             if x is not None:
                 raise Broken(f"meta promises {x}, the result is {y!r}")
             continue
-        if type(x) is not Spec or x.dtype is not y.dtype or not _fits(x.shape, y.shape, op.dynamic or op.name in VALUES_DECIDE):
+        if (
+            type(x) is not Spec
+            or x.dtype is not y.dtype
+            or not _fits(x.shape, y.shape, op.dynamic or op.name in VALUES_DECIDE)
+        ):
             raise Broken(f"meta promises {x}, the result is {y.spec}")
         have = y.array
         if have.dtype != y.dtype.np or tuple(have.shape) != y.shape:
@@ -259,7 +263,7 @@ def promotion_data() -> dict[str, Any]:
 
 
 def _promotes(op: Any) -> bool:
-    return op.name in promotion_data()["ops"] and not op.kind == INPLACE
+    return op.name in promotion_data()["ops"] and op.kind != INPLACE
 
 
 @law("dtypes", _promotes, dtypes=("float32",))
@@ -284,7 +288,7 @@ def dtypes(case: Case) -> None:
 
 
 def _operand(case: Case, word: str) -> Any:
-    """"float32" is ones of shape [2], "float32:0" a 0-d one, "1", "1.0", "True" and "1j" are numbers."""
+    """ "float32" is ones of shape [2], "float32:0" a 0-d one, "1", "1.0", "True" and "1j" are numbers."""
     name, _, rank = word.partition(":")
     if name not in DTYPES:
         return {"True": True, "1": 1, "1.0": 1.0, "1j": 1j}[name]

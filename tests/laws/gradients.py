@@ -6,6 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from engine.autograd import run_backward
+from engine.errors import EngineError
+from engine.op import PRIMITIVE, Op
+from engine.record import REC
+from engine.tensor import Tensor
 from tests.laws.harness import (
     Broken,
     Case,
@@ -20,12 +26,6 @@ from tests.laws.harness import (
     values,
 )
 from tests.laws.law import changes_input, differentiable, functional, law
-
-from engine.autograd import run_backward
-from engine.errors import EngineError
-from engine.op import PRIMITIVE, Op
-from engine.record import REC
-from engine.tensor import Tensor
 
 STEP = 1e-5
 Host = np.ndarray[Any, Any]

@@ -59,7 +59,7 @@ def samples_of(name: str) -> tuple[S, ...]:
 
 
 def draw(t: T, wanted: str, rng: np.random.Generator) -> tuple[np.ndarray[Any, Any], DType]:
-    """Host values of a sample's tensor (bfloat16 as its bits), and their dtype; `wanted` where the sample leaves it open."""
+    """Host values of a sample's tensor (bfloat16 as its bits), and their dtype: `wanted` where it is left open."""
     name = t.dtype or wanted
     if t.dtype in WIDER and wanted in ("float64", "complex128"):
         name = WIDER[t.dtype]
@@ -112,7 +112,9 @@ def leaves_of(value: Any) -> list[Any]:
 class Case:
     """One sample of one operation on one device, drawn in a dtype where the sample leaves it open."""
 
-    def __init__(self, name: str, number: int, device: str, wanted: str = "float64", *, keep_wide: bool = False) -> None:
+    def __init__(
+        self, name: str, number: int, device: str, wanted: str = "float64", *, keep_wide: bool = False
+    ) -> None:
         self.op = REGISTRY[name]
         self.number = number
         self.sample = samples_of(name)[number]
@@ -301,7 +303,9 @@ def cotangents(outs: Sequence[Any], seed: int = 7) -> list[np.ndarray[Any, Any] 
     return made
 
 
-def seeds(case: Case, outs: Sequence[Any], cots: Sequence[np.ndarray[Any, Any] | None]) -> tuple[list[Tensor], list[Tensor]]:
+def seeds(
+    case: Case, outs: Sequence[Any], cots: Sequence[np.ndarray[Any, Any] | None]
+) -> tuple[list[Tensor], list[Tensor]]:
     """The outputs that have a tape, and their cotangents as tensors."""
     roots, given = [], []
     for t, c in zip(outs, cots, strict=True):
@@ -328,9 +332,7 @@ def gradients(
     roots, given = seeds(case, outs, cotangents(outs) if cots is None else cots)
     if not roots:
         return [None] * len(require)
-    return run_backward(
-        roots, given, inputs=[made[i] for i in require], accumulate=False, create_graph=create_graph
-    )
+    return run_backward(roots, given, inputs=[made[i] for i in require], accumulate=False, create_graph=create_graph)
 
 
 # ---------------------------------------------------------------- comparing
@@ -341,7 +343,14 @@ def close(a: Any, b: Any, rtol: float, atol: float) -> bool:
         return bool(np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=True))
 
 
-TOLERANCE = {"float64": 1e-10, "complex128": 1e-10, "float32": 2e-5, "complex64": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
+TOLERANCE = {
+    "float64": 1e-10,
+    "complex128": 1e-10,
+    "float32": 2e-5,
+    "complex64": 2e-5,
+    "float16": 4e-3,
+    "bfloat16": 3e-2,
+}
 
 
 def same(a: Any, b: Any, what: str, *, exact: bool = False, factor: float = 1.0) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tests.laws.excluded import reason
-from tests.laws.harness import Broken, Case, operations, samples_of
 
 from engine.errors import EngineError
 from engine.op import COMPOSITE, INPLACE, PRIMITIVE, REGISTRY, SPECIAL, VIEW, Op
+from tests.laws.excluded import reason
+from tests.laws.harness import Broken, Case, operations, samples_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Law:
                         broken.append(f"{self.name}: {case}: refused: {type(e).__name__}: {e} [{_where(e)}]")
                 except Broken as e:
                     broken.append(f"{self.name}: {case}: {e}")
-                except Exception as e:
+                except Exception as e:  # noqa: BLE001  a crash breaks the law too
                     broken.append(f"{self.name}: {case}: {type(e).__name__}: {e} [{_where(e)}]")
         if broken:
             raise Broken("\n".join(broken))

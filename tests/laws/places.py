@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from engine.autograd import run_backward
+from engine.backend import CPU
+from engine.context import grad_mode
+from engine.dtypes import can_cast
+from engine.errors import DtypeMismatch, EngineError, LeafInPlace, ShapeMismatch
+from engine.op import PRIMITIVE, VIEW
+from engine.record import REC
+from engine.tensor import Tensor
 from tests.laws.harness import (
     Broken,
     Case,
@@ -17,7 +24,6 @@ from tests.laws.harness import (
     memory,
     parts,
     same,
-    samples_of,
     seeds,
     share,
     tensor,
@@ -25,15 +31,6 @@ from tests.laws.harness import (
     wide,
 )
 from tests.laws.law import functional, in_place, law
-
-from engine.autograd import run_backward
-from engine.backend import CPU
-from engine.context import grad_mode
-from engine.dtypes import can_cast
-from engine.errors import DtypeMismatch, EngineError, LeafInPlace, ShapeMismatch
-from engine.op import PRIMITIVE, VIEW
-from engine.record import REC
-from engine.tensor import Tensor
 
 LAYOUTS = ("transposed", "sliced", "expanded")
 
@@ -305,5 +302,3 @@ def _gradients_in_place(case: Case) -> None:
         if not np.allclose(upper, expected, rtol=loose, atol=loose, equal_nan=True):
             raise Broken(f"the gradient through a view is {brief(upper)}, out of place {brief(expected)}")
         all_same(found[1:], [w for i, w in zip(require, want, strict=True) if i != 0], "gradients of the others")
-
-

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tests.engine.programs import run, state, step
-from tests.laws.harness import DEVICES, Broken, Case, floating, memory, parts, walk
-from tests.laws.law import law
 
 from engine.answer import ArrayData
-
 from engine.dtypes import DType
 from engine.errors import EngineError, ShapeMismatch
 from engine.op import REGISTRY, Op
 from engine.session import Session
 from engine.tape import FREED
 from engine.tensor import Tensor
+from tests.engine.programs import run, state, step
+from tests.laws.harness import DEVICES, Broken, Case, floating, memory, parts, walk
+from tests.laws.law import law
 
 
 def public_name(op: Op) -> str | None:

@@ -11,14 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.engine.programs import run
-from tests.laws.excluded import OWN, OWN_PARAMETERS
-from tests.laws.harness import DEVICES, Broken
-
 from engine.declare import catalogue, example_of
 from engine.errors import EngineError
 from engine.op import COMPOSITE, INPLACE, PRIMITIVE, REGISTRY, VIEW, Op
 from engine.session import Session
+from tests.engine.programs import run
+from tests.laws.excluded import OWN, OWN_PARAMETERS
+from tests.laws.harness import DEVICES, Broken
 
 GOLDEN = Path(__file__).parent.parent / "data" / "torch_names.json"
 Param = tuple[str, Any]  # name, and the default or REQUIRED
@@ -130,7 +129,11 @@ def _unlike_all(have: list[Param], signatures: list[list[Param]], op: str) -> st
     else:
         return "another order"
     missing = [n for n, d in max(signatures, key=len) if n not in order and d is REQUIRED and n not in own]
-    return f"PyTorch requires {missing[0]}" if missing and not any(not _missing(s, order, own) for s in signatures) else None
+    return (
+        f"PyTorch requires {missing[0]}"
+        if missing and not any(not _missing(s, order, own) for s in signatures)
+        else None
+    )
 
 
 def _missing(signature: list[Param], order: list[str], own: Any) -> list[str]:
