@@ -41,7 +41,7 @@ def no_gradient(
 
 
 def _computed_from(t: Tensor, others: Sequence[tuple[str, Tensor]]) -> tuple[str, bool] | None:
-    """(name, whether a backward pass used its tape up) of what was computed from `t`: the newest with its tape whole."""
+    """(name, whether its tape was used up) of a tensor that was computed from `t`: the newest whose tape is whole."""
     budget = SEARCHED
     used: tuple[str, bool] | None = None
     for name, other in sorted(others, key=lambda x: x[1].edge[0].seq if x[1].edge else 0, reverse=True):

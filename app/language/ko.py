@@ -352,7 +352,8 @@ NOTES: Mapping[str, str] = {
     ),
     "grad.unused": "null입니다. 세션에 남은 것 가운데 {name} 텐서로 계산한 것이 없어서 역전파가 닿지 않습니다",
     "grad.no-backward": (
-        "null입니다. {name} 텐서로 {other} 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았습니다"
+        "null입니다. {name} 텐서로 {other} 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았거나 "
+        "그 뒤에 기울기를 지웠습니다"
     ),
     "grad.not-reached": "null입니다. 역전파를 시작한 텐서가 {name} 텐서에 의존하지 않아서 역전파가 닿지 않았습니다",
     "grad.not-from": (

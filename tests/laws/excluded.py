@@ -68,43 +68,18 @@ VALUES_DECIDE = frozenset(
 
 
 # Operations that PyTorch has not as functions, with the reason why they are here.
-_CONSTRUCTOR = "a class of PyTorch's, called as the books call it"
-_PROPERTY = "a property of tensors there"
-_OPTIM = "a class of torch.optim there: an operation over explicit state here"
 OWN: dict[str, str] = {
-    **dict.fromkeys(
-        ["BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "Tensor", "finfo", "iinfo"],
-        _CONSTRUCTOR,
-    ),
-    **dict.fromkeys(["H", "T", "mH", "mT", "ndim", "shape", "data", "itemsize", "nbytes"], _PROPERTY),
-    **{name: _OPTIM for name in "optim.adam_ optim.adam_state optim.adamw_ optim.sgd_ optim.sgd_state".split()},
-    "getitem",
-        "masked_select",
-        "nonzero",
-        "argwhere",
-        "where",
-        "bincount",
-        "repeat_interleave",
-        "tensor_split",
-    ]
-)
-
-
-# Operations that PyTorch has not as functions, with the reason why they are here.
-_CONSTRUCTOR = "a class of PyTorch's, called as the books call it"
-_PROPERTY = "a property of tensors there"
-_OPTIM = "a class of torch.optim there: an operation over explicit state here"
-OWN: dict[str, str] = {
-    **dict.fromkeys(
-        ["BFloat16Tensor", "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor", "Tensor", "finfo", "iinfo"],
-        _CONSTRUCTOR,
-    ),
-    **dict.fromkeys(["H", "T", "mH", "mT", "ndim", "shape", "data", "itemsize", "nbytes"], _PROPERTY),
-    **dict.fromkeys(
-        [f"optim.{name}" for name in ("adam_", "adam_state", "adamw_", "sgd_", "sgd_state", "rmsprop_", "adagrad_",
-                                      "rmsprop_state", "adagrad_state")],
-        _OPTIM,
-    ),
+    **{
+        f"{kind}Tensor": "a class of PyTorch's, called as the books call it"
+        for kind in ("", "BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")
+    },
+    "finfo": "a class there",
+    "iinfo": "a class there",
+    **dict.fromkeys(("H", "T", "mH", "mT", "ndim", "shape"), "a property of tensors there"),
+    **{
+        f"optim.{name}": "a class of torch.optim there: an operation over explicit state here"
+        for name in ("adam_", "adam_state", "adamw_", "sgd_", "sgd_state")
+    },
     "getitem": "x[index] there",
     "setitem_": "x[index] = value there",
 }
