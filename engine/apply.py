@@ -86,6 +86,7 @@ class Inputs:
 
 
 def device_mismatch(op: Op, backend: Backend, other: Tensor, tensors: Sequence[Tensor | None]) -> DeviceMismatch:
+    """Tensors on two devices, in PyTorch's words, with the move that mends it."""
     names = [backend.name, other.backend.name]
     return DeviceMismatch(
         f"Expected all tensors to be on the same device, but found at least two devices, {names[0]} and {names[1]}!",
@@ -127,9 +128,11 @@ def primitive_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         if out is None:
             return None
         if op.dynamic:  # the meta gave an upper bound
-            out = Spec(made.shape, out.dtype) if type(out) is Spec else [
-                None if s is None else Spec(m.shape, s.dtype) for m, s in zip(made, out, strict=True)
-            ]
+            out = (
+                Spec(made.shape, out.dtype)
+                if type(out) is Spec
+                else [None if s is None else Spec(m.shape, s.dtype) for m, s in zip(made, out, strict=True)]
+            )
         single = type(out) is Spec
         if single:
             result = fresh(finish(op, k, made, out, values), out, backend, ctx.ledger)

@@ -21,6 +21,7 @@ from engine.op import Op, ParamSpec
 
 Getter = Callable[[Any], Any]  # of the scope
 
+
 def read_argument(op: Op, p: ParamSpec, value: Any) -> tuple[bool, Any]:
     """(True, value) where an argument is known now, (False, getter) where it must be looked up."""
     form = p.form

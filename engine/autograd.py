@@ -226,9 +226,7 @@ def _fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
 def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     """The sum of `g` over the dimensions along which `shape` was broadcast to it."""
     extra = g.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1
-    )
+    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     if axes:
         g = g.sum(axis=axes, keepdims=True)
     return g.reshape(shape)
@@ -237,9 +235,7 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
 def _fit_tensor(g: Tensor, spec: Spec) -> Tensor:
     if g.shape != spec.shape:
         extra = g.ndim - len(spec.shape)
-        axes = list(range(extra)) + [
-            i + extra for i, n in enumerate(spec.shape) if n == 1 and g.shape[i + extra] != 1
-        ]
+        axes = list(range(extra)) + [i + extra for i, n in enumerate(spec.shape) if n == 1 and g.shape[i + extra] != 1]
         if axes:
             g = REC.sum(g, axes, True)
         g = REC.reshape(g, spec.shape)
@@ -567,7 +563,7 @@ def run_backward(
             roots.append((edge_of(t), seed if create_graph else seed.array))
     edges: list[Edge] = []
     if inputs is not None:
-        for i, t in enumerate(inputs):
+        for t in inputs:
             if t.view is not None:
                 refresh(t)
             if not t.requires_grad:
@@ -654,7 +650,6 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
     """A rule for a fast kernel: the gradient of a reference composite at the saved inputs, which must all be saved."""
 
     def rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
-        ctx = HERE.ctx
         names = [n for n, wanted in vars(need).items() if wanted is True]
         values = list(saved)
         fields = saved._fields
@@ -680,7 +675,8 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
             out = reference(REC, *values[:n])
             seed = g if F.recording else _leaf_of(g, F.k)
             found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
-        by_name = dict(zip(names, found if F.recording else [None if x is None else x.array for x in found], strict=True))
+        made = found if F.recording else [None if x is None else x.array for x in found]
+        by_name = dict(zip(names, made, strict=True))
         return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))
 
     return rule

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -15,8 +16,7 @@ def machine_bytes() -> int:
         total = 8 << 30
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
-            with open(path, encoding="ascii") as f:
-                total = min(total, int(f.read()))
+            total = min(total, int(Path(path).read_text(encoding="ascii")))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return total * 3 // 4

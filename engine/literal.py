@@ -39,7 +39,8 @@ def read(
     """A host array in storage dtype, of its own memory, and its dtype.
 
     Without `d` the dtype is torch.tensor's inference: bool, int64, or `default` where there is a float. A complex
-    dtype takes pairs [re, im]. With `adopt`, a writable array is taken over instead of copied. Raises ShapeMismatch for ragged lists, with the path of the first offender.
+    dtype takes pairs [re, im]. With `adopt`, a writable array is taken over instead of copied. Raises ShapeMismatch
+    for ragged lists, with the path of the first offender.
     """
     if isinstance(data, ArrayData):
         array, source, inferred = data.array, DTYPES[data.dtype], data.inferred

@@ -492,9 +492,7 @@ def _bind_several(
         )
         _locate(error, step, path, rounds)
         raise error
-    for name, part in zip(out, parts, strict=True):
-        if name:
-            names[name] = part
+    names.update({name: part for name, part in zip(out, parts, strict=True) if name})
 
 
 def _locate(e: EngineError, step: Step, path: list[int], rounds: list[int]) -> None:

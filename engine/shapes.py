@@ -23,6 +23,7 @@ def text(shape: Sequence[int]) -> str:
 
 
 def numel(shape: Sequence[int]) -> int:
+    """How many elements a tensor of this shape has."""
     return prod(shape)
 
 

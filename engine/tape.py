@@ -14,7 +14,7 @@ from engine.carriers import view_specs
 from engine.context import HERE, Context
 from engine.dtypes import DType
 from engine.errors import Call, Conflict, Hint, Invalid, LeafInPlace, Param
-from engine.op import REGISTRY, Op, Spec
+from engine.op import REGISTRY, Op
 from engine.shapes import has_internal_overlap
 from engine.tensor import Tensor, View
 

@@ -403,8 +403,8 @@ def page(rows: list[tuple[Break, list[str]]]) -> str:
 
 
 INTRODUCTION = (
-    "A law that cannot fail proves nothing. `python scripts/break_rules.py` breaks each of these, one at a time, in its\n"
-    "own process, and runs the laws on a few operations; a test runs a part of it."
+    "A law that cannot fail proves nothing. `python scripts/break_rules.py` breaks each of these, one at a time, in\n"
+    "its own process, and runs the laws on a few operations. A test runs a part of it, and a slow test all of it."
 )
 
 

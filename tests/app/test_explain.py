@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import string
 from pathlib import Path
@@ -53,85 +54,18 @@ def test_an_operation_answers_with_its_notes(http: httpx.Client) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "op, body, about, english, korean",
-    [
-        (
-            "add",
-            {"input": TABLE, "other": [0.5, 1.5, 2.5]},
-            "dtype",
-            "other (float32) wins over input (int64): floating-point numbers rank above whole numbers, in the order bool, "
-            "whole numbers, floating-point numbers, complex numbers",
-            "other(float32) 쪽이 input(int64) 쪽을 이깁니다. bool, 정수, 부동소수점 수, 복소수 차례로 높아지고, 부동소수점 수 쪽이 정수 쪽보다 높습니다",
-        ),
-        (
-            "add",
-            {"input": TABLE, "other": [0.5, 1.5, 2.5]},
-            "shape",
-            "broadcasting: other has the shape [3] and the result [2, 3]; compared from the last dimension, other has no "
-            "dim 0, so it is used 2 times along it",
-            "브로드캐스팅: other의 shape는 [3], 결과는 [2, 3]입니다. 마지막 차원부터 견주면 other 쪽에는 차원 0 자리가 없어서, 그 방향으로 2번 되풀이해 쓰입니다",
-        ),
-        (
-            "mul",
-            {"input": [1, 2, 3], "other": 1.5},
-            "dtype",
-            "input holds whole numbers (int64) and the number given for other is of a higher kind, floating-point numbers, "
-            "so the result is float32",
-            "input 텐서는 정수(int64)인데 other 자리의 숫자가 더 높은 종류인 부동소수점 수여서, 결과는 float32 타입입니다",
-        ),
-        (
-            "mm",
-            {"input": TABLE, "mat2": [[1], [2], [3]]},
-            "shape",
-            "the inner sizes of [2, 3] and [3, 1] are equal, 3, and disappear: each row is multiplied with each column and "
-            "summed; the outer sizes remain: [2, 1]",
-            "[2, 3], [3, 1]의 안쪽 크기는 둘 다 3입니다. 행과 열을 곱해 더하면서 사라지고, 바깥쪽 크기가 남아 [2, 1] 모양이 됩니다",
-        ),
-        (
-            "cat",
-            {"tensors": [TABLE, [[7, 8, 9]]], "dim": 0},
-            "dim",
-            "along dim 0 the tensors stand one below the other: 2 + 1 = 3 rows, [3, 3]",
-            "dim 0 방향으로 이으면 위아래로 놓입니다: 2 + 1 = 3행, [3, 3]",
-        ),
-        (
-            "sum",
-            {"input": [True, False, True]},
-            "dtype",
-            "bool is summed up, or multiplied, in int64, which has room for the total",
-            "bool 값의 합이나 곱은 넘치지 않도록 int64 타입으로 구합니다",
-        ),
-        (
-            "t",
-            {"input": "x"},
-            "memory",
-            "a view: it has the memory of x, so a change in place of one shows in the other",
-            "뷰(view)입니다. x 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
-        ),
-        (
-            "reshape",
-            {"input": "xt", "shape": [4]},
-            "memory",
-            "a copy: the cells of xt do not lie in memory in the order that [4] needs (its strides are [1, 2]), so no view "
-            "was possible, and a later change of xt does not show in it",
-            "복사본입니다. xt 텐서의 칸이 메모리에 [4] 모양에 필요한 순서로 놓여 있지 않아(stride [1, 2]) 뷰를 만들 수 없었고, 나중에 xt 텐서를 바꿔도 여기에는 보이지 않습니다",
-        ),
-        (
-            "mul",
-            {"input": "x", "other": 2, "no_grad": True},
-            "requires_grad",
-            "false, although x requires grad: with no_grad the tape records nothing",
-            "x 텐서가 requires_grad인데도 false입니다. no_grad에서는 계산을 기록하지 않습니다",
-        ),
-    ],
-)  # fmt: skip
-def test_notes_word_for_word(http: httpx.Client, op: str, body: Any, about: str, english: str, korean: str) -> None:
+def _case(case: dict[str, Any]) -> str:
+    return f"{case['op']} {case['about']}"
+
+
+@pytest.mark.parametrize("case", json.loads((ROOT / "tests/data/notes.json").read_text("utf-8")), ids=_case)
+def test_notes_word_for_word(http: httpx.Client, case: dict[str, Any]) -> None:
     x = {"data": [[1.0, 2.0], [3.0, 4.0]], "name": "x", "requires_grad": True}
     assert http.post("/v1/tensors", json=x).status_code == 201
     assert http.post("/v1/ops/t", json={"input": "x", "out_name": "xt"}).status_code == 200
-    assert told(explained(http, f"ops/{op}", body), about) == [english]
-    assert told(explained(http, f"ops/{op}", body, KO), about) == [korean]
+    path, body, about = f"ops/{case['op']}", case["body"], case["about"]
+    assert told(explained(http, path, body), about) == [case["en"]]
+    assert told(explained(http, path, body, KO), about) == [case["ko"]]
 
 
 def test_each_of_several_results(http: httpx.Client) -> None:
@@ -191,7 +125,10 @@ def test_a_tensor_says_why_it_has_no_gradient(http: httpx.Client) -> None:
         "null: s was computed from x, but there was no backward pass from it yet, or the gradient was cleared since"
     ]
     assert said(KO) == [
-        "null입니다. x 텐서로 s 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았거나 그 뒤에 기울기를 지웠습니다"
+        (
+            "null입니다. x 텐서로 s 텐서를 계산했지만, 거기서 아직 역전파(backward)를 하지 않았거나 "
+            "그 뒤에 기울기를 지웠습니다"
+        )
     ]
     assert http.post("/v1/tensors/s/backward").status_code == 200
     assert said() == ["the gradient of x is the sum over all backward passes since it was last cleared"]
@@ -199,7 +136,10 @@ def test_a_tensor_says_why_it_has_no_gradient(http: httpx.Client) -> None:
 
 def test_uploads_are_explained(http: httpx.Client) -> None:
     assert told(explained(http, "tensors", {"data": [1, 2]}), "dtype") == [
-        "the numbers of data are written without a point, so they are whole numbers, int64 (1.0 would be floating-point)"
+        (
+            "the numbers of data are written without a point, so they are whole numbers, int64 "
+            "(1.0 would be floating-point)"
+        )
     ]
     file = io.BytesIO()
     np.save(file, np.zeros(2))
@@ -285,8 +225,6 @@ def examples() -> list[tuple[str, str, str, str]]:
 
 
 def test_the_examples_of_the_page_are_real(http: httpx.Client) -> None:
-    import json
-
     found = examples()
     assert len(found) >= 3
     for language, path, body, answer in found:

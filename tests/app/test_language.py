@@ -17,6 +17,12 @@ TABLES = ("hints", "notes")
 ENGLISH, KOREAN = LANGUAGES["en"], LANGUAGES["ko"]
 
 
+# Calls, options, query parameters, operations in a namespace, JSON fields.
+_LITERAL = re.compile(
+    r"(?:GET|POST|DELETE) /v1[a-z/{}?=.]*|--[a-z-]+|[?][a-z_]+=|(?:linalg|nn|optim|autograd)[.][a-z_.]+|\"[a-z_]+\":"
+)
+
+
 def sentences(language: Language) -> dict[str, str]:
     return {f"{name}: {key}": text for name in TABLES for key, text in getattr(language, name).items()}
 
@@ -132,8 +138,10 @@ def test_what_the_guard_refuses_is_spoken_too(client: httpx.Client) -> None:
     [
         (
             Hint("free-memory", whose="session"),
-            "세션 메모리에서 더 필요 없는 텐서를 지우세요: DELETE /v1/tensors/{id}, 또는 "
-            'DELETE /v1/tensors?unnamed=true. 프로그램에서는 "no_grad": true를 주면 계산 기록이 남지 않습니다',
+            (
+                "세션 메모리에서 더 필요 없는 텐서를 지우세요: DELETE /v1/tensors/{id}, 또는 "
+                'DELETE /v1/tensors?unnamed=true. 프로그램에서는 "no_grad": true를 주면 계산 기록이 남지 않습니다'
+            ),
         ),
         (
             Hint("dim-range", ndim=2, low=-2, high=1),

@@ -153,9 +153,7 @@ class TestIndices:
         call("setitem_", x, [0], 1.7)
         call("setitem_", x, [1], tensor(np.array(2.7)))
         assert host(x).tolist() == [1, 2]
-        assert refusal(
-            EngineError, lambda: call("setitem_", x, [tensor(np.array([0]))], tensor(np.array([1.5])))
-        ) == (
+        assert refusal(EngineError, lambda: call("setitem_", x, [tensor(np.array([0]))], tensor(np.array([1.5])))) == (
             "Index put requires the source and destination dtypes match, got Long for the destination and Double for "
             "the source."
         )
@@ -163,9 +161,10 @@ class TestIndices:
 
     def test_sizes_that_do_not_fit(self) -> None:
         x = tensor(np.zeros((2, 3)))
-        assert refusal(
-            EngineError, lambda: call("setitem_", x, [tensor(np.array([0, 1]))], tensor(np.zeros(2)))
-        ) == "shape mismatch: value tensor of shape [2] cannot be broadcast to indexing result of shape [2, 3]"
+        assert (
+            refusal(EngineError, lambda: call("setitem_", x, [tensor(np.array([0, 1]))], tensor(np.zeros(2))))
+            == "shape mismatch: value tensor of shape [2] cannot be broadcast to indexing result of shape [2, 3]"
+        )
         assert refusal(EngineError, lambda: call("setitem_", x, [0], tensor(np.zeros(2)))).startswith(
             "The expanded size of the tensor (3) must match the existing size (2) at non-singleton dimension 0."
         )
@@ -285,8 +284,12 @@ class TestOwnSizes:
         commits: list[Any] = []
         session = Session("s", seed=0, on_commit=commits.append)
         run(session, inputs={"x": {"data": [[1.0, 2.0], [3.0, 4.0]], "requires_grad": True}}, keep={"x": "x"})
-        run(session, step("mul", "y", input="x", other=1.0), step("getitem", "r", input="y", index=[0]),
-            keep={"y": "y", "r": "r"})
+        run(
+            session,
+            step("mul", "y", input="x", other=1.0),
+            step("getitem", "r", input="y", index=[0]),
+            keep={"y": "y", "r": "r"},
+        )
         run(session, step("t_", input="y"))
         again = Session.rebuild(commits, "s", seed=0)
         for one in (session, again):

@@ -231,7 +231,7 @@ class TestExpect:
 
 class TestForm:
     @pytest.mark.parametrize(
-        ("program", "error"),
+        "program, error",
         [
             ([], WrongType),
             ({"step": []}, UnknownParameter),

@@ -190,18 +190,24 @@ REFUSED = [
     ("getitem", (2,), ([[7]],), "index 7 is out of bounds for dimension 0 with size 2"),
     ("getitem", (2,), ([[0.5]],), "tensors used as indices must be long, int, byte or bool tensors"),
     (
-        "getitem", (2, 3), ([[True]],),
+        "getitem",
+        (2, 3),
+        ([[True]],),
         "The shape of the mask [1] at index 0 does not match the shape of the indexed tensor [2, 3] at index 0",
     ),
     (
-        "getitem", (2, 3), ([[0, 1], [0, 1, 2]],),
+        "getitem",
+        (2, 3),
+        ([[0, 1], [0, 1, 2]],),
         "shape mismatch: indexing tensors could not be broadcast together with shapes [2], [3]",
     ),
     ("getitem", (0, 3), ([[0]],), "index is out of bounds for dimension with size 0"),
     ("view", (2, 3), ([4],), "shape '[4]' is invalid for input of size 6"),
     ("view", (2, 3), ([-1, -1],), "only one dimension can be inferred"),
     (
-        "expand", (2, 3), ([3, 3],),
+        "expand",
+        (2, 3),
+        ([3, 3],),
         (
             "The expanded size of the tensor (3) must match the existing size (2) at non-singleton dimension 0.  "
             "Target sizes: [3, 3].  Tensor sizes: [2, 3]"
@@ -214,7 +220,9 @@ REFUSED = [
     ("select", (2, 3), (0, 2), "select(): index 2 out of range for tensor of size [2, 3] at dimension 0"),
     ("diagonal", (2, 3), (0, 1, 1), "diagonal dimensions cannot be identical 1, 1"),
     (
-        "split", (4,), ([1, 2],),
+        "split",
+        (4,),
+        ([1, 2],),
         (
             "split_with_sizes expects split_sizes to sum exactly to 4 (input tensor's size at dimension 0), but got "
             "split_sizes=[1, 2]"
@@ -224,7 +232,9 @@ REFUSED = [
     ("unfold", (4,), (0, 5, 1), "maximum size for tensor at dimension 0 is 4 but size is 5"),
     ("imag", (4,), (), "imag is not implemented for tensors with non-complex dtypes."),
     (
-        "as_strided", (4,), ([3], [2]),
+        "as_strided",
+        (4,),
+        ([3], [2]),
         (
             "setStorage: sizes [3], strides [2], storage offset 0, and itemsize 8 requiring a storage size of 40 are "
             "out of bounds for storage of size 32"
