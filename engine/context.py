@@ -49,6 +49,7 @@ class Context:
         self.default_dtype = default_dtype
         self.devices = tuple(devices)
         self.default_backend = find(device, self.devices)
+        self.print_options: dict[str, Any] = {}  # what engine.printing.PrintOptions takes, where it is not the default
         self.grad_enabled = True
         self.seq = 0
         self.undo = Undo(0)

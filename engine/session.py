@@ -23,7 +23,7 @@ from engine.dtypes import dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
 from engine.limits import Limits
-from engine.printing import describe_text, tensor_text
+from engine.printing import PrintOptions, describe_text, tensor_text
 from engine.program import Outcome, Program, Scope, compile_program, run_program
 from engine.random import Generator as RandomGenerator
 from engine.record import REC
@@ -401,6 +401,7 @@ class Session:
                 grad_fn=grad_fn,
                 device=t.device,
                 default_dtype=self.ctx.default_dtype.name,
+                options=PrintOptions(**self.ctx.print_options),
             )
         }
 
@@ -414,6 +415,7 @@ class Session:
                 grad_fn=shown_grad_fn(t),
                 device=t.device,
                 default_dtype=self.ctx.default_dtype.name,
+                options=PrintOptions(**self.ctx.print_options),
             )
         }
 

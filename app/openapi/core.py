@@ -103,6 +103,8 @@ def _tensors() -> Json:
     options = [
         _query("dtype", ref("DTypeArg"), "The dtype: of raw bytes, or to convert to."),
         _query("shape", {"type": "string"}, "The shape of raw bytes, such as `2,3`."),
+        _query("skip_rows", {"type": "integer", "minimum": 0}, "Of CSV: how many lines to skip, such as a header."),
+        _query("columns", {"type": "string"}, "Of CSV: the columns to take, counted from 0, such as `0,2`."),
         _query("device", ref("DeviceArg"), "Where the tensor goes."),
         _query("requires_grad", {"type": "boolean"}, "Whether autograd records what is done with it."),
         _query("name", ref("OutName"), "A name for it."),
@@ -141,7 +143,9 @@ def _tensors() -> Json:
                     ),
                     **problems(CHANGES),
                 },
-                description="Values as JSON, or a binary file as it is: npy, safetensors (each key becomes a name) or "
+                description="Values as JSON, or a file as it is: CSV, "
+                "PNG or JPEG (height x width x channels of uint8), npy, "
+                "safetensors (each key becomes a name) or "
                 "raw little-endian bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
                 parameters=[*parameters(*_WHERE, *_HOW, "Explain", "Language", "FreeName"), *options],
                 body={
@@ -152,6 +156,9 @@ def _tensors() -> Json:
                     "application/x-npy": _BINARY,
                     "application/x-safetensors": _BINARY,
                     "application/octet-stream": _BINARY,
+                    "text/csv": {"schema": {"type": "string"}},
+                    "image/png": _BINARY,
+                    "image/jpeg": _BINARY,
                 },
             ),
             "delete": _call(
@@ -176,13 +183,14 @@ def _tensor() -> Json:
         "application/x-npy": _BINARY,
         "application/x-safetensors": _BINARY,
         "application/octet-stream": _BINARY,
+        "text/csv": {"schema": {"type": "string"}},
     }
     read = [
         *parameters(*_ONE, *_HOW, "Cached"),
         _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part."),
         _query(
             "as",
-            {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw"]},
+            {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw", "csv"]},
             "The form, as `Accept` says it.",
         ),
     ]

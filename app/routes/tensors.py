@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -10,17 +11,28 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from app.deps import READ, Call, check_expected, etag_of, is_json, off_loop, takes, unsupported
-from app.wire import arguments, dot, form, json_write, media, npy, raw, safetensors
+from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, raw, safetensors
 from engine.errors import Hint, Invalid, MissingParameter, WrongType
 from engine.service import TensorAnswer
 
 router = APIRouter(include_in_schema=False)
 
+_OPTIONS = ("name", "dtype", "shape", "device", "requires_grad", "skip_rows", "columns")
 _FIELDS = ("data", "shape", "dtype", "device", "requires_grad", "name")
-_UPLOAD_TYPES = (json_write.MEDIA_TYPE, form.MEDIA_TYPE, npy.MEDIA_TYPE, safetensors.MEDIA_TYPE, raw.MEDIA_TYPE)
+_PICTURES = (pictures.PNG, pictures.JPEG)
+_UPLOAD_TYPES = (
+    json_write.MEDIA_TYPE,
+    form.MEDIA_TYPE,
+    npy.MEDIA_TYPE,
+    safetensors.MEDIA_TYPE,
+    raw.MEDIA_TYPE,
+    csv.MEDIA_TYPE,
+    *_PICTURES,
+)
 _WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], bytes]]] = {
     media.NPY: lambda name, tensor: npy.write(tensor),
     media.RAW: lambda name, tensor: raw.write(tensor),
+    media.CSV: lambda name, tensor: csv.write(tensor),
     media.SAFETENSORS: lambda name, tensor: safetensors.write({name: tensor}),
 }
 
@@ -30,7 +42,7 @@ _WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], bytes]]]
 
 @router.post("/v1/tensors")
 async def create_tensor(
-    call: Annotated[Call, takes("name", "dtype", "shape", "device", "requires_grad", "explain")],
+    call: Annotated[Call, takes(*_OPTIONS, "explain")],
 ) -> Response:
     """A tensor of the body's data, or, of a safetensors file, one for each of its keys."""
     kind = call.content_type
@@ -40,6 +52,10 @@ async def create_tensor(
         given = await _of_npy(call)
     elif kind == raw.MEDIA_TYPE:
         given = await _of_bytes(call)
+    elif kind == csv.MEDIA_TYPE:
+        given = await _of_csv(call)
+    elif kind in _PICTURES:
+        given = await _of_picture(call)
     elif is_json(kind):
         given = await _of_json(call)
     else:
@@ -111,10 +127,33 @@ async def _of_bytes(call: Call) -> dict[str, Any]:
     return {**options, "data": data}
 
 
+async def _of_csv(call: Call) -> dict[str, Any]:
+    options = _options(call, "name", "device", "requires_grad", "dtype", "skip_rows", "columns")
+    skip = _whole(options.pop("skip_rows", "0"), "skip_rows")
+    asked = options.pop("columns", None)
+    columns = None if asked is None else [_whole(part, "columns") for part in asked.split(",")]
+    body = await call.body()
+    return {**options, "data": await off_loop(len(body), lambda: csv.read(body, skip, columns, options.get("dtype")))}
+
+
+async def _of_picture(call: Call) -> dict[str, Any]:
+    options = _options(call, "name", "device", "requires_grad", "dtype")
+    body, kind = await call.body(), call.content_type
+    # A few bytes may be millions of pixels: always off the loop.
+    return {**options, "data": await asyncio.to_thread(pictures.read, body, kind)}
+
+
+def _whole(text: str, name: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise WrongType(f"?{name}= takes whole numbers from 0, and {text!r} is none", param=name)
+    return int(text)
+
+
 def _options(call: Call, *known: str) -> dict[str, Any]:
     """The query's options for an upload. Raises Invalid for one that does not go with this kind of body."""
     options: dict[str, Any] = {}
-    for name in ("name", "dtype", "shape", "device", "requires_grad"):
+    for name in _OPTIONS:
         if name not in call.query:
             continue
         if name not in known:

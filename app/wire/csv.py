@@ -5,7 +5,7 @@ not count. A header is skipped only where the caller says so, never guessed: a f
 other that is not numbers. What is refused is named by row and column as an editor counts them, from 1.
 
 A dtype is inferred as torch.tensor does it: all integers give int64, all true/false give bool, and any float makes the
-table float, in the session's default dtype. With a dtype, integers are read as integers, so that int64 keeps its digits.
+table float, in the session's default dtype. Integers are read as integers, so that int64 keeps its digits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from engine.service import ArrayData, TensorAnswer
 
 MEDIA_TYPE = "text/csv"
 MAX_FIELD = 1000  # characters; no number is longer
-MAX_LISTED = 10_000  # columns that may be asked for
 _BOM = b"\xef\xbb\xbf"
 _BOOLS = {"true": True, "false": False}
 _INT64 = (-(2**63), 2**63 - 1)

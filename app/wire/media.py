@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from app.wire import json_write, npy, raw, safetensors
+from app.wire import csv, json_write, npy, raw, safetensors
 from engine.errors import Hint, NotAcceptable
 
 JSON = "json"
@@ -13,6 +13,7 @@ TEXT = "text"
 NPY = "npy"
 SAFETENSORS = "safetensors"
 RAW = "raw"
+CSV = "csv"
 DOT = "dot"
 
 MEDIA_TYPES: Mapping[str, str] = {
@@ -21,10 +22,11 @@ MEDIA_TYPES: Mapping[str, str] = {
     NPY: npy.MEDIA_TYPE,
     SAFETENSORS: safetensors.MEDIA_TYPE,
     RAW: raw.MEDIA_TYPE,
+    CSV: csv.MEDIA_TYPE,
     DOT: "text/vnd.graphviz",
 }
 BINARY = frozenset((NPY, SAFETENSORS, RAW))
-TENSOR_FORMS = (JSON, TEXT, NPY, SAFETENSORS, RAW)
+TENSOR_FORMS = (JSON, TEXT, NPY, SAFETENSORS, RAW, CSV)
 
 
 def essence(content_type: str | None) -> str:

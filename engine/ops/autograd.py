@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from engine.autograd import run_backward
@@ -123,6 +124,38 @@ def set_default_dtype(ctx: Context, d: str) -> None:
         )
     ctx.undo.force_slot(ctx, "default_dtype")
     ctx.default_dtype = wanted
+
+
+_PROFILES: dict[str, dict[str, Any]] = {
+    "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
+    "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},
+    "full": {"precision": 4, "threshold": math.inf, "edgeitems": 3, "linewidth": 80},
+}
+_LARGEST = {"precision": 100, "edgeitems": 1_000_000, "linewidth": 1_000_000}
+
+
+@special(family="session", returns="value", example={"precision": 2})
+def set_printoptions(
+    ctx: Context,
+    precision: int | None = None,
+    threshold: float | None = None,
+    edgeitems: int | None = None,
+    linewidth: int | None = None,
+    profile: str | None = None,
+    sci_mode: bool | None = None,
+) -> None:
+    """How this session prints tensors; a profile is one of default, short, full. `sci_mode` is null if not given."""
+    if profile is not None and profile not in _PROFILES:
+        raise Invalid(f"unknown profile {profile!r}: the profiles are {', '.join(_PROFILES)}", param="profile")
+    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        if not 0 <= value <= _LARGEST.get(name, math.inf):
+            upto = f" to {_LARGEST[name]}" if name in _LARGEST else ""
+            raise Invalid(f"{name} must be a number from 0{upto}, and {value} is none", param=name)
+    start = ctx.print_options if profile is None else _PROFILES[profile]
+    ctx.undo.force_slot(ctx, "print_options")
+    ctx.print_options = {**start, **changes, "sci_mode": sci_mode}
 
 
 # ---------------------------------------------------------------- names
