@@ -1,4 +1,4 @@
-"""Writes the documents that are made from the code: docs/operations.md and docs/fidelity.md.
+"""Writes the documents that are made from the code: docs/operations.md, docs/fidelity.md, docs/mistakes.md.
 
 python scripts/docs.py            writes
 python scripts/docs.py --check    says what would change, and exits with 1 if anything would
@@ -97,13 +97,37 @@ def fidelity() -> str:
     return FIDELITY.format(differences=table, summary="\n".join(lines))
 
 
+MISTAKES = """# A beginner's mistakes
+
+<!-- Made by `make docs` from tests/app/mistakes.toml; edit that. -->
+
+Each call, what the service answers (PyTorch's words where PyTorch has the error), and what mends it. The tests send
+every call, follow every hint that contains one, and send what mends it. `$` is the id that the hint's call answered.
+"""
+
+
+def mistakes() -> str:
+    """docs/mistakes.md: the tour of mistakes that the tests take."""
+    tour = tomllib.loads((ROOT / "tests" / "app" / "mistakes.toml").read_text())["mistake"]
+    parts = [MISTAKES]
+    for section, members in groupby(tour, key=lambda m: m["section"]):
+        parts.append(f"\n## {section}\n")
+        for m in members:
+            parts.append(f"**{m['title']}**: `{(m['call'] + ' ' + m['body']).strip()}`")
+            parts.append(f"\n> {m['status']} `{m['code']}`: {m['detail'].replace('|', chr(92) + '|')}")
+            parts.append(f">\n> hint: `{m['hint']}`\n" if m["hint"] else "")
+            if "mend" in m:
+                parts.append(f"Mended: `{(m['mend']['call'] + ' ' + m['mend']['body']).strip()}`\n")
+    return "\n".join(parts).rstrip() + "\n"
+
+
 def main() -> int:
     """Writes, or checks, each document."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for name, made in (("operations.md", operations()), ("fidelity.md", fidelity())):
+    for name, made in (("operations.md", operations()), ("fidelity.md", fidelity()), ("mistakes.md", mistakes())):
         path = ROOT / "docs" / name
         if path.exists() and path.read_text() == made:
             continue
