@@ -13,7 +13,7 @@ BIN  := $(VENV)/bin
 PIP  := $(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all:
 
 # The client has a pyproject of its own and may not be here yet, nor the benchmarks.
-TYPED := engine app scripts $(wildcard client/curlgrad client/src/curlgrad)
+TYPED := engine app $(wildcard client/curlgrad client/src/curlgrad)
 
 
 # One thread per test process: the processes are the parallelism, and BLAS pools that fight over cores are slow.

@@ -67,6 +67,19 @@ class Context:
         self.seq += 1
         return self.seq
 
+    def admit_view(self, nbytes: int) -> None:
+        """Refuses a view that repeats its memory into more than `VIEW_FACTOR` times what the session may hold."""
+        limit = self.ledger.limit * VIEW_FACTOR
+        if nbytes > limit:
+            raise OutOfMemory(
+                f"this view would stand for {nbytes} bytes, more than the {limit} that a view may in this session",
+                hint=Hint("free-memory", whose="session"),
+                asked=nbytes,
+                limit=limit,
+                held=0,
+                free=limit,
+            )
+
     def admit(self, nbytes: int) -> None:
         """Refuses what would not fit, before it is allocated."""
         ledger = self.ledger
@@ -76,6 +89,10 @@ class Context:
         parent = ledger.parent
         if nbytes > SMALL and parent is not None and parent.held + nbytes > parent.limit:
             raise over_memory("server", nbytes, parent.limit, parent.held)
+
+
+# A view may say more elements than there is memory (expand), but whatever reads it works through all of them.
+VIEW_FACTOR = 4
 
 
 def over_memory(whose: str, asked: int, limit: int, held: int) -> OutOfMemory:

@@ -42,6 +42,9 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         many = type(made) is list
         geometries = made if many else [made]
         results = [view_of(source, *g) for g in geometries]
+        for r in results:
+            if r.nbytes > source.storage.nbytes:
+                ctx.admit_view(r.nbytes)
         if op.vjp is None:  # an alias through which no gradient passes starts anew: PyTorch does not call it a view
             return results if many else results[0]
         old = source.view

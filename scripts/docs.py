@@ -1,4 +1,5 @@
-"""Writes the documents that are made from the code: docs/operations.md, docs/fidelity.md, docs/mistakes.md.
+"""Writes the documents that are made from the code: docs/operations.md, docs/fidelity.md, docs/mistakes.md,
+and the tutorial (scripts/tutorial.py).
 
 python scripts/docs.py            writes
 python scripts/docs.py --check    says what would change, and exits with 1 if anything would
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 import engine.ops  # noqa: E402, F401  the operations register themselves
 from engine.declare import catalogue  # noqa: E402
+from scripts import tutorial  # noqa: E402
 
 HEAD = """# Operations
 
@@ -111,7 +113,7 @@ def mistakes() -> str:
     tour = tomllib.loads((ROOT / "tests" / "app" / "mistakes.toml").read_text())["mistake"]
     parts = [MISTAKES]
     for section, members in groupby(tour, key=lambda m: m["section"]):
-        parts.append(f"\n## {section}\n")
+        parts.append(f"## {section}\n")
         for m in members:
             parts.append(f"**{m['title']}**: `{(m['call'] + ' ' + m['body']).strip()}`")
             parts.append(f"\n> {m['status']} `{m['code']}`: {m['detail'].replace('|', chr(92) + '|')}")
@@ -127,12 +129,14 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for name, made in (("operations.md", operations()), ("fidelity.md", fidelity()), ("mistakes.md", mistakes())):
+    documents = {"operations.md": operations(), "fidelity.md": fidelity(), "mistakes.md": mistakes()}
+    for name, made in (documents | tutorial.pages()).items():
         path = ROOT / "docs" / name
         if path.exists() and path.read_text() == made:
             continue
         stale.append(path.relative_to(ROOT))
         if not options.check:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made)
     if options.check and stale:
         print(f"not what the code says: {', '.join(map(str, stale))}; run make docs", file=sys.stderr)

@@ -234,7 +234,7 @@ class Played:
 
     async def _start(self) -> None:
         specs = {
-            PORT: WorkerSpec("inline", ("cpu",), inline=True),
+            PORT: WorkerSpec("cpu-0", ("cpu",), inline=True),
             PRACTICE_PORT: WorkerSpec("practice-0", ("cpu", "cuda:0"), inline=True, practice=True),
         }
         for port, spec in specs.items():

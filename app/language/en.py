@@ -79,6 +79,10 @@ HINTS: Mapping[str, str] = {
         "counted from the last one, sizes must be equal or one of the two 1; {a} and {b} differ in dimension {dim}: "
         "unsqueeze, reshape or transpose one of them"
     ),
+    "transpose-two": (
+        "t is for matrices; say which two dimensions to swap: {call} :: "
+        "t is for matrices; use transpose, and say which two dimensions to swap"
+    ),
     "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
     "dim-range": "the tensor has {ndim} dimensions, so dim goes from {low} to {high}; negative ones count from the end",
     "index-range": "indices go from {low} to {high} here; the first that does not is {index}",

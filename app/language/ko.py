@@ -78,6 +78,10 @@ HINTS: Mapping[str, str] = {
         "브로드캐스팅하려면 마지막 차원부터 견주었을 때 크기가 같거나 한쪽이 1이어야 합니다. {a}, {b} 두 shape는 차원 "
         "{dim}에서 다릅니다. 둘 중 하나에 unsqueeze, reshape, transpose를 써 보세요"
     ),
+    "transpose-two": (
+        "t는 행렬에만 쓸 수 있습니다. 서로 바꿀 두 차원을 정하세요: {call} :: "
+        "t는 행렬에만 쓸 수 있습니다. transpose 연산에 서로 바꿀 두 차원을 주세요"
+    ),
     "inner-sizes": "{a}의 마지막 크기는 {b}의 뒤에서 두 번째 크기와 같아야 합니다. 둘 중 하나를 transpose해 보세요",
     "dim-range": "이 텐서는 {ndim}차원이므로 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
     "index-range": "여기서 인덱스는 {low}부터 {high}까지입니다. 처음으로 벗어난 인덱스: {index}",

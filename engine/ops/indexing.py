@@ -19,7 +19,7 @@ from engine.dtypes import INT, bool_, from_numpy, int32, int64, scalar_type, uin
 from engine.errors import DtypeMismatch, Hint, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting
-from engine.ops.scatter import add_rows, cast_index, check_range, combine, floats
+from engine.ops.scatter import add_rows, check_range, combine, floats
 from engine.ops.views import number_in, region_gradient
 from engine.record import REC
 from engine.samples import B, C, I, S, T
@@ -238,7 +238,10 @@ def _places_of(F: Any, input: Any, tensors: Sequence[tuple[int, Any]]) -> tuple[
 
 
 def _bad_index(F: Any, item: Any) -> DtypeMismatch:
-    return cast_index("tensors used as indices must be long, int, byte or bool tensors", Spec((), F.dtype(item)))
+    """A call cannot be told: `index` as it was sent is a list, of which this tensor is one item."""
+    words = "tensors used as indices must be long, int, byte or bool tensors"
+    hint = Hint("cast-index", have=F.dtype(item).name, param="index")
+    return DtypeMismatch(words, code="index-dtype", hint=hint, param="index")
 
 
 def _too_many(shape: Shape, tensors: Any) -> IndexOutOfRange:
@@ -417,8 +420,9 @@ def _result_ndim(input: Array, indices: Any, dims: Any) -> int:
 _PUT_SAVES: dict[str, Sequence[str]] = {"input": ("indices",), "values": ("indices",)}
 
 
-@op(family="indexing", meta=_put_meta, moves=True, updates=True, inplace=True, node="IndexPutBackward0",
-    save=_PUT_SAVES)
+@op(
+    family="indexing", meta=_put_meta, moves=True, updates=True, inplace=True, node="IndexPutBackward0", save=_PUT_SAVES
+)
 def _index_put(k: K, input: Array, indices: list[Array], values: Array, dims: Shape, *, out: Any = None) -> Array:
     """A copy with `values` written at integer indices along `dims`; of duplicates the last one wins on the CPU."""
     made = input.copy() if out is None else out
@@ -489,8 +493,12 @@ def _put_places(F: Any, input: Any, indices: Any) -> tuple[list[Any], tuple[int,
     return _places_of(F, input, tensors)
 
 
-_PUT = [S(T(4), [I(2, values=[0, 2])], T(2)), S(T(3, 4), [I(2, values=[0, 2]), I(2, values=[1, -1])], T()),
-        S(T(3, 2), [I(2, values=[1, 1])], T(2, 2), True), S(C(3), [I(1, values=[1])], C(1))]
+_PUT = [
+    S(T(4), [I(2, values=[0, 2])], T(2)),
+    S(T(3, 4), [I(2, values=[0, 2]), I(2, values=[1, -1])], T()),
+    S(T(3, 2), [I(2, values=[1, 1])], T(2, 2), True),
+    S(C(3), [I(1, values=[1])], C(1)),
+]
 
 
 @composite(family="indexing", samples=_PUT, moves=True, node="IndexPutBackward0")
@@ -524,9 +532,14 @@ def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, 
 
 # ---------------------------------------------------------------- x[...]
 
-_PICK = [S(T(3, 4), [1]), S(T(3, 4), [slice(1, None), slice(None, None, 2)]), S(T(3, 4), [Ellipsis, None, -1]),
-         S(T(3, 4), [I(2, values=[0, 2])]), S(T(3, 4), [slice(None), I(2, 2, values=[[0, 1], [3, 0]])]),
-         S(C(3), [I(2, values=[2, 2])])]
+_PICK = [
+    S(T(3, 4), [1]),
+    S(T(3, 4), [slice(1, None), slice(None, None, 2)]),
+    S(T(3, 4), [Ellipsis, None, -1]),
+    S(T(3, 4), [I(2, values=[0, 2])]),
+    S(T(3, 4), [slice(None), I(2, 2, values=[[0, 1], [3, 0]])]),
+    S(C(3), [I(2, values=[2, 2])]),
+]
 _EXAMPLE = {"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0, "1:"]}
 
 
@@ -554,8 +567,12 @@ def _assign_meta(k: K, input: Spec, src: Spec, whole: bool) -> Spec:
     return input
 
 
-@op(family="indexing", meta=_assign_meta, inplace=True,
-    node=lambda input, src, whole: "CopyBackwards" if src.shape or not input.shape else "FillBackward3")
+@op(
+    family="indexing",
+    meta=_assign_meta,
+    inplace=True,
+    node=lambda input, src, whole: "CopyBackwards" if src.shape or not input.shape else "FillBackward3",
+)
 def _assign(k: K, input: Array, src: Array, whole: bool) -> Array:
     """`src`, in the dtype of `input`, in its place. `whole`: the input is no part that was taken for this alone."""
     src = _trimmed(src, input.ndim)
@@ -575,8 +592,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return lost, F.reshape(g, (1,) * extra + tuple(F.shape(g))) if extra > 0 else g
 
 
-_PUT_ITEMS = [S(T(3, 4), [1], T(4)), S(T(3, 4), [slice(1, None)], 2.5), S(T(3, 4), [I(2, values=[0, 2])], T(4)),
-              S(T(3, 4), [B(3, 4)], 0.5)]
+_PUT_ITEMS = [
+    S(T(3, 4), [1], T(4)),
+    S(T(3, 4), [slice(1, None)], 2.5),
+    S(T(3, 4), [I(2, values=[0, 2])], T(4)),
+    S(T(3, 4), [B(3, 4)], 0.5),
+]
 
 
 @special(family="indexing", samples=_PUT_ITEMS, example={"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0], "value": 9})
@@ -600,4 +621,3 @@ def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) ->
             value = REC.expand(value, region.shape)
         REGISTRY["_assign_"].run((region, value, region is input))
     return input
-

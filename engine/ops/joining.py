@@ -70,9 +70,21 @@ def _cat_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
     return Spec((*shape[:d], total, *shape[d + 1 :]), k.dtype)
 
 
-@op(family="joining", meta=_cat_meta, promote=promoted, over=("tensors",), alias=("concat", "concatenate"),
-    samples=[S([T(2, 3), T(1, 3)]), S([T(2, 3), T(2, 1)], -1), S([T(2), I(2)]), S([T(0), T(2, 3)], 1),
-             S([T(0, 2), T(1, 2)]), S([C(2), T(1)])])
+@op(
+    family="joining",
+    meta=_cat_meta,
+    promote=promoted,
+    over=("tensors",),
+    alias=("concat", "concatenate"),
+    samples=[
+        S([T(2, 3), T(1, 3)]),
+        S([T(2, 3), T(2, 1)], -1),
+        S([T(2), I(2)]),
+        S([T(0), T(2, 3)], 1),
+        S([T(0, 2), T(1, 2)]),
+        S([C(2), T(1)]),
+    ],
+)
 def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors one after another along a dimension that they have; other sizes must be equal.
 
@@ -115,9 +127,20 @@ def _stack_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
     return Spec((*shape[:d], len(tensors), *shape[d:]), k.dtype)
 
 
-@op(family="joining", meta=_stack_meta, promote=promoted, over=("tensors",),
-    samples=[S([T(3), T(3)]), S([T(2, 3), T(2, 3)], -1), S([T(), T()]), S([T(0), T(0)]), S([T(2), I(2)]),
-             S([C(2), C(2)])])
+@op(
+    family="joining",
+    meta=_stack_meta,
+    promote=promoted,
+    over=("tensors",),
+    samples=[
+        S([T(3), T(3)]),
+        S([T(2, 3), T(2, 3)], -1),
+        S([T(), T()]),
+        S([T(0), T(0)]),
+        S([T(2), I(2)]),
+        S([C(2), C(2)]),
+    ],
+)
 def stack(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
     """The tensors, all of one size, along a new dimension."""
     return k.xp.ascontiguousarray(k.xp.stack(tensors, axis=dim))
@@ -180,8 +203,13 @@ def _unbind_geometry(input: Any, dim: int = 0) -> Any:
     return [(rest, steps, offset + i * step) for i in range(sizes[d])]
 
 
-@view(family="joining", geometry=_unbind_geometry, multi=True, returns="list of Tensors",
-      samples=[S(T(2, 3)), S(T(2, 3), -1), S(T(3)), S(C(2, 2))])
+@view(
+    family="joining",
+    geometry=_unbind_geometry,
+    multi=True,
+    returns="list of Tensors",
+    samples=[S(T(2, 3)), S(T(2, 3), -1), S(T(3)), S(C(2, 2))],
+)
 def unbind(k: K, input: Array, dim: Dim = 0) -> Any:
     """All slices along a dimension, without it."""
     before = (slice(None),) * (dim % input.ndim)
@@ -272,8 +300,13 @@ def _sections_geometry(input: Any, split_sizes: Any, dim: int = 0) -> Any:
     return _pieces(input, split_sizes, d)
 
 
-@view(family="joining", geometry=_sections_geometry, multi=True, returns="list of Tensors",
-      samples=[S(T(3, 2), [1, 2]), S(T(2, 4), [1, 0, 3], -1)])
+@view(
+    family="joining",
+    geometry=_sections_geometry,
+    multi=True,
+    returns="list of Tensors",
+    samples=[S(T(3, 2), [1, 2]), S(T(2, 4), [1, 0, 3], -1)],
+)
 def split_with_sizes(k: K, input: Array, split_sizes: Shape, dim: Dim = 0) -> Any:
     """Pieces of the given sizes along a dimension."""
     return _cut(input, split_sizes, dim)
@@ -286,38 +319,50 @@ def _split_either(F: Any, input: Any, size: Any, dim: int) -> Any:
     return F._split(input, size, dim) if isinstance(size, int) else F.split_with_sizes(input, size, dim)
 
 
-@composite(family="joining", name="_split_tensor", joins="split", moves=True, returns="list of Tensors",
-           samples=[S(T(4, 2), 3), S(T(2, 4), [1, 3], 1), S(T(0, 2), 2), S(C(3), 1)])
+@composite(
+    family="joining",
+    name="_split_tensor",
+    joins="split",
+    moves=True,
+    returns="list of Tensors",
+    samples=[S(T(4, 2), 3), S(T(2, 4), [1, 3], 1), S(T(0, 2), 2), S(C(3), 1)],
+)
 def _split_tensor(F: Any, tensor: Array, split_size_or_sections: Ints, dim: Dim = 0) -> Any:
     """Pieces along a dimension: all of one size, the last one perhaps smaller, or of the sizes in a list."""
     return _split_either(F, tensor, split_size_or_sections, dim)
 
 
-@composite(family="joining", name="_split_method", joins="split", moves=True, returns="list of Tensors",
-           samples=[S(T(4, 2), 3)])
+@composite(
+    family="joining",
+    name="_split_method",
+    joins="split",
+    moves=True,
+    returns="list of Tensors",
+    samples=[S(T(4, 2), 3)],
+)
 def _split_method(F: Any, input: Array, split_size: Ints, dim: Dim = 0) -> Any:
     """Pieces along a dimension: all of one size, the last one perhaps smaller, or of the sizes in a list."""
     return _split_either(F, input, split_size, dim)
 
 
-@composite(family="joining", name="_split_input", joins="split", moves=True, returns="list of Tensors",
-           samples=[S(T(4, 2), 3)])
+@composite(
+    family="joining", name="_split_input", joins="split", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)]
+)
 def _split_input(F: Any, input: Array, split_size_or_sections: Ints, dim: Dim = 0) -> Any:
     """Pieces along a dimension: all of one size, the last one perhaps smaller, or of the sizes in a list."""
     return _split_either(F, input, split_size_or_sections, dim)
 
 
-@composite(family="joining", moves=True, returns="list of Tensors",
-           samples=[S(T(5, 2), 2), S(T(2, 4), 4, 1), S(T(0, 2), 3)])
+@composite(
+    family="joining", moves=True, returns="list of Tensors", samples=[S(T(5, 2), 2), S(T(2, 4), 4, 1), S(T(0, 2), 3)]
+)
 def chunk(F: Any, input: Array, chunks: int, dim: Dim = 0) -> Any:
     """At most `chunks` pieces along a dimension, all but the last of one size."""
     shape = F.shape(input)
     if not shape:
         raise ShapeMismatch("chunk expects at least a 1-dimensional tensor", param="input")
     if chunks <= 0:
-        raise Invalid(
-            f"chunk expects `chunks` to be greater than 0, got: {chunks}", code="bad-split", param="chunks"
-        )
+        raise Invalid(f"chunk expects `chunks` to be greater than 0, got: {chunks}", code="bad-split", param="chunks")
     d = wrap_dim(dim, len(shape))
     size = -(-shape[d] // chunks)
     if size == 0:
@@ -361,22 +406,40 @@ _HALVES = [S(T(5, 2), 2), S(T(2, 5), 3, 1)]
 _PLACES = [S(T(5, 2), [1, 3]), S(T(2, 5), [2, 4, 9], 1)]
 
 
-@composite(family="joining", name="_tensor_split_sections", joins="tensor_split", moves=True, returns="list of Tensors",
-           samples=_HALVES)
+@composite(
+    family="joining",
+    name="_tensor_split_sections",
+    joins="tensor_split",
+    moves=True,
+    returns="list of Tensors",
+    samples=_HALVES,
+)
 def _tensor_split_sections(F: Any, input: Array, sections: int, dim: Dim = 0) -> Any:
     """So many pieces along a dimension, whose sizes differ by at most one."""
     return _tensor_split(F, input, sections, dim)
 
 
-@composite(family="joining", name="_tensor_split_indices", joins="tensor_split", moves=True, returns="list of Tensors",
-           samples=_PLACES)
+@composite(
+    family="joining",
+    name="_tensor_split_indices",
+    joins="tensor_split",
+    moves=True,
+    returns="list of Tensors",
+    samples=_PLACES,
+)
 def _tensor_split_indices(F: Any, input: Array, indices: Shape, dim: Dim = 0) -> Any:
     """The pieces between the given places along a dimension."""
     return _tensor_split(F, input, indices, dim)
 
 
-@composite(family="joining", name="_tensor_split_either", joins="tensor_split", moves=True, returns="list of Tensors",
-           samples=[S(T(5, 2), I(2, values=[1, 3]))])
+@composite(
+    family="joining",
+    name="_tensor_split_either",
+    joins="tensor_split",
+    moves=True,
+    returns="list of Tensors",
+    samples=[S(T(5, 2), I(2, values=[1, 3]))],
+)
 def _tensor_split_either(F: Any, input: Array, tensor_indices_or_sections: Array, dim: Dim = 0) -> Any:
     """The pieces between the places, or the number of pieces, that a tensor of int64 on the CPU holds."""
     how = tensor_indices_or_sections
@@ -440,5 +503,3 @@ def _along(name: str, least: int) -> None:
 
 for _row in (("hsplit", 1), ("vsplit", 2), ("dsplit", 3)):
     _along(*_row)
-
-

@@ -7,13 +7,12 @@ from typing import Any, get_type_hints
 
 from engine.carriers import K
 from engine.declare import Array, Device, Dim, Dims, DTypeArg, Ints, Scalar, Shape, composite, op
-from engine.dtypes import DTYPES, INT, cast_scalar, from_numpy, int64
+from engine.dtypes import INT, int64
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
 from engine.ops.joining import promoted
-from engine.ops.scatter import add_rows, from_rows, rows_of
 from engine.ops.strided import geometry_of
 from engine.samples import C, I, S, T
 from engine.shapes import Shape as Sizes
@@ -46,8 +45,11 @@ def _repeat_meta(k: K, input: Spec, repeats: Any) -> Spec:
     return Spec(size, input.dtype)
 
 
-@op(family="shaping", meta=_repeat_meta,
-    samples=[S(T(2, 3), [2, 1]), S(T(3), [2, 2]), S(T(), [2]), S(T(2), [0]), S(T(), []), S(C(2), [2])])
+@op(
+    family="shaping",
+    meta=_repeat_meta,
+    samples=[S(T(2, 3), [2, 1]), S(T(3), [2, 2]), S(T(), [2]), S(T(2), [0]), S(T(), []), S(C(2), [2])],
+)
 def repeat(k: K, input: Array, repeats: Shape) -> Array:
     """The tensor so many times along each dimension; more numbers than dimensions add dimensions in front."""
     return k.xp.tile(input, tuple(repeats)) if repeats else input.copy()
@@ -79,8 +81,15 @@ def _counts_meta(k: K, repeats: Spec, output_size: Any = None) -> Spec:
     return Spec((output_size if output_size is not None else repeats.numel,), repeats.dtype)
 
 
-@op(family="shaping", name="_repeat_places", meta=_counts_meta, vjp=None, dynamic=True, joins="repeat_interleave",
-    samples=[S(I(3, values=[1, 2, 0]))])
+@op(
+    family="shaping",
+    name="_repeat_places",
+    meta=_counts_meta,
+    vjp=None,
+    dynamic=True,
+    joins="repeat_interleave",
+    samples=[S(I(3, values=[1, 2, 0]))],
+)
 def _repeat_places(k: K, repeats: Array, output_size: int | None = None) -> Array:
     """Each place i as often as `repeats[i]` says."""
     ends = repeats.cumsum()
@@ -97,8 +106,13 @@ def _(k: K, repeats: Any, output_size: Any = None) -> None:
         raise ShapeMismatch("allocated size does not match required size", param="output_size")
 
 
-@composite(family="shaping", name="_repeat_interleave", joins="repeat_interleave", moves=True,
-           samples=[S(T(2, 2), 2), S(T(2, 2), 2, 1), S(T(3), I(3, values=[1, 2, 0])), S(T(2, 3), I(1, values=[2]), 1)])
+@composite(
+    family="shaping",
+    name="_repeat_interleave",
+    joins="repeat_interleave",
+    moves=True,
+    samples=[S(T(2, 2), 2), S(T(2, 2), 2, 1), S(T(3), I(3, values=[1, 2, 0])), S(T(2, 3), I(1, values=[2]), 1)],
+)
 def _repeat_interleave(
     F: Any, input: Array, repeats: Array | Scalar, dim: Dim | None = None, output_size: int | None = None
 ) -> Array:
@@ -143,8 +157,12 @@ def _flip_meta(k: K, input: Spec, dims: Any) -> Spec:
     return input
 
 
-@op(family="shaping", meta=_flip_meta, moves=True,
-    samples=[S(T(2, 3), [0]), S(T(2, 3), [0, -1]), S(T(2), []), S(T(), [0])])
+@op(
+    family="shaping",
+    meta=_flip_meta,
+    moves=True,
+    samples=[S(T(2, 3), [0]), S(T(2, 3), [0, -1]), S(T(2), []), S(T(), [0])],
+)
 def flip(k: K, input: Array, dims: Dims) -> Array:
     """The elements in reverse order along `dims`."""
     axes = wrap_dims(dims, input.ndim, empty_is_all=False)
@@ -183,16 +201,18 @@ def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     for d in dims:
         wrap_dim(d, input.ndim)
     if len(dims) != len(shifts) and not (len(shifts) == 1 and not dims):
-        raise ShapeMismatch(
-            f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}", param="dims"
-        )
+        raise ShapeMismatch(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}", param="dims")
     for d in dims:
         wrap_dim(d, input.ndim)
     return input
 
 
-@op(family="shaping", meta=_roll_meta, moves=True,
-    samples=[S(T(2, 3), 1), S(T(2, 3), 1, 0), S(T(2, 3), [1, -1], [0, 1]), S(T(0, 2), 1, 0), S(T(), 1)])
+@op(
+    family="shaping",
+    meta=_roll_meta,
+    moves=True,
+    samples=[S(T(2, 3), 1), S(T(2, 3), 1, 0), S(T(2, 3), [1, -1], [0, 1]), S(T(0, 2), 1, 0), S(T(), 1)],
+)
 def roll(k: K, input: Array, shifts: Ints, dims: Ints = ()) -> Array:
     """The elements moved along `dims`, what falls off one end coming in at the other; without dims as if flattened."""
     if not input.size or not input.ndim:
@@ -234,8 +254,13 @@ def _rot90_gradient(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.rot90(g, -saved.k, saved.dims)
 
 
-op(family="shaping", name="rot90", meta=_rot_meta, moves=True,
-   samples=[S(T(2, 3)), S(T(2, 3), 2), S(T(2, 3, 2), -1, [0, 2])])(_rot90).vjp(_rot90_gradient)
+op(
+    family="shaping",
+    name="rot90",
+    meta=_rot_meta,
+    moves=True,
+    samples=[S(T(2, 3)), S(T(2, 3), 2), S(T(2, 3, 2), -1, [0, 2])],
+)(_rot90).vjp(_rot90_gradient)
 
 # ---------------------------------------------------------------- triangles and diagonals
 
@@ -323,8 +348,7 @@ def _embed_meta(k: K, input: Spec, offset: int = 0, dim1: int = -2, dim2: int = 
     return Spec(tuple([side if i in (a, b) else next(rest) for i in range(n)]), input.dtype)
 
 
-@op(family="shaping", meta=_embed_meta, moves=True,
-    samples=[S(T(3)), S(T(2, 3), 1), S(T(2, 3), -1, 0, 2), S(T(0))])
+@op(family="shaping", meta=_embed_meta, moves=True, samples=[S(T(3)), S(T(2, 3), 1), S(T(2, 3), -1, 0, 2), S(T(0))])
 def diag_embed(k: K, input: Array, offset: int = 0, dim1: Dim = -2, dim2: Dim = -1) -> Array:
     """Matrices of zeros, in dimensions `dim1` and `dim2`, with the last dimension of the input on a diagonal."""
     made = k.xp.zeros(k.spec.shape, input.dtype)
@@ -370,8 +394,13 @@ def _as_matrix(shape: Sizes) -> Sizes:
     return (1,) * (2 - len(shape)) + tuple(shape)
 
 
-@op(family="shaping", meta=_block_meta, promote=promoted, over=("tensors",),
-    samples=[S([T(2, 2), T(1, 3)]), S([T(2), T()]), S([T(1, 2), I(1)])])
+@op(
+    family="shaping",
+    meta=_block_meta,
+    promote=promoted,
+    over=("tensors",),
+    samples=[S([T(2, 2), T(1, 3)]), S([T(2), T()]), S([T(1, 2), I(1)])],
+)
 def block_diag(k: K, tensors: list[Array]) -> Array:
     """A matrix with the given matrices along its diagonal; vectors count as rows."""
     made = k.xp.zeros(k.spec.shape, k.spec.dtype.compute.np)
@@ -405,8 +434,12 @@ def broadcast_tensors(F: Any, tensors: list[Array]) -> Any:
     return [t if tuple(F.shape(t)) == shape else F.expand(t, shape) for t in tensors]
 
 
-@composite(family="views", moves=True, returns="list of Tensors",
-           samples=[S([T(2), T(3)]), S([T(2), T(3)], "xy"), S([T(2), T()])])
+@composite(
+    family="views",
+    moves=True,
+    returns="list of Tensors",
+    samples=[S([T(2), T(3)]), S([T(2), T(3)], "xy"), S([T(2), T()])],
+)
 def meshgrid(F: Any, tensors: list[Array], indexing: str | None = None) -> Any:
     """Coordinates of a grid from the coordinates along its axes; with "xy" the first two dimensions are exchanged."""
     if not tensors:
@@ -429,164 +462,10 @@ def meshgrid(F: Any, tensors: list[Array], indexing: str | None = None) -> Any:
     given = [tensors[1], tensors[0], *tensors[2:]] if swap else list(tensors)
     sizes = tuple(F.shape(t)[0] if F.shape(t) else 1 for t in given)
     n = len(sizes)
-    made = [
-        F.expand(F.view(t, tuple(sizes[i] if j == i else 1 for j in range(n))), sizes) for i, t in enumerate(given)
-    ]
+    made = [F.expand(F.view(t, tuple(sizes[i] if j == i else 1 for j in range(n))), sizes) for i, t in enumerate(given)]
     if swap:
         made[0], made[1] = made[1], made[0]
     return made
-
-
-# ---------------------------------------------------------------- padded
-
-
-def _bounds(shape: Sizes, pad: Any) -> list[tuple[int, int]]:
-    """(before, after) for each dimension; `pad` begins with the last one."""
-    made = [(0, 0)] * (len(shape) - len(pad) // 2)
-    return made + [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
-
-
-def _pad_meta(k: K, input: Spec, pad: Any, value: Any = 0) -> Spec:
-    if len(pad) % 2:
-        raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
-    if len(pad) > 2 * input.ndim:
-        raise Invalid(
-            "Padding length should be less than or equal to two times the input dimension but got padding length "
-            f"{len(pad)} and input of dimension {input.ndim}",
-            code="bad-padding",
-            param="pad",
-        )
-    size = []
-    for n, (before, after) in zip(input.shape, _bounds(input.shape, pad), strict=True):
-        if n + min(before, 0) + min(after, 0) < 0:
-            raise ShapeMismatch("narrow(): length must be non-negative.", param="pad")
-        size.append(n + before + after)
-    check_size(size)
-    return Spec(tuple(size), input.dtype)
-
-
-@op(family="shaping", meta=_pad_meta, node="ConstantPadNdBackward0",
-    samples=[S(T(2, 3), [1, 1]), S(T(2, 3), [1, -1, 0, 2], 0.5), S(I(3), [1, 1], 7), S(C(2), [0, 1])])
-def constant_pad_nd(k: K, input: Array, pad: Shape, value: Scalar = 0) -> Array:
-    """The tensor with `value` around it: pairs of widths, before and after, beginning with the last dimension.
-
-    A negative width cuts off.
-    """
-    bounds = _bounds(input.shape, pad)
-    made = k.xp.empty(k.spec.shape, input.dtype)
-    if made.size and any(b > 0 or a > 0 for b, a in bounds):
-        made[...] = cast_scalar(value, from_numpy(input.dtype))  # type: ignore[arg-type]
-    inner = tuple(slice(max(b, 0), m - max(a, 0)) for m, (b, a) in zip(made.shape, bounds, strict=True))
-    kept = tuple(slice(max(-b, 0), n - max(-a, 0)) for n, (b, a) in zip(input.shape, bounds, strict=True))
-    part = input[kept]
-    if part.size:
-        made[inner] = part
-    return made
-
-
-@constant_pad_nd.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.constant_pad_nd(g, tuple(-p for p in saved.pad), 0)
-
-
-def _sources(k: K, mode: str, n: int, before: int, after: int) -> Array:
-    """For each place along a padded dimension, the place that it is filled from."""
-    if mode == "circular":  # what is cut off does not come back
-        low, m = max(-before, 0), n - max(-before, 0) - max(-after, 0)
-        return k.xp.arange(-max(before, 0), m + max(after, 0)) % max(m, 1) + low
-    at = k.xp.arange(-before, n + after)
-    if mode == "replicate":
-        return k.xp.clip(at, 0, n - 1)
-    return (n - 1) - abs(abs(at) - (n - 1))
-
-
-def _pad_edges_meta(k: K, input: Spec, pad: Any, mode: str) -> Spec:
-    if len(pad) % 2:
-        raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
-    if len(pad) not in (2, 4, 6) or input.ndim not in (len(pad) // 2 + 1, len(pad) // 2 + 2):
-        raise Invalid(
-            f"Padding size {len(pad)} is not supported for {input.ndim}D input tensor.\n"
-            "Supported combinations for non-constant padding:\n"
-            "  - 2D or 3D input: padding size = 2 (pads last dimension)\n"
-            "  - 3D or 4D input: padding size = 4 (pads last 2 dimensions)\n"
-            "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)",
-            code="bad-padding",
-            param="pad",
-        )
-    size = []
-    for i, (n, (before, after)) in enumerate(zip(input.shape, _bounds(input.shape, pad), strict=True)):
-        if mode == "reflect" and (before >= n or after >= n) and (before or after):
-            place = 4 + 2 * (input.ndim - 1 - i)
-            raise ShapeMismatch(
-                f"Argument #{place}: Padding size should be less than the corresponding input dimension, but got: "
-                f"padding ({before}, {after}) at dimension {i} of input {text(input.shape)}",
-                param="pad",
-            )
-        if mode == "circular" and (before > n or after > n):
-            raise ShapeMismatch("Padding value causes wrapping around more than once.", param="pad")
-        if n + before + after < 0 or (n == 0 and (before > 0 or after > 0)):
-            raise ShapeMismatch(
-                f"input (size {n}) is too small for padding ({before}, {after}) at dimension {i}", param="pad"
-            )
-        size.append(n + before + after)
-    return Spec(tuple(size), input.dtype)
-
-
-def _pad_node(input: Any, pad: Any, mode: str) -> str:
-    name = {"reflect": "ReflectionPad", "replicate": "ReplicationPad", "circular": "CircularPad"}[mode]
-    return f"{name}{len(pad) // 2}DBackward0"
-
-
-@op(family="shaping", meta=_pad_edges_meta, moves=True, node=_pad_node)
-def _pad_edges(k: K, input: Array, pad: Shape, mode: str) -> Array:
-    """The tensor with what lies at its edges around it."""
-    for d, (before, after) in enumerate(_bounds(input.shape, pad)):
-        if before or after:
-            input = k.xp.take(input, _sources(k, mode, input.shape[d], before, after), axis=d)
-    return input
-
-
-@_pad_edges.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._pad_edges_backward(g, saved.input.shape, saved.pad, saved.mode)
-
-
-@op(family="shaping", meta=lambda k, grad, size, pad, mode: Spec(size, grad.dtype))
-def _pad_edges_backward(k: K, grad: Array, size: Shape, pad: Shape, mode: str) -> Array:
-    """What lies around a padded tensor added to where it came from."""
-    if grad.dtype.name in ("float16", "uint16"):
-        grad = k.backend.widen(grad, DTYPES["bfloat16" if grad.dtype.name == "uint16" else "float16"])
-    for d, (before, after) in enumerate(_bounds(size, pad)):
-        if before or after:
-            shape = (*grad.shape[:d], size[d], *grad.shape[d + 1 :])
-            rows = rows_of(k, grad, d)
-            made = k.xp.zeros((size[d], rows.shape[1]), grad.dtype)
-            if rows.size:
-                add_rows(k, made, _sources(k, mode, size[d], before, after), rows)
-            grad = from_rows(k, made, shape, d)
-    return k.xp.ascontiguousarray(grad)
-
-
-@_pad_edges_backward.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._pad_edges(g, saved.pad, saved.mode)
-
-
-@composite(family="shaping", name="nn.functional.pad", moves=True,
-           samples=[S(T(2, 3), [1, 1]), S(T(2, 3), [1, 0, 0, 1], "constant", 0.5), S(T(2, 3), [1, 2], "reflect"),
-                    S(T(2, 3), [1, 2], "replicate"), S(T(1, 2, 3), [1, 0, 2, 1], "circular")])
-def pad(F: Any, input: Array, pad: Shape, mode: str = "constant", value: float | None = None) -> Array:
-    """The tensor with something around it: pairs of widths, before and after, beginning with the last dimension.
-
-    `mode` is "constant" (`value`, by default 0), "reflect" (without repeating the edge), "replicate" or "circular".
-    """
-    if mode == "constant":
-        return F.constant_pad_nd(input, pad, 0 if value is None else value)
-    if mode not in ("reflect", "replicate", "circular"):
-        raise Invalid(f"Unrecognised padding mode {mode}", code="bad-choice", param="mode")
-    if value is not None and value != 0:
-        raise Invalid(f'Padding mode "{mode}" doesn\'t take in value argument', code="bad-value", param="value")
-    return F._pad_edges(input, pad, mode)
 
 
 # ---------------------------------------------------------------- views, copied
@@ -606,12 +485,32 @@ def _copying(name: str) -> None:
     body.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     body.__annotations__ = get_type_hints(function, include_extras=True)
     body.__doc__ = f"As `{name}`, with memory of its own.\n\n{made.doc}"
-    composite(family="shaping", name=f"{name}_copy", moves=True, samples=made.samples() if made.samples else [],
-              returns=made.returns)(body)
+    composite(
+        family="shaping",
+        name=f"{name}_copy",
+        moves=True,
+        samples=made.samples() if made.samples else [],
+        returns=made.returns,
+    )(body)
 
 
-for _name in ("diagonal", "expand", "narrow", "permute", "select", "split_with_sizes", "squeeze", "t", "transpose",
-              "unbind", "unfold", "unsqueeze", "view", "view_as_complex", "view_as_real"):
+for _name in (
+    "diagonal",
+    "expand",
+    "narrow",
+    "permute",
+    "select",
+    "split_with_sizes",
+    "squeeze",
+    "t",
+    "transpose",
+    "unbind",
+    "unfold",
+    "unsqueeze",
+    "view",
+    "view_as_complex",
+    "view_as_real",
+):
     _copying(_name)
 
 
@@ -647,15 +546,17 @@ def slice_scatter(
     return _scattered(F, input, src, "_slice", (d, low, max(low, high), step))
 
 
-@composite(family="shaping", moves=True, node="DiagonalScatterBackward0",
-           samples=[S(T(3, 3), T(3)), S(T(2, 3), T(2), 1)])
+@composite(
+    family="shaping", moves=True, node="DiagonalScatterBackward0", samples=[S(T(3, 3), T(3)), S(T(2, 3), T(2), 1)]
+)
 def diagonal_scatter(F: Any, input: Array, src: Array, offset: int = 0, dim1: Dim = 0, dim2: Dim = 1) -> Array:
     """A copy with `src` in place of a diagonal."""
     return _scattered(F, input, src, "diagonal", (offset, dim1, dim2))
 
 
-@composite(family="shaping", moves=True, node="AsStridedScatterBackward0",
-           samples=[S(T(3, 3), T(2, 2), [2, 2], [1, 2])])
+@composite(
+    family="shaping", moves=True, node="AsStridedScatterBackward0", samples=[S(T(3, 3), T(2, 2), [2, 2], [1, 2])]
+)
 def as_strided_scatter(
     F: Any, input: Array, src: Array, size: Shape, stride: Shape, storage_offset: int | None = None
 ) -> Array:
@@ -665,9 +566,7 @@ def as_strided_scatter(
 
 
 @composite(family="shaping", moves=True, samples=[S(T(3, 3), [2, 2], [1, 2])])
-def as_strided_copy(
-    F: Any, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None
-) -> Array:
+def as_strided_copy(F: Any, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """As `as_strided`, with memory of its own."""
     offset = input.offset if storage_offset is None else storage_offset
     return F.clone(F._as_strided(input, tuple(size), tuple(stride), offset, geometry_of(input)))

@@ -37,8 +37,11 @@ def _unfold_geometry(input: Any, dimension: int, size: int, step: int) -> Any:
     return (*sizes, size), (*strides, along), input.offset
 
 
-@view(family="views", geometry=_unfold_geometry,
-      samples=[S(T(5), 0, 2, 1), S(T(2, 7), 1, 3, 2), S(T(4, 2), -2, 3, 1), S(T(), 0, 1, 1)])
+@view(
+    family="views",
+    geometry=_unfold_geometry,
+    samples=[S(T(5), 0, 2, 1), S(T(2, 7), 1, 3, 2), S(T(4, 2), -2, 3, 1), S(T(), 0, 1, 1)],
+)
 def unfold(k: K, input: Array, dimension: Dim, size: int, step: int) -> Array:
     """Windows of `size` elements along a dimension, `step` apart, as a last dimension."""
     like = Spec(input.shape, k.dtype)
@@ -126,9 +129,7 @@ def _as_strided_backward_meta(k: K, grad: Spec, size: Any, stride: Any, storage_
 
 
 @op(family="views", meta=_as_strided_backward_meta, moves=True)
-def _as_strided_backward(
-    k: K, grad: Array, size: Shape, stride: Shape, storage_offset: int, origin: Any
-) -> Array:
+def _as_strided_backward(k: K, grad: Array, size: Shape, stride: Shape, storage_offset: int, origin: Any) -> Array:
     """Gradients added up place by place of the storage, then read through the input's geometry.
 
     Where several of the input's elements share a place, each gets its part of the place's gradient.
@@ -184,9 +185,7 @@ def geometry_of(x: Any) -> tuple[Any, ...]:
 
 
 @special(family="views", samples=[S(T(3, 3), [2, 2], [1, 2]), S(T(2, 4), [3], [2], 1), S(T(4), [2, 2], [1, 1])])
-def as_strided(
-    ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None
-) -> Array:
+def as_strided(ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """A view of the tensor's storage with any sizes and strides, counted in elements."""
     here = _check_strided(input, size, stride, storage_offset)
     made: Tensor = REGISTRY["_as_strided"].run((input, *here, geometry_of(input)))
@@ -331,7 +330,15 @@ def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: s
         t.view = View(before, (step,), "default", t.storage.version)
     if tracked:
         made_by = Node(
-            op_, (t.spec, *rest), (t.edge if t.edge is not None else t,), (), (shown.spec,), 1, (), None, t.backend,
+            op_,
+            (t.spec, *rest),
+            (t.edge if t.edge is not None else t,),
+            (),
+            (shown.spec,),
+            1,
+            (),
+            None,
+            t.backend,
             ctx.next_seq(),
         )
         made_by.name = node
@@ -382,9 +389,7 @@ def t_(ctx: Context, input: Array) -> Array:
 
 
 @special(family="views", samples=[S(T(2, 3), [3], [2])])
-def as_strided_(
-    ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None
-) -> Array:
+def as_strided_(ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """In-place version of `as_strided`: gives the tensor itself other sizes and strides."""
     rest = (*_check_strided(input, size, stride, storage_offset), geometry_of(input))
     return _regeometry(ctx, input, REGISTRY["_as_strided"], rest, "AsStridedBackward1")

@@ -8,7 +8,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, Shape, composite, join, op, view
 from engine.dtypes import INT, TENSOR_TYPES, scalar_type
-from engine.errors import DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
+from engine.errors import Call, DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.samples import C, S, T
@@ -210,8 +210,11 @@ def reshape_as(F: Any, input: Array, other: Array) -> Array:
     return F.reshape(input, F.shape(other))
 
 
-@composite(family="views", moves=True,
-           samples=[S(T(2, 3)), S(T(2, 3, 2), 1), S(T(2, 3, 2), 0, 1), S(T()), S(T(2, 0, 3), 1, -1)])
+@composite(
+    family="views",
+    moves=True,
+    samples=[S(T(2, 3)), S(T(2, 3, 2), 1), S(T(2, 3, 2), 0, 1), S(T()), S(T(2, 0, 3), 1, -1)],
+)
 def flatten(F: Any, input: Array, start_dim: Dim = 0, end_dim: Dim = -1) -> Array:
     """The dimensions from `start_dim` to `end_dim` as one."""
     shape = F.shape(input)
@@ -340,8 +343,11 @@ def _squeeze_geometry(input: Any, dim: Any = None) -> Any:
     return tuple([sizes[i] for i in keep]), tuple([strides[i] for i in keep]), input.offset
 
 
-@view(family="views", geometry=_squeeze_geometry,
-      samples=[S(T(2, 1, 3)), S(T(1, 3, 1), 0), S(T(1, 3, 1), [0, 2]), S(T()), S(T(0, 1))])
+@view(
+    family="views",
+    geometry=_squeeze_geometry,
+    samples=[S(T(2, 1, 3)), S(T(1, 3, 1), 0), S(T(1, 3, 1), [0, 2]), S(T()), S(T(0, 1))],
+)
 def squeeze(k: K, input: Array, dim: Dims | None = None) -> Array:
     """Without dimensions of size 1: all of them, or those among `dim`."""
     return input.reshape(_squeeze_geometry(Spec(input.shape, k.dtype), dim)[0])
@@ -396,8 +402,13 @@ def _atleast(n: int) -> None:
 
     many = "s" if n > 1 else ""
     body.__doc__ = f"A tensor, or each of a list, with at least {n} dimension{many}: sizes of 1 are put around."
-    composite(family="views", name=f"atleast_{n}d", moves=True, returns="Tensor or list of Tensors",
-              samples=[S(T()), S(T(3)), S(T(2, 3))])(body)
+    composite(
+        family="views",
+        name=f"atleast_{n}d",
+        moves=True,
+        returns="Tensor or list of Tensors",
+        samples=[S(T()), S(T(3)), S(T(2, 3))],
+    )(body)
 
 
 for _n in (1, 2, 3):
@@ -442,7 +453,11 @@ def swapdims(F: Any, input: Array, dim0: Dim, dim1: Dim) -> Array:
 
 def _t_geometry(input: Any) -> Any:
     if input.ndim > 2:
-        raise ShapeMismatch(f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D", param="input")
+        raise ShapeMismatch(
+            f"t() expects a tensor with <= 2 dimensions, but self is {input.ndim}D",
+            param="input",
+            hint=Hint("transpose-two", Call("transpose", {"input": Param("input"), "dim0": -2, "dim1": -1})),
+        )
     return tuple(input.shape[::-1]), tuple(input.strides[::-1]), input.offset
 
 
@@ -468,8 +483,7 @@ def _permute_geometry(input: Any, dims: Any) -> Any:
     order = [wrap_dim(d, n) for d in dims]
     if len(set(order)) != n:
         raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", param="dims")
-    sizes, strides = input.shape, input.strides
-    return tuple([sizes[d] for d in order]), tuple([strides[d] for d in order]), input.offset
+    return tuple([input.shape[d] for d in order]), tuple([input.strides[d] for d in order]), input.offset
 
 
 @view(family="views", geometry=_permute_geometry, samples=[S(T(2, 3), [1, 0]), S(T(2, 3, 4), [2, 0, -2]), S(T(), [])])
@@ -670,8 +684,11 @@ def _diagonal_geometry(input: Any, offset: int = 0, dim1: int = 0, dim2: int = 1
     return (*(sizes[i] for i in keep), n), (*(strides[i] for i in keep), strides[a] + strides[b]), start
 
 
-@view(family="views", geometry=_diagonal_geometry,
-      samples=[S(T(3, 3)), S(T(2, 4), 1), S(T(4, 2), -1), S(T(2, 3, 4), 0, -2, -1), S(T(2, 2), 5)])
+@view(
+    family="views",
+    geometry=_diagonal_geometry,
+    samples=[S(T(3, 3)), S(T(2, 4), 1), S(T(4, 2), -1), S(T(2, 3, 4), 0, -2, -1), S(T(2, 2), 5)],
+)
 def diagonal(k: K, input: Array, offset: int = 0, dim1: Dim = 0, dim2: Dim = 1) -> Array:
     """The elements whose places along `dim1` and `dim2` differ by `offset`, as the last dimension."""
     made = input.diagonal(offset, dim1, dim2)

@@ -1,0 +1,47 @@
+"""Small requests that ask for much: refused before anything is allocated or computed, and nothing changes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from engine.errors import EngineError, Invalid, OutOfMemory
+from engine.session import Session
+from tests.engine.programs import run, state, step
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [step("ones", size=[10**11])],
+        [step("ones", size=[10**9, 10**9, 10**9])],
+        [step("ones", "a", size=[10**5, 1]), step("ones", "b", size=[1, 10**5]), step("add", input="a", other="b")],
+        [step("ones", "a", size=[1]), step("expand", "b", input="a", size=[10**12]), step("sum", input="b")],
+        [step("ones", "a", size=[1]), step("as_strided", "b", input="a", size=[10**12], stride=[0])],
+        [step("repeat", input=[1.5, 2.5], repeats=[10**9])],
+        [step("arange", end=10**15)],
+        [step("eye", n=10**9)],
+        [step("nn.functional.pad", input=[[1.5, 2.5]], pad=[10**9, 10**9])],
+        [step("ones", "a", size=[10**4]), step("outer", "b", input="a", vec2="a"), step("kron", input="b", other="b")],
+        [step("randn", size=[10**10])],
+        [step("tile", input=[1.5], dims=[10**10])],
+        [step("nn.functional.interpolate", input=[[[[1.5]]]], size=[10**5, 10**5])],
+        [step("nn.functional.one_hot", input=[3], num_classes=10**12)],
+    ],
+    ids=lambda steps: steps[-1]["op"],
+)
+def test_a_bomb_is_refused(steps: list[dict[str, Any]]) -> None:
+    session = Session("s", seed=0)
+    run(session, inputs={"x": [1.5]}, keep={"x": "x"})
+    before = state(session)
+    start = time.process_time()
+    refused: type[EngineError] | None = None
+    try:
+        run(session, *steps, values="none")
+    except (OutOfMemory, Invalid) as e:
+        refused = type(e)
+    assert refused is not None
+    assert time.process_time() - start < 30, "it was worked on before it was refused"
+    assert state(session) == before
