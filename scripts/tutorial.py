@@ -131,7 +131,7 @@ def windows(call: Call) -> str:
         return f"curl {_method(call, 'GET')}{url}"
     fields = [_field(name, value) for name, value in json.loads(call.body, parse_float=_Verbatim).items()]
     if all(fields):
-        return f"curl {_method(call, 'POST')}{url} " + " ".join(f"-d {field}" for field in fields)
+        return f"curl {_method(call, 'POST')}{url} " + (" ".join(f"-d {field}" for field in fields) or "-d {}")
     body = re.sub(r"\s*\n\s*", " ", call.body)
     if "\\" in body or "%" in body:
         raise ValueError(f"cmd.exe would need more than escaped quotes: {body}")

@@ -25,6 +25,15 @@ from scripts import check_docs, lock
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT: dict[str, Any] = PYPROJECT["project"]
+
+
+def version() -> str:
+    """The project's version, which stands in one place."""
+    found = re.search(r'__version__ = "([^"]+)"', (ROOT / "engine" / "__init__.py").read_text())
+    assert found
+    return found[1]
+
+
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 SETS = (*lock.SETS, "lock")
 
@@ -139,7 +148,9 @@ def imported_by(package: str) -> set[str]:
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
     optional = {"cupy", "cupyx", "ray"}
+    called = {"pil": "pillow"}  # a package may be imported by another name than it is installed by
     used = {canonicalize_name(name) for name in imported_by("app") | imported_by("engine")} - optional
+    used = {called.get(name, name) for name in used}
     assert used - declared == set(), "imported, but not among the dependencies of pyproject.toml"
     assert declared - used - UNIMPORTED == set(), "among the dependencies of pyproject.toml, but never imported"
 
@@ -371,7 +382,7 @@ def test_compose_takes_every_privilege_away() -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["volumes"] == ["data:/data"]
     assert "data" in yaml.safe_load(read("docker-compose.yml"))["volumes"]
-    assert service["image"] == f"curlgrad:{PROJECT['version']}"
+    assert service["image"] == f"curlgrad:{version()}"
 
 
 def test_the_build_context_holds_only_what_is_copied() -> None:
