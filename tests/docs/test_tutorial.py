@@ -332,6 +332,59 @@ def test_with_python(
             assert_shown(printed, example.output)
 
 
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+_SHOWN = re.compile(r"\n```(text|json)\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+
+
+def beside_pytorch() -> list[tuple[str, str, dict[str, str], str, str]]:
+    """Each snippet of the book that PyTorch ran (tests/data/make_tutorial.py), and the answer that its page shows."""
+    ran = json.loads((ROOT / "tests" / "data" / "tutorial.json").read_text("utf-8"))
+    found = []
+    for name in PAGES:
+        text, position = (TUTORIAL / "en" / f"{name}.md").read_text("utf-8"), 0
+        for snippet in ran[name]:
+            start = text.find(f"```python\n{snippet['code']}\n```\n", position)
+            if start < 0:
+                continue  # test_pytorch_ran_the_code_that_the_page_has says so
+            position = start + len(snippet["code"])
+            ends = [text.find(mark, position) for mark in ("*PyTorch*", "<details>")]
+            shown = _SHOWN.search(text, position, min(end for end in (*ends, len(text)) if end > 0))
+            if shown:
+                found.append((name, snippet["code"], snippet, shown[1], shown[2]))
+    return found
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pytorch_ran_the_code_that_the_page_has(name: str) -> None:
+    ran = json.loads((ROOT / "tests" / "data" / "tutorial.json").read_text("utf-8"))
+    source = next(chapter.content for chapter in tutorial.read_chapters() if chapter.name == name)
+    written = [
+        item["torch"].strip("\n")
+        for part in source["part"]
+        if "port" not in part
+        for item in part["item"]
+        if "torch" in item
+    ]
+    assert [snippet["code"] for snippet in ran[name]] == written, "run tests/data/make_tutorial.py where PyTorch is"
+
+
+@pytest.mark.parametrize("name, code, ran, kind, shown", beside_pytorch())
+def test_pytorch_prints_what_the_page_shows(name: str, code: str, ran: dict[str, str], kind: str, shown: str) -> None:
+    if kind == "text":
+        assert ran.get("printed") == shown
+    elif '"detail"' in shown:
+        problem = json.loads(shown)
+        if problem["code"] not in NOT_PYTORCHS:
+            assert ran.get("raised", "").partition("\n")[0] == problem["detail"]
+    else:
+        assert "raised" not in ran
+
+
+# There x.grad is None and no error, a name that is not there is Python's affair, and devices are those of its machine.
+NOT_PYTORCHS = {"no-grad", "no-such-op", "no-such-device"}
+
+
 # --- hints ------------------------------------------------------------------------------------------------------------
 
 

@@ -183,7 +183,7 @@ async def test_cancelling_the_wait_cancels_the_program(spec: str) -> None:
             await asyncio.wait_for(run(supervisor, record, "add", long), 0.1)
         begin = time.monotonic()
         assert await ask(supervisor, record, do="read", ref="n") is None
-        assert time.monotonic() - begin < 1.0
+        assert time.monotonic() - begin < 20, "it waited for the program, which takes minutes"
         await until(lambda: supervisor.workers()[0]["calls"] == 0)
 
 
@@ -239,7 +239,7 @@ async def test_information_does_not_wait_for_programs() -> None:
         infos = await supervisor.infos([record])
         assert infos[record.id]["tensors"] == 0
         assert (await ask(supervisor, record, do="info"))["device"] == "cpu"
-        assert time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin < 20, "it waited for the program, which takes minutes"
         assert not task.done()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -488,11 +488,11 @@ async def test_calls_under_way_when_the_service_closes(spec: str, monkeypatch: p
     await supervisor.start()
     record = await supervisor.find("ann", None)
     # One step that does not end in time: a process is killed, a thread is left behind.
-    call = asyncio.create_task(run(supervisor, record, {"op": "sleep", "args": {"s": 2.0}}))
+    call = asyncio.create_task(run(supervisor, record, {"op": "sleep", "args": {"s": 6.0}}))
     await asyncio.sleep(0.1)
     begin = time.monotonic()
     await supervisor.close()
-    assert time.monotonic() - begin < 1.5
+    assert time.monotonic() - begin < 5
     with pytest.raises(Unavailable):
         await call
     with pytest.raises(EngineError):
@@ -547,7 +547,7 @@ async def test_a_crash_loop_is_slow_and_seen_and_ends(monkeypatch: pytest.Monkey
         begin = time.monotonic()
         with pytest.raises(Unavailable):
             await supervisor.find("ann", None)
-        assert time.monotonic() - begin < 0.1, "there is nothing to wait for"
+        assert time.monotonic() - begin < 2, "there is nothing to wait for"
         broken.unlink()
         await until(supervisor.ready, 30)
         assert await run(supervisor, await supervisor.find("ann", None), "add", "number") == {"n": 1}
