@@ -79,6 +79,10 @@ HINTS: Mapping[str, str] = {
         "counted from the last one, sizes must be equal or one of the two 1; {a} and {b} differ in dimension {dim}: "
         "unsqueeze, reshape or transpose one of them"
     ),
+    "matmul-instead": (
+        "bmm takes two stacks of matrices; matmul also takes one matrix for the whole stack: {call} :: "
+        "bmm takes two stacks of matrices; matmul also takes one matrix for the whole stack"
+    ),
     "transpose-two": (
         "t is for matrices; say which two dimensions to swap: {call} :: "
         "t is for matrices; use transpose, and say which two dimensions to swap"

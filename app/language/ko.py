@@ -78,6 +78,10 @@ HINTS: Mapping[str, str] = {
         "브로드캐스팅하려면 마지막 차원부터 견주었을 때 크기가 같거나 한쪽이 1이어야 합니다. {a}, {b} 두 shape는 차원 "
         "{dim}에서 다릅니다. 둘 중 하나에 unsqueeze, reshape, transpose를 써 보세요"
     ),
+    "matmul-instead": (
+        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다: {call} :: "
+        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다"
+    ),
     "transpose-two": (
         "t는 행렬에만 쓸 수 있습니다. 서로 바꿀 두 차원을 정하세요: {call} :: "
         "t는 행렬에만 쓸 수 있습니다. transpose 연산에 서로 바꿀 두 차원을 주세요"

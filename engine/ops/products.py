@@ -164,13 +164,16 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return (need.input and F.mm(g, adjoint(F, saved.mat2)), need.mat2 and F.mm(adjoint(F, saved.input), g))
 
 
+_ONE_FOR_ALL = Hint("matmul-instead", Call("matmul", input=Param("input"), other=Param("mat2")))
+
+
 def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
     """The result of a batch of products."""
     a, b = input.shape, mat2.shape
     if len(a) != 3:
-        raise ShapeMismatch("batch1 must be a 3D tensor", param="input")
+        raise ShapeMismatch("batch1 must be a 3D tensor", param="input", hint=_ONE_FOR_ALL)
     if len(b) != 3:
-        raise ShapeMismatch("batch2 must be a 3D tensor", param="mat2")
+        raise ShapeMismatch("batch2 must be a 3D tensor", param="mat2", hint=_ONE_FOR_ALL)
     if a[0] != b[0] or a[2] != b[1]:
         raise mismatched(
             a,
