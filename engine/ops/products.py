@@ -164,7 +164,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return (need.input and F.mm(g, adjoint(F, saved.mat2)), need.mat2 and F.mm(adjoint(F, saved.input), g))
 
 
-_ONE_FOR_ALL = Hint("matmul-instead", Call("matmul", input=Param("input"), other=Param("mat2")))
+_ONE_FOR_ALL = Hint("matmul-instead", Call("matmul", {"input": Param("input"), "other": Param("mat2")}))
 
 
 def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
