@@ -79,8 +79,10 @@ HINTS: Mapping[str, str] = {
         "{dim}에서 다릅니다. 둘 중 하나에 unsqueeze, reshape, transpose를 써 보세요"
     ),
     "matmul-instead": (
-        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다: {call} :: "
-        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다"
+        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. "
+        "matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다: {call} :: "
+        "bmm에는 행렬을 쌓은 3차원 텐서 두 개를 주어야 합니다. "
+        "matmul은 행렬 하나를 쌓인 행렬 모두에 곱해 줍니다"
     ),
     "transpose-two": (
         "t는 행렬에만 쓸 수 있습니다. 서로 바꿀 두 차원을 정하세요: {call} :: "
