@@ -103,8 +103,10 @@ MISTAKES = """# A beginner's mistakes
 
 <!-- Made by `make docs` from tests/app/mistakes.toml; edit that. -->
 
-Each call, what the service answers (PyTorch's words where PyTorch has the error), and what mends it. The tests send
-every call, follow every hint that contains one, and send what mends it. `$` is the id that the hint's call answered.
+Each call, what the service answers, and a call that works instead. The answers were recorded from the service. They are
+meant to be PyTorch's words where PyTorch has the error, but were not compared with it one by one, and not every answer
+has a hint yet. The tests send every call, follow every hint that contains one, and send the call that works.
+`$` is the id that the hint's call answered.
 """
 
 
