@@ -18,6 +18,7 @@ from engine.dtypes import dtype
 from engine.errors import Bug, Hint, WrongType
 from engine.literal import WORDS, is_literal
 from engine.op import Op, ParamSpec
+from engine.parameters import CHOICES
 
 Getter = Callable[[Any], Any]  # of the scope
 
@@ -49,6 +50,11 @@ def _readers(form: str) -> tuple[Callable[[Op, ParamSpec, Any], Read], ...]:
 
 
 def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
+    words = CHOICES.get(f"{op.name.removesuffix('_')}.{p.name}") or CHOICES.get(p.name)
+    if p.choices and words is not None and isinstance(value, str):
+        near = get_close_matches(value, p.choices, 1, 0.5)
+        hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(p.choices))
+        return WrongType(words.format(value=value), op=op.name, param=p.name, hint=hint)
     shown = f"; it is one of {', '.join(map(repr, p.choices))}" if p.choices else ""
     got = repr(value) if isinstance(value, str) and len(value) < 40 else kind_of(value)
     near = get_close_matches(value, p.choices, 1, 0.5) if p.choices and isinstance(value, str) else []

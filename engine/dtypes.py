@@ -136,6 +136,12 @@ def scalar_type(d: DType) -> str:
     return SCALAR_TYPES[d.name]
 
 
+def type_name(d: DType) -> str:
+    """What PyTorch calls a CPU tensor's type in messages: torch.FloatTensor, or CPUBFloat16Type where it is younger."""
+    young = d.name in ("bool", "bfloat16") or d.category == COMPLEX
+    return f"CPU{SCALAR_TYPES[d.name]}Type" if young else f"torch.{TENSOR_TYPES[d.name]}"
+
+
 # ---------------------------------------------------------------- promotion
 
 

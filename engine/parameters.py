@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+# PyTorch's words for a value that is none of a parameter's choices, by parameter, or by operation and parameter.
+CHOICES: dict[str, str] = {
+    "reduction": "{value} is not a valid value for reduction",
+    "rounding_mode": "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{value}'",
+    "interpolation": (
+        "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {value}"
+    ),
+    "cdist.compute_mode": "{value} is not a valid value for compute_mode",
+    "index_reduce.reduce": "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {value}.",
+    "nn.functional.embedding_bag.mode": "mode has to be one of sum, mean or max",
+    "nn.functional.gelu.approximate": "approximate argument must be either none or tanh.",
+    "scatter.reduce": "reduce argument must be either add or multiply.",
+    "scatter_reduce.reduce": "reduce argument must be either sum, prod, mean, amax or amin, got {value}",
+    "searchsorted.side": "torch.searchsorted(): side can only be 'left' or 'right' but got {value}",
+}
+
 PARAMETERS: dict[str, str] = {
     "input": "the input tensor",
     "other": "the second operand",

@@ -23,6 +23,7 @@ HINTS: Mapping[str, str] = {
     "near-field": 'did you mean "{near}"?',
     "fields": "the fields are {fields}",
     "choice": 'did you mean "{near}"?',
+    "choices": "it is one of {choices}",
     "argument-type": "{param} takes: {type}",
     "missing-parameter": "{op} needs {param} ({type}); GET /v1/ops/{op} describes it",
     "list-tensors": "GET /v1/tensors lists what there is",

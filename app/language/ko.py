@@ -21,6 +21,7 @@ HINTS: Mapping[str, str] = {
     "near-field": '혹시 "{near}" 필드를 쓰려고 하셨나요?',
     "fields": "쓸 수 있는 필드: {fields}",
     "choice": '혹시 "{near}" 값을 쓰려고 하셨나요?',
+    "choices": "다음 중 하나입니다: {choices}",
     "argument-type": "{param} 인자가 받는 값: {type}",
     "missing-parameter": (
         "{op} 연산에는 {param} 인자({type})가 필요합니다. GET /v1/ops/{op} 요청으로 설명을 볼 수 있습니다"

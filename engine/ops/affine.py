@@ -293,7 +293,7 @@ def _linear_meta(k: K, input: Spec, weight: Spec, bias: Spec | None = None) -> S
     if len(w) == 2 and a and a[-1] == w[1] and input.dtype is d and (bias is None or bias.dtype is d):
         out = (*a[:-1], w[0])
         if bias is not None and bias.shape != w[:1]:
-            check_expands(bias.shape, out, "bias")
+            check_expands(bias.shape, out if bias.ndim > 1 and len(a) == 2 else (prod(a[:-1]), w[0]), "bias")
         refuse_bool(d, "addmm_impl_cpu_")
         return Spec(out, d)
     if len(w) > 2:
@@ -358,7 +358,10 @@ def linear(k: K, input: Array, weight: Array, bias: Array | None = None) -> Arra
         made = k.xp.ascontiguousarray(turned).reshape(*input.shape[:-1], n)
     else:
         made = multiply(k, input, weight.T)
-    return made if bias is None or not made.size else k.xp.add(made, bias, out=made)
+    if bias is None or not made.size:
+        return made
+    flat = made.reshape(rows, n) if bias.ndim > made.ndim else made
+    return k.xp.add(flat, bias, out=flat).reshape(made.shape)
 
 
 @linear.vjp

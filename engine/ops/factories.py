@@ -25,6 +25,12 @@ def _sized(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
     return sized(k, size, dtype)
 
 
+def _zeros_meta(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
+    if any(type(n) is int and n < 0 for n in ([size] if isinstance(size, int) else size)):
+        raise ShapeMismatch("zeros: Dimension size must be non-negative.", param="size")
+    return sized(k, size, dtype)
+
+
 def filled(k: K, value: complex) -> Any:
     """An array of `k.spec` with one number at every place."""
     spec = k.spec
@@ -34,7 +40,7 @@ def filled(k: K, value: complex) -> Any:
     return k.xp.ones(spec.shape, dtype=d) if value == 1 else k.xp.full(spec.shape, value, dtype=d)
 
 
-@op(family="factories", meta=_sized, vjp=None, samples=[S([2, 3]), S([]), S([0, 2]), S([2], dtype="int64")])
+@op(family="factories", meta=_zeros_meta, vjp=None, samples=[S([2, 3]), S([]), S([0, 2]), S([2], dtype="int64")])
 def zeros(
     k: K,
     size: Shape,
@@ -372,17 +378,14 @@ def _linspace_meta(k: K, start: Any, end: Any, steps: int, dtype: Any = None, *r
     if steps < 0:
         raise ShapeMismatch("number of steps must be non-negative", param="steps")
     complex_ = False
-    for x, name in ((start, "start"), (end, "end")):
-        if type(x) is Spec:
-            if x.shape:
-                raise ShapeMismatch(
-                    f"linspace only supports 0-dimensional start and end tensors, but got {name} with {x.ndim} "
-                    "dimension(s).",
-                    param=name,
-                )
-            complex_ |= x.dtype.is_complex
-        else:
-            complex_ |= type(x) is complex
+    ends = ((start, "start"), (end, "end"))
+    if wide := [(x.ndim, name) for x, name in ends if type(x) is Spec and x.shape]:
+        said = " and ".join(f"{name} with {ndim} dimension(s)" for ndim, name in wide)
+        raise ShapeMismatch(
+            f"linspace only supports 0-dimensional start and end tensors, but got {said}.", param=wide[0][1]
+        )
+    for x, _ in ends:
+        complex_ |= x.dtype.is_complex if type(x) is Spec else type(x) is complex
     d = as_dtype(dtype)
     inferred = to_complex(k.default_dtype) if complex_ else k.default_dtype
     if d is not None and complex_ and d.category != COMPLEX:

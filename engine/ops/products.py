@@ -181,8 +181,8 @@ def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
             f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but got: "
             f"[{b[0]}, {b[1]}].",
         )
-    same_dtype(input, mat2, "input", "mat2", "expected scalar type {a} but found {b}")
     refuse_bool(input.dtype, "bmm")
+    same_dtype(input, mat2, "input", "mat2", "expected scalar type {a} but found {b}")
     return Spec((a[0], a[1], b[2]), input.dtype)
 
 

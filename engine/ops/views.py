@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, Shape, composite, join, op, view
-from engine.dtypes import INT, TENSOR_TYPES, scalar_type
+from engine.dtypes import INT, scalar_type, type_name
 from engine.errors import Call, DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
@@ -261,16 +261,14 @@ def ravel(F: Any, input: Array) -> Array:
 def _expand_geometry(input: Any, size: Any) -> Any:
     old, strides = input.shape, input.strides
     if len(size) < len(old):
-        kind = TENSOR_TYPES[input.dtype.name]
-        kind = f"torch.{kind}" if not input.dtype.is_complex else f"CPU{scalar_type(input.dtype)}Type"
         raise ShapeMismatch(
-            f"expand({kind}{{{text(old)}}}, size={text(size)}): the number of sizes provided ({len(size)}) "
-            f"must be greater or equal to the number of dimensions in the tensor ({len(old)})",
+            f"expand({type_name(input.dtype)}{{{text(old)}}}, size={text(size)}): the number of sizes provided "
+            f"({len(size)}) must be greater or equal to the number of dimensions in the tensor ({len(old)})",
             param="size",
         )
     shift = len(size) - len(old)
     sizes, steps = [], []
-    for i, n in enumerate(size):
+    for i, n in reversed(list(enumerate(size))):
         if i < shift:
             if n < 0:
                 raise ShapeMismatch(
@@ -294,6 +292,7 @@ def _expand_geometry(input: Any, size: Any) -> Any:
                 hint=Hint("expand", input=Param("input")),
                 param="size",
             )
+    sizes, steps = sizes[::-1], steps[::-1]
     for i in range(shift - 1, -1, -1):  # PyTorch gives a leading dimension of size 1 the stride of a contiguous one
         if sizes[i] == 1:
             steps[i] = sizes[i + 1] * steps[i + 1] if i + 1 < len(sizes) else 1
