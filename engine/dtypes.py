@@ -8,11 +8,12 @@ bring a higher category; see `torch.result_type`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from engine.errors import DtypeMismatch, Invalid
+from engine.errors import DtypeMismatch, Hint, Invalid
 
 BOOL, INT, FLOAT, COMPLEX = range(4)
 
@@ -122,7 +123,9 @@ def dtype(name: str) -> DType:
         short = name.removeprefix("torch.")
         found = DTYPES.get(SYNONYMS.get(short, short))
     if found is None:
-        raise Invalid(f"unknown dtype {name!r}: the dtypes are {', '.join(DTYPES)}", code="unknown-dtype")
+        near = get_close_matches(name.removeprefix("torch."), [*DTYPES, *SYNONYMS], 1, 0.5)
+        hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(DTYPES))
+        raise Invalid(f"unknown dtype {name!r}: the dtypes are {', '.join(DTYPES)}", code="unknown-dtype", hint=hint)
     return found
 
 

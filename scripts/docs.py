@@ -64,10 +64,9 @@ MISTAKES = """# A beginner's mistakes
 
 <!-- Made by `make docs` from tests/app/mistakes.toml; edit that. -->
 
-Each call, what the service answers, and a call that works instead. The answers were recorded from the service. They are
-meant to be PyTorch's words where PyTorch has the error, but were not compared with it one by one, and not every answer
-has a hint yet. The tests send every call, follow every hint that contains one, and send the call that works.
-`$` is the id that the hint's call answered.
+Each call, what the service answers, and a call that works instead. Where PyTorch has the call, the answer was compared
+with what PyTorch 2.13 says: it is the same, or the page says how it differs. The tests send every call, follow every
+hint that contains one, and send the call that works. `$` is the id that the hint's call answered.
 """
 
 
@@ -80,7 +79,9 @@ def mistakes() -> str:
         for m in members:
             parts.append(f"**{m['title']}**: `{(m['call'] + ' ' + m['body']).strip()}`")
             parts.append(f"\n> {m['status']} `{m['code']}`: {m['detail'].replace('|', chr(92) + '|')}")
-            parts.append(f">\n> hint: `{m['hint']}`\n" if m["hint"] else "")
+            parts.append(f">\n> hint: `{m['hint']}`\n")
+            if "differs" in m:
+                parts.append(f"Other words than PyTorch's: {m['differs']}.\n")
             if "mend" in m:
                 parts.append(f"Mended: `{(m['mend']['call'] + ' ' + m['mend']['body']).strip()}`\n")
     return "\n".join(parts).rstrip() + "\n"

@@ -404,7 +404,8 @@ def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | 
     elif b[-1] != w[2]:
         words = f"input2 size does not match weight size: got {b[-1]} but expected {w[2]}"
     elif bias is not None and F.shape(bias) != w[:1]:
-        words = f"bias size does not match weight size: got {F.shape(bias)[0]} but expected {w[0]}"
+        got = F.shape(bias)[0] if F.shape(bias) else "no dimensions"
+        words = f"bias size does not match weight size: got {got} but expected {w[0]}"
     if words:
         raise ShapeMismatch(f"bilinear(): {words}")
     rows = prod(a[:-1])

@@ -31,6 +31,7 @@ def _check_classes(input: Spec, target: Spec, weight: Spec | None) -> tuple[int,
     if len(shape) != 1 and shape[:1] != given[:1]:
         raise ShapeMismatch(
             f"Expected input batch_size ({shape[0]}) to match target batch_size ({given[0] if given else 0}).",
+            hint=Hint("one-target-each", count=shape[0]),
             param="target",
         )
     classes = shape[_class_axis(shape)]

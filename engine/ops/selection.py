@@ -141,8 +141,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
             param="source",
         )
     d = wrap_dim(dim, input.ndim)
-    wrap_dim(dim, source.ndim)
-    size = source.shape[d] if source.ndim else 1
+    size = source.shape[wrap_dim(dim, source.ndim)] if source.ndim else 1
     if index.numel != size:
         raise ShapeMismatch(
             f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: "

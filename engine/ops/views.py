@@ -268,18 +268,14 @@ def _expand_geometry(input: Any, size: Any) -> Any:
         )
     shift = len(size) - len(old)
     sizes, steps = [], []
-    for i, n in reversed(list(enumerate(size))):
-        if i < shift:
-            if n < 0:
-                raise ShapeMismatch(
-                    f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
-                    param="size",
-                )
-            sizes.append(n)
-            steps.append(0)
-            continue
-        have = old[i - shift]
-        if n == -1 or n == have:
+    for i, n in reversed([*enumerate(size)]):
+        if i < shift and n < 0:
+            raise ShapeMismatch(
+                f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
+                param="size",
+            )
+        have = old[i - shift] if i >= shift else 1
+        if i >= shift and n in (-1, have):
             sizes.append(have)
             steps.append(strides[i - shift])
         elif have == 1 and n >= 0:
@@ -477,11 +473,13 @@ def _permute_geometry(input: Any, dims: Any) -> Any:
         raise ShapeMismatch(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
             f"ordering of dimensions i.e. input.dim() = {n} is not equal to len(dims) = {len(dims)}",
+            hint=Hint("every-dim", order=list(range(n))),
             param="dims",
         )
     order = [wrap_dim(d, n) for d in dims]
     if len(set(order)) != n:
-        raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", param="dims")
+        hint = Hint("every-dim", order=list(range(n)))
+        raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", hint=hint, param="dims")
     return tuple([input.shape[d] for d in order]), tuple([input.strides[d] for d in order]), input.offset
 
 
@@ -662,7 +660,7 @@ def narrow(F: Any, input: Array, dim: Dim, start: Array | Scalar, length: int) -
     n = shape[d]
     if not -n <= start <= n:
         raise IndexOutOfRange(
-            f"start out of range (expected to be in range of [-{n}, {n}], but got {start})", param="start"
+            f"start out of range (expected to be in range of [{-n}, {n}], but got {start})", param="start"
         )
     at = start + n if start < 0 else start
     if at > n - length:
