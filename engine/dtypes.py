@@ -113,6 +113,7 @@ C_NAMES = {
     "complex64": "c10::complex<float>",
     "complex128": "c10::complex<double>",
 }
+SYNONYMS.update({kind: name for name, kind in TENSOR_TYPES.items()})  # as in x.type("torch.LongTensor")
 _BY_NUMPY = {d.np: d for d in DTYPES.values() if d is not bfloat16}
 
 

@@ -124,7 +124,7 @@ def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DTy
 def _number(value: complex, wanted: DType | None, param: str) -> tuple[HostArray, DType]:
     d = scalar_dtype(value, float64)
     if d.category == INT and wanted is not None and wanted.category != INT:
-        value, d = float(value), float64  # no whole number is too large for those
+        value, d = float(value.real), float64  # no whole number is too large for those
     try:
         return np.array(value, d.np), d
     except OverflowError as e:

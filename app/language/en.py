@@ -134,6 +134,10 @@ HINTS: Mapping[str, str] = {
         "t is for matrices; say which two dimensions to swap: {call} :: "
         "t is for matrices; use transpose, and say which two dimensions to swap"
     ),
+    "einsum-sizes": (
+        "{label} stands for dimensions of one size, and here they have {sizes}; "
+        "name them by two letters, or transpose one"
+    ),
     "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
     "dim-range": "dim goes from {low} to {high} here; negative ones count from the end",
     "index-range": "indices go from {low} to {high} here; the first that does not is {index}",

@@ -136,6 +136,10 @@ HINTS: Mapping[str, str] = {
         "t는 행렬에만 쓸 수 있습니다. 서로 바꿀 두 차원을 정하세요: {call} :: "
         "t는 행렬에만 쓸 수 있습니다. transpose 연산에 서로 바꿀 두 차원을 주세요"
     ),
+    "einsum-sizes": (
+        "{label} 글자가 가리키는 차원은 크기가 같아야 하는데 지금은 {sizes}입니다. "
+        "다른 글자를 쓰거나 한쪽을 transpose하세요"
+    ),
     "inner-sizes": "{a}의 마지막 크기는 {b}의 뒤에서 두 번째 크기와 같아야 합니다. 둘 중 하나를 transpose해 보세요",
     "dim-range": "여기서 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
     "index-range": "여기서 인덱스는 {low}부터 {high}까지입니다. 처음으로 벗어난 인덱스: {index}",

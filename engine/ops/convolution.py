@@ -164,15 +164,19 @@ def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
         )
 
 
+def _other_rank(x: Shape, w: Shape, space: str) -> ShapeMismatch:
+    n = len(w)
+    return ShapeMismatch(
+        f"Expected {n}-dimensional input for {n}-dimensional weight{space}{text(w)}, but got {len(x)}-dimensional "
+        f"input of size {text(x)} instead",
+        param="weight",
+    )
+
+
 def _check_channels(x: Shape, w: Shape, bias: Spec | None, groups: int, transposed: bool) -> None:
     which = "transposed=1" if transposed else f"groups={groups}"
     if len(x) != len(w):
-        size = len(w)
-        raise ShapeMismatch(
-            f"Expected {size}-dimensional input for {size}-dimensional weight {text(w)}, but got {len(x)}-dimensional "
-            f"input of size {text(x)} instead",
-            param="weight",
-        )
+        raise _other_rank(x, w, " ")
     if w[0] < groups:
         raise ShapeMismatch(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of size "
@@ -252,6 +256,8 @@ def geometry_of(
     w = weight.shape
     spatial = len(w) - 2
     if padding == "same":
+        if len(x) != len(w):
+            raise _other_rank(x, w, "")
         steps = per_dim(stride, spatial, "stride", dims)
         if any(s != 1 for s in steps):
             raise Invalid("padding='same' is not supported for strided convolutions", param="padding")

@@ -245,7 +245,7 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
                     f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with "
                     "previously "
                     f"seen size {old}",
-                    hint=Hint("broadcast", a=list(shapes[0]), b=list(shape), dim=labels.index(label)),
+                    hint=Hint("einsum-sizes", label=name, sizes=[old, n]),
                 )
     return sizes
 
