@@ -258,8 +258,9 @@ def _orders(
             found = run(program, leaves, [f"g{order}"])[f"g{order}"]
         except EngineError:
             return order - 1
-        if found is None or not found.requires_grad:
-            return order if order == 1 and found is not None else ORDERS  # no more of it: the gradients beyond are zero
+        if found is None or not found.requires_grad:  # the gradients beyond are zero, unless the first was not
+            zero = found is None or found.values is None or not found.values.any()
+            return ORDERS if order > 1 or zero else order
         name, shape = f"g{order}", found.shape
     return order
 

@@ -25,6 +25,7 @@ from engine.ops.products import (
     same_dtype,
 )
 from engine.samples import C, I, S, T
+from engine.shapes import wrap_dim
 
 # ---------------------------------------------------------------- sums with products
 
@@ -399,6 +400,8 @@ def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | 
     elif a[:-1] != b[:-1]:
         at = next(i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m)
         words = f"input batch dimensions do not match at dim {at}: got {a[at]} and {b[at]}"
+    elif len(w) < 3:
+        wrap_dim(2, len(w))  # PyTorch asks for a size that is not there
     elif a[-1] != w[1]:
         words = f"input1 size does not match weight size: got {a[-1]} but expected {w[1]}"
     elif b[-1] != w[2]:
