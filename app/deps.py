@@ -183,7 +183,8 @@ class Call:
         unknown(value, known, "field")
         for name in required:
             if name not in value:
-                raise MissingParameter(f"the field {name!r} is missing", param=name)
+                hint = Hint("tensor-data") if name == "data" else Hint("give-field", name=name)
+                raise MissingParameter(f"the field {name!r} is missing", param=name, hint=hint)
         return value
 
     # ------------------------------------------------------------ the door

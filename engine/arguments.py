@@ -18,6 +18,7 @@ from engine.dtypes import dtype
 from engine.errors import Bug, Hint, WrongType
 from engine.literal import WORDS, is_literal
 from engine.op import Op, ParamSpec
+from engine.parameters import CHOICES
 
 Getter = Callable[[Any], Any]  # of the scope
 
@@ -49,6 +50,19 @@ def _readers(form: str) -> tuple[Callable[[Op, ParamSpec, Any], Read], ...]:
 
 
 def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
+    words = CHOICES.get(f"{op.name.removesuffix('_')}.{p.name}") or CHOICES.get(p.name)
+    if p.choices and words is not None and isinstance(value, str):
+        near = get_close_matches(value, p.choices, 1, 0.5)
+        hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(p.choices))
+        return WrongType(words.format(value=value), op=op.name, param=p.name, hint=hint)
+    wanted = _TYPES.get(p.form.removesuffix("?"))
+    if wanted is not None and not p.choices:
+        return WrongType(
+            f"{op.name}(): argument '{p.name}' {_mismatch(wanted, value)}",
+            op=op.name,
+            param=p.name,
+            hint=Hint("argument-type", param=p.name, type=p.type),
+        )
     shown = f"; it is one of {', '.join(map(repr, p.choices))}" if p.choices else ""
     got = repr(value) if isinstance(value, str) and len(value) < 40 else kind_of(value)
     near = get_close_matches(value, p.choices, 1, 0.5) if p.choices and isinstance(value, str) else []
@@ -58,6 +72,38 @@ def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
         param=p.name,
         hint=Hint("choice", near=near[0]) if near else Hint("argument-type", param=p.name, type=p.type),
     )
+
+
+# What PyTorch calls the types of parameters that have one form in all of its overloads, and what JSON values are.
+_TYPES = {
+    "tensor": "Tensor",
+    "tensors": "tuple of Tensors",
+    "scalar": "Number",
+    "int": "int",
+    "dim": "int",
+    "float": "float",
+    "bool": "bool",
+    "str": "str",
+    "shape": "tuple of ints",
+}
+
+
+def _python_type(value: Any) -> str:
+    """The name of the Python type that a JSON value would be."""
+    return {ArrayData: "list", type(None): "NoneType"}.get(type(value), type(value).__name__)
+
+
+def _mismatch(wanted: str, value: Any) -> str:
+    """How a value is not of a type, in PyTorch's words."""
+    items = value.array.tolist() if isinstance(value, ArrayData) else value
+    if wanted == "tuple of ints" and isinstance(items, list) and items:
+        at, item = next(((i, x) for i, x in enumerate(items) if type(x) is not int), (0, items[0]))
+        if at == 0 and not isinstance(item, str):
+            return f"must be {wanted}, but found element of type {_python_type(item)} at pos 0"
+        if at:
+            error = f"type must be {wanted},but got {_python_type(item)}"
+            return f'failed to unpack the object at pos {at + 1} with error "{error}"'
+    return f"must be {wanted}, not {_python_type(value)}"
 
 
 def kind_of(value: Any) -> str:
@@ -112,7 +158,7 @@ def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
 
 def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
-        return False, lambda scope: scope.tensors(value, p.name)
+        return False, lambda scope: scope.tensors(value, p.name, op.name)
     if type(value) is ArrayData:
         rows = [ArrayData(row, value.dtype, value.inferred) for row in value.array]
         return False, lambda scope: [scope.literal(row, p.name) for row in rows]
@@ -227,7 +273,13 @@ def _read_index(op: Op, p: ParamSpec, value: Any) -> Read:
     for item in items:
         found = _index_item(item, p)
         if found is None:
-            return None
+            raise WrongType(
+                "only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+                f"(got {_python_type(item)})",
+                op=op.name,
+                param=p.name,
+                hint=Hint("index-items"),
+            )
         readers.append(found)
     return False, lambda scope: [g(scope) for g in readers]
 
@@ -277,6 +329,26 @@ _READERS: dict[str, Callable[[Op, ParamSpec, Any], Read]] = {
 }
 
 
-def references(args: Mapping[str, Any]) -> dict[str, Any]:
+class Given(dict[str, Any]):
+    """What the caller gave, by parameter.
+
+    A composite's error may come from an operation within it, whose parameters have other names: where the call has one
+    tensor alone, that is the one that is meant.
+    """
+
+    def __init__(self, given: dict[str, Any], op: Op | None = None) -> None:
+        super().__init__(given)
+        self.op = op
+
+    def __missing__(self, name: str) -> Any:
+        op = self.op
+        if op is None or name in op.positions or len(op.slots) != 1:
+            raise KeyError(name)
+        return self[op.names[op.slots[0][0]]]
+
+
+def references(args: Mapping[str, Any], op: Op | None = None) -> Given:
     """What the caller gave for each parameter, as hints may repeat it: references and small values."""
-    return {k: v for k, v in args.items() if isinstance(v, str | int | float) or (isinstance(v, list) and len(v) <= 8)}
+    return Given(
+        {k: v for k, v in args.items() if isinstance(v, str | int | float) or (isinstance(v, list) and len(v) <= 8)}, op
+    )

@@ -78,11 +78,11 @@ class _DryScope(Scope):
         found = self.resolve(name, param)
         return found if type(found) is Planned else super().tensor(name, param)
 
-    def tensors(self, name: str, param: str) -> Any:
+    def tensors(self, name: str, param: str, op: str) -> Any:
         found = self.resolve(name, param)
         if type(found) is list and all(type(t) is Planned for t in found):
             return found
-        return super().tensors(name, param)
+        return super().tensors(name, param, op)
 
     def state(self, name: str, param: str) -> Any:
         found = self.names.get(name)
@@ -139,7 +139,7 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
         except EngineError as e:
             if e.step is None:
                 e.step, e.op = [*path, i], e.op or step.op.name
-                e.hint = e.hint.fill(references(step.given)) if e.hint else None
+                e.hint = e.hint.fill(references(step.given, step.op)) if e.hint else None
             raise
         count += 1
         if type(step.out) is str:

@@ -8,11 +8,12 @@ bring a higher category; see `torch.result_type`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
-from engine.errors import DtypeMismatch, Invalid
+from engine.errors import DtypeMismatch, Hint, Invalid
 
 BOOL, INT, FLOAT, COMPLEX = range(4)
 
@@ -112,6 +113,7 @@ C_NAMES = {
     "complex64": "c10::complex<float>",
     "complex128": "c10::complex<double>",
 }
+SYNONYMS.update({kind: name for name, kind in TENSOR_TYPES.items()})  # as in x.type("torch.LongTensor")
 _BY_NUMPY = {d.np: d for d in DTYPES.values() if d is not bfloat16}
 
 
@@ -122,7 +124,9 @@ def dtype(name: str) -> DType:
         short = name.removeprefix("torch.")
         found = DTYPES.get(SYNONYMS.get(short, short))
     if found is None:
-        raise Invalid(f"unknown dtype {name!r}: the dtypes are {', '.join(DTYPES)}", code="unknown-dtype")
+        near = get_close_matches(name.removeprefix("torch."), [*DTYPES, *SYNONYMS], 1, 0.5)
+        hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(DTYPES))
+        raise Invalid(f"unknown dtype {name!r}: the dtypes are {', '.join(DTYPES)}", code="unknown-dtype", hint=hint)
     return found
 
 
@@ -134,6 +138,12 @@ def from_numpy(np_dtype: np.dtype[Any]) -> DType | None:
 def scalar_type(d: DType) -> str:
     """c10's name: Float, Long, ComplexDouble."""
     return SCALAR_TYPES[d.name]
+
+
+def type_name(d: DType) -> str:
+    """What PyTorch calls a CPU tensor's type in messages: torch.FloatTensor, or CPUBFloat16Type where it is younger."""
+    young = d.name in ("bool", "bfloat16") or d.category == COMPLEX
+    return f"CPU{SCALAR_TYPES[d.name]}Type" if young else f"torch.{TENSOR_TYPES[d.name]}"
 
 
 # ---------------------------------------------------------------- promotion

@@ -28,6 +28,7 @@ from engine.errors import Hint, Invalid, ShapeMismatch, WrongType
 from engine.shapes import check_size, text
 
 WORDS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_PYTHON = {dict: "dict", type(None): "NoneType"}  # what PyTorch would call what is no data
 MAX_DEPTH = 64  # NumPy's limit on dimensions
 
 HostArray = np.ndarray[Any, Any]
@@ -69,22 +70,29 @@ def _reshaped(array: HostArray, shape: Sequence[int], param: str) -> HostArray:
         return array.reshape(tuple(shape))  # nested lists cannot say which of their dimensions is the empty one
     if array.ndim > 1 and array.shape != tuple(shape):
         raise ShapeMismatch(
-            f"the data have shape {text(array.shape)}, but shape says {text(shape)}", param=param, code="data-shape"
+            f"the data have shape {text(array.shape)}, but shape says {text(shape)}",
+            param=param,
+            code="data-shape",
+            hint=Hint("data-shape", count=array.size, shape=list(array.shape)),
         )
     if array.size != prod(shape):
         raise ShapeMismatch(
-            f"shape '{text(shape)}' is invalid for input of size {array.size}", param=param, code="data-shape"
+            f"shape '{text(shape)}' is invalid for input of size {array.size}",
+            param=param,
+            code="data-shape",
+            hint=Hint("data-shape", count=array.size, shape=list(array.shape)),
         )
     return array.reshape(tuple(shape))
 
 
 def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DType]:
     if isinstance(data, int | float | complex):
-        return _number(data, param)
+        return _number(data, d, param)
     if isinstance(data, str):
         return np.array(_word(data, d, param)), (int64 if d is not None and d.category == INT else float64)
     if not isinstance(data, list | tuple):
-        raise WrongType(f"data must be numbers, bools or nested lists of them, got {_kind(data)}", param=param)
+        words = f"Could not infer dtype of {_PYTHON.get(type(data), 'object')}"
+        raise WrongType(words, param=param, hint=Hint("data-words"))
     shape = _shape_of(data, param)
     if 0 in shape:
         return np.empty(shape, np.float64), float64
@@ -92,17 +100,20 @@ def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DTy
     for _ in range(len(shape) - 1):
         flat = [x for row in flat for x in row]
     if any(type(x) is str for x in flat):
-        flat = [_word(x, d, param) if type(x) is str else x for x in flat]
+        words = "too many dimensions 'str'" if type(flat[0]) is str else "new(): invalid data type 'str'"
+        flat = [_word(x, d, param, words) if type(x) is str else x for x in flat]
     kinds = {type(x) for x in flat}
     if not kinds <= {bool, int, float, complex}:
         bad = next(x for x in flat if type(x) not in (bool, int, float, complex))
-        raise WrongType(f"too many dimensions or not a number: {_kind(bad)} among the data", param=param)
+        raise WrongType(f"Could not infer dtype of {_PYTHON.get(type(bad), 'object')}", param=param)
     joint = bool_
     for kind in kinds:
         joint = max(joint, scalar_dtype(kind(0), float64), key=lambda t: t.category)
     try:
         return np.array(flat, joint.np).reshape(shape), joint
     except OverflowError as e:
+        if d is not None and d.category != INT:
+            return np.array([float(x) for x in flat]).reshape(shape), float64
         raise Invalid(
             "Overflow when unpacking long long",
             code="integer-overflow",
@@ -110,15 +121,17 @@ def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DTy
         ) from e
 
 
-def _number(value: complex, param: str) -> tuple[HostArray, DType]:
+def _number(value: complex, wanted: DType | None, param: str) -> tuple[HostArray, DType]:
     d = scalar_dtype(value, float64)
+    if d.category == INT and wanted is not None and wanted.category != INT:
+        value, d = float(value.real), float64  # no whole number is too large for those
     try:
         return np.array(value, d.np), d
     except OverflowError as e:
         raise Invalid("Overflow when unpacking long long", code="integer-overflow", param=param) from e
 
 
-def _word(word: str, d: DType | None, param: str) -> Any:
+def _word(word: str, d: DType | None, param: str, words: str = "new(): invalid data type 'str'") -> Any:
     if d is not None and d.category == INT:
         try:
             return int(word)
@@ -126,16 +139,7 @@ def _word(word: str, d: DType | None, param: str) -> Any:
             pass
     elif word in WORDS:
         return WORDS[word]
-    raise WrongType(
-        f"{word!r} is not a number: the only strings among values are NaN, Infinity and -Infinity",
-        param=param,
-        hint=Hint("data-words"),
-    )
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", str: "a string", type(None): "null", list: "a list"}
-    return names.get(type(value), type(value).__name__)
+    raise WrongType(words, param=param, hint=Hint("data-words"))
 
 
 def _shape_of(data: Any, param: str) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.dtypes import BOOL, DType, dtype
-from engine.errors import DtypeMismatch
+from engine.errors import DtypeMismatch, Hint
 from engine.op import Spec
 from engine.shapes import Shape, broadcast_two, check_size, reduced, wrap_dims
 
@@ -50,7 +50,7 @@ def as_dtype(given: Any) -> DType | None:
     return dtype(given) if isinstance(given, str) else given
 
 
-def refuse_bool(specs: Sequence[Any], words: str) -> None:
+def refuse_bool(specs: Sequence[Any], words: str, hint: Hint | None = None) -> None:
     """Refuses arithmetic on bool tensors where PyTorch does."""
     if all(type(s) is bool or (type(s) is Spec and s.dtype.category == BOOL) for s in specs):
-        raise DtypeMismatch(words)
+        raise DtypeMismatch(words, hint=hint)

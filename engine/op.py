@@ -241,7 +241,9 @@ def no_such_op(name: str) -> NoSuchOp:
 
     public = [n for n, op in REGISTRY.items() if not op.internal]
     tail = name.removeprefix("torch.").removeprefix("Tensor.").removeprefix("F.")
-    near = [n for n in (tail, f"nn.functional.{tail}", f"linalg.{tail}", f"{tail}_") if n in public and n != name]
+    lower = tail.lower()
+    likely = (tail, lower, f"nn.functional.{lower}", f"linalg.{lower}", f"special.{lower}", f"fft.{lower}", f"{tail}_")
+    near = [n for n in dict.fromkeys(likely) if n in public and n != name]
     near += [n for n in get_close_matches(tail, public, 3, 0.6) if n not in near]
     near += [n for n in get_close_matches(f"nn.functional.{tail}", public, 2, 0.85) if n not in near]
     return NoSuchOp(

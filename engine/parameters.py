@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+# PyTorch's words for a value that is none of a parameter's choices, by parameter, or by operation and parameter.
+CHOICES: dict[str, str] = {
+    "reduction": "{value} is not a valid value for reduction",
+    "rounding_mode": "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{value}'",
+    "interpolation": (
+        "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got {value}"
+    ),
+    "cdist.compute_mode": "{value} is not a valid value for compute_mode",
+    "index_reduce.reduce": "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {value}.",
+    "nn.functional.embedding_bag.mode": "mode has to be one of sum, mean or max",
+    "nn.functional.gelu.approximate": "approximate argument must be either none or tanh.",
+    "scatter.reduce": "reduce argument must be either add or multiply.",
+    "scatter_reduce.reduce": "reduce argument must be either sum, prod, mean, amax or amin, got {value}",
+    "searchsorted.side": "torch.searchsorted(): side can only be 'left' or 'right' but got {value}",
+}
+
 PARAMETERS: dict[str, str] = {
     "input": "the input tensor",
     "other": "the second operand",
@@ -262,4 +278,27 @@ PARAMETERS: dict[str, str] = {
     "compute_mode": "accepted and not used",
     "as_tuple": "whether each dimension has a tensor of its own",
     "approximate": "none, or tanh for the usual approximation",
+    "bernoulli.p": "the probability of 1; null takes the elements of `input` as probabilities",
+    "_bernoulli_fill.p": "the probability of 1, or one for each element",
+    "_geometric.p": "the probability of success",
+    "nn.functional.multi_margin_loss.p": "the exponent of each margin, 1 or 2",
+    "dropout.p": "the probability with which an element, or a channel, is dropped",
+    "feature_dropout.p": "the probability with which an element, or a channel, is dropped",
+    "native_dropout.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.alpha_dropout.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.dropout.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.dropout1d.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.dropout2d.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.dropout3d.p": "the probability with which an element, or a channel, is dropped",
+    "nn.functional.feature_alpha_dropout.p": "the probability with which an element, or a channel, is dropped",
+    "as_strided.stride": "elements of memory from one to the next along each dimension",
+    "as_strided_.stride": "elements of memory from one to the next along each dimension",
+    "as_strided_copy.stride": "elements of memory from one to the next along each dimension",
+    "as_strided_scatter.stride": "elements of memory from one to the next along each dimension",
+    "_elu.scale": "a factor for the result",
+    "set_printoptions.threshold": "how many elements are still shown whole",
+    "result_type.tensor1": "the first operand",
+    "result_type.tensor2": "the second operand",
+    "addcdiv.value": "a factor for the quotient",
+    "addcmul.value": "a factor for the product",
 }

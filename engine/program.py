@@ -45,17 +45,18 @@ def check_name(name: Any, what: str = "name") -> str:
     """A tensor's name, as API.md allows it. Raises Invalid that says what is wrong."""
     if not isinstance(name, str):
         raise WrongType(f"a {what} is a string, got {kind_of(name)}", param=what)
-    wrong = None
+    wrong, hint = None, "name-rule"
     if not NAME.match(name):
         wrong = "it takes letters, digits, _ . and -, begins with a letter, digit or _, and has at most 255 characters"
     elif _ID.match(name):
-        wrong = "t and digits is the form of ids"
+        wrong, hint = "t and digits is the form of ids", "name-id"
     elif name in _JSON_WORDS or _NUMBER.match(name):
-        wrong = "it would read as a JSON value"
+        wrong, hint = "it would read as a JSON value", "name-json"
     elif name.endswith(".grad"):
-        wrong = "x.grad is the gradient of x"
+        wrong, hint = "x.grad is the gradient of x", "name-grad"
     if wrong:
-        raise Invalid(f"{name!r} cannot be a {what}: {wrong}", code="bad-name", param=what, hint=Hint("name-rule"))
+        known = Hint(hint, name=name, base=name.removesuffix(".grad"))
+        raise Invalid(f"{name!r} cannot be a {what}: {wrong}", code="bad-name", param=what, hint=known)
     return name
 
 
@@ -323,7 +324,7 @@ class Scope:
             if t is not None:
                 return t
         known = [*self.names, *(() if self.strict else self.session.references())]
-        near = get_close_matches(name, known, 3, 0.5)
+        near = get_close_matches(name, known, 3, 0.6)
         raise NoSuchTensor(
             f"there is no tensor {name!r}{' in this program' if self.strict else ''}",
             hint=Hint("near-names", near=near) if near else Hint("list-tensors"),
@@ -341,12 +342,16 @@ class Scope:
         what = "a list of tensors" if type(found) is list else kind_of(found)
         raise WrongType(f"{name!r} is {what}, and a tensor is wanted here", param=param)
 
-    def tensors(self, name: str, param: str) -> list[Tensor]:
+    def tensors(self, name: str, param: str, op: str) -> list[Tensor]:
         found = self.resolve(name, param)
         if type(found) is list and all(type(t) is Tensor for t in found):
             return found
         if type(found) is Tensor:
-            raise WrongType(f"{name!r} is a tensor, and a list of tensors is wanted here", param=param)
+            raise WrongType(
+                f"{op}(): argument '{param}' must be tuple of Tensors, not Tensor",
+                hint=Hint("tensor-list", param=param, name=name),
+                param=param,
+            )
         raise WrongType(f"{name!r} is no list of tensors", param=param)
 
     def state(self, name: str, param: str) -> dict[str, Any]:
@@ -502,7 +507,7 @@ def _locate(e: EngineError, step: Step, path: list[int], rounds: list[int]) -> N
         e.round = list(rounds) or None
         e.op = step.op.name if e.op is None or e.op.startswith("_") else e.op
         if e.hint is not None:
-            e.hint = e.hint.fill(references(step.given))
+            e.hint = e.hint.fill(references(step.given, step.op))
 
 
 def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> Iterator[None]:
@@ -531,6 +536,7 @@ def one_number(value: Any, name: str) -> Any:
         f"collect takes tensors of one element, and {name!r} is "
         + (f"of shape {list(value.shape)}" if type(value) is Tensor else kind_of(value)),
         code="collect-one-element",
+        hint=Hint("collect-one"),
         param="collect",
     )
 

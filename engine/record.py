@@ -166,9 +166,11 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             op.meta(k, *specs)  # what only the in-place form refuses
         d = t.spec.dtype
         if out.shape != t.spec.shape:
-            raise ShapeMismatch(
-                f"output with shape {text(t.shape)} doesn't match the broadcast shape {text(out.shape)}", op=op.name
-            )
+            words = f"output with shape {text(t.shape)} doesn't match the broadcast shape {text(out.shape)}"
+            if not f.elementwise and f.kind == PRIMITIVE:  # PyTorch's words where it does not go cell by cell
+                sizes = f"input tensor size {text(t.shape)} and output tensor size {text(out.shape)}"
+                words = f"Bad in-place call: {sizes} should match"
+            raise ShapeMismatch(words, op=op.name)
         if not can_cast(out.dtype, d):
             raise DtypeMismatch(
                 f"result type {scalar_type(out.dtype)} can't be cast to the desired output type {scalar_type(d)}",

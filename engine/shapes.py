@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from engine.errors import DimOutOfRange, Hint, Invalid, Param, ShapeMismatch
+from engine.errors import DimOutOfRange, Hint, Invalid, ShapeMismatch
 
 Shape = tuple[int, ...]
 Geometry = tuple[Shape, Shape, int]
@@ -73,7 +73,7 @@ def wrap_dim(dim: int, ndim: int, *, scalar_ok: bool = True) -> int:
         return dim + n if dim < 0 else dim
     raise DimOutOfRange(
         f"Dimension out of range (expected to be in range of [{-n}, {n - 1}], but got {dim})",
-        hint=Hint("dim-range", ndim=ndim, low=-n, high=n - 1, input=Param("input")),
+        hint=Hint("dim-range", low=-n, high=n - 1),
         param="dim",
     )
 
@@ -157,7 +157,10 @@ def check_size(shape: Sequence[int], op: str | None = None) -> None:
             raise Invalid(f"sizes must be integers, got {n!r}", code="wrong-type", param="size", op=op)
         if n < 0:
             raise ShapeMismatch(
-                f"Trying to create tensor with negative dimension {n}: {text(shape)}", param="size", op=op
+                f"Trying to create tensor with negative dimension {n}: {text(shape)}",
+                hint=Hint("size-range"),
+                param="size",
+                op=op,
             )
     if prod(shape) > MAX_NUMEL or prod(n for n in shape if n) > 1 << 62:
         raise ShapeMismatch(f"Storage size calculation overflowed with sizes={text(shape)}", param="size", op=op)
@@ -170,10 +173,10 @@ def infer_size(shape: Sequence[int], total: int) -> Shape:
     for i, n in enumerate(sizes):
         if n == -1:
             if unknown is not None:
-                raise ShapeMismatch("only one dimension can be inferred", param="shape")
+                raise ShapeMismatch("only one dimension can be inferred", hint=Hint("one-unknown"), param="shape")
             unknown = i
         elif n < -1:
-            raise ShapeMismatch(f"invalid shape dimension {n}", param="shape")
+            raise ShapeMismatch(f"invalid shape dimension {n} at index {i} of shape {text(sizes)}", param="shape")
         else:
             known *= n
     fits = total == known if unknown is None else known > 0 and total % known == 0

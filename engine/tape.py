@@ -156,13 +156,16 @@ def view_refusal(view: View, t: Tensor, *, indirect: bool) -> Conflict:
     return Conflict(words, code="view-changed-in-place", hint=Hint("out-of-place"))
 
 
-def require_grad(t: Tensor, flag: bool = True) -> None:
-    """Sets requires_grad of a leaf. Raises where PyTorch does."""
+def require_grad(t: Tensor, flag: bool = True, *, made: bool = True) -> None:
+    """Sets requires_grad of a leaf, which was just `made` or was there before. Raises where PyTorch does."""
     if flag and not (t.dtype.is_floating or t.dtype.is_complex):
+        words = "Only Tensors of floating point and complex dtype can require gradients"
         raise Invalid(
-            "Only Tensors of floating point and complex dtype can require gradients",
+            words if made else "only Tensors of floating point dtype can require gradients",
             code="integer-requires-grad",
-            hint=Hint("give-dtype", dtype="float32", have=t.dtype.name),
+            hint=Hint("give-dtype", dtype="float32", have=t.dtype.name)
+            if made
+            else Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=t.dtype.name),
             param="requires_grad",
         )
     if t.edge is not None and not flag:

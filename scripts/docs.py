@@ -1,5 +1,5 @@
-"""Writes the documents that are made from the code: docs/operations.md, docs/fidelity.md, docs/mistakes.md,
-and the tutorial (scripts/tutorial.py).
+"""Writes the documents that are made from the code: docs/fidelity.md, docs/mistakes.md, the reference
+(scripts/reference.py) and the tutorial (scripts/tutorial.py).
 
 python scripts/docs.py            writes
 python scripts/docs.py --check    says what would change, and exits with 1 if anything would
@@ -13,7 +13,6 @@ import sys
 import tomllib
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "scripts" / "data"
@@ -21,45 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 import engine.ops  # noqa: E402, F401  the operations register themselves
 from engine.declare import catalogue  # noqa: E402
-from scripts import tutorial  # noqa: E402
-
-HEAD = """# Operations
-
-<!-- Made by `make docs` from the declarations in engine/ops; edit those. -->
-
-{count} operations in {families} families, by the names they have after `torch.` or `torch.Tensor.` in PyTorch.
-`GET /v1/ops/{{name}}` tells each one's parameters, defaults and an example; `/docs` lets you try them.
-**∇**: has a gradient. **view**: shares memory with its input. **in place**: changes its input.
-"""
-
-
-def operations() -> str:
-    """docs/operations.md."""
-    entries = catalogue()
-    families = sorted({e["family"] for e in entries})
-    parts = [HEAD.format(count=len(entries), families=len(families))]
-    for family, members in groupby(sorted(entries, key=lambda e: (e["family"], e["name"])), key=lambda e: e["family"]):
-        parts.append(f"\n## {family}\n\n| operation | | |\n| --- | --- | --- |")
-        parts += [row(entry) for entry in members]
-    return "\n".join(parts) + "\n"
-
-
-def row(entry: dict[str, Any]) -> str:
-    """One operation: its call, its traits, its summary."""
-    params = ", ".join(p["name"] if p["required"] else f"{p['name']}={shown(p['default'])}" for p in entry["params"])
-    traits = [
-        word
-        for word, holds in (("∇", entry["differentiable"]), ("view", entry["view"]), ("in place", entry["inplace"]))
-        if holds
-    ]
-    summary = entry["summary"].replace("|", "\\|")
-    return f"| `{entry['name']}({params})` | {' '.join(traits)} | {summary} |"
-
-
-def shown(default: Any) -> str:
-    """A default as the table shows it."""
-    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-
+from scripts import reference, tutorial  # noqa: E402
 
 FIDELITY = """# Fidelity
 
@@ -103,10 +64,9 @@ MISTAKES = """# A beginner's mistakes
 
 <!-- Made by `make docs` from tests/app/mistakes.toml; edit that. -->
 
-Each call, what the service answers, and a call that works instead. The answers were recorded from the service. They are
-meant to be PyTorch's words where PyTorch has the error, but were not compared with it one by one, and not every answer
-has a hint yet. The tests send every call, follow every hint that contains one, and send the call that works.
-`$` is the id that the hint's call answered.
+Each call, what the service answers, and a call that works instead. Where PyTorch has the call, the answer was compared
+with what PyTorch 2.13 says: it is the same, or the page says how it differs. The tests send every call, follow every
+hint that contains one, and send the call that works. `$` is the id that the hint's call answered.
 """
 
 
@@ -119,7 +79,9 @@ def mistakes() -> str:
         for m in members:
             parts.append(f"**{m['title']}**: `{(m['call'] + ' ' + m['body']).strip()}`")
             parts.append(f"\n> {m['status']} `{m['code']}`: {m['detail'].replace('|', chr(92) + '|')}")
-            parts.append(f">\n> hint: `{m['hint']}`\n" if m["hint"] else "")
+            parts.append(f">\n> hint: `{m['hint']}`\n")
+            if "differs" in m:
+                parts.append(f"Other words than PyTorch's: {m['differs']}.\n")
             if "mend" in m:
                 parts.append(f"Mended: `{(m['mend']['call'] + ' ' + m['mend']['body']).strip()}`\n")
     return "\n".join(parts).rstrip() + "\n"
@@ -131,8 +93,12 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    documents = {"operations.md": operations(), "fidelity.md": fidelity(), "mistakes.md": mistakes()}
-    for name, made in (documents | tutorial.pages()).items():
+    documents = {"fidelity.md": fidelity(), "mistakes.md": mistakes()} | reference.pages() | tutorial.pages()
+    left = [
+        old for old in sorted((ROOT / "docs" / "reference").glob("*.md")) if f"reference/{old.name}" not in documents
+    ]
+    stale += [old.relative_to(ROOT) for old in left]  # of a family that is gone
+    for name, made in documents.items():
         path = ROOT / "docs" / name
         if path.exists() and path.read_text() == made:
             continue
@@ -140,6 +106,9 @@ def main() -> int:
         if not options.check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(made)
+    for old in left:
+        if not options.check:
+            old.unlink()
     if options.check and stale:
         print(f"not what the code says: {', '.join(map(str, stale))}; run make docs", file=sys.stderr)
         return 1

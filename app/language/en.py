@@ -23,6 +23,7 @@ HINTS: Mapping[str, str] = {
     "near-field": 'did you mean "{near}"?',
     "fields": "the fields are {fields}",
     "choice": 'did you mean "{near}"?',
+    "choices": "it is one of {choices}",
     "argument-type": "{param} takes: {type}",
     "missing-parameter": "{op} needs {param} ({type}); GET /v1/ops/{op} describes it",
     "list-tensors": "GET /v1/tensors lists what there is",
@@ -34,10 +35,56 @@ HINTS: Mapping[str, str] = {
     "limit": "{name} is {limit} on this server, set when it is started",
     # -------------------------------------------------------- values
     "ragged": "all lists of one level must have one length; in {param}, the first that has another is at {path}",
-    "data-words": 'the strings that stand for numbers are "NaN", "Infinity" and "-Infinity"',
+    "data-words": (
+        'numbers stand without quotes: 1, not "1"; the only strings among them are "NaN", "Infinity" and "-Infinity"'
+    ),
     "complex-pairs": "a complex number is [re, im], so complex data have one level more, of length 2",
     "tensor-data": 'a tensor that is written out is an object with data: {{"data": [[1.0, 2.0]]}}',
     "slice": 'slices are strings such as "1:", ":-1" and "::2"',
+    # -------------------------------------------------------- what a beginner meets besides
+    "give-field": 'give it: {{"{name}": ...}}',
+    "data-shape": "the sizes of shape multiply to the number of values, here {count}; without shape it is {shape}",
+    "one-unknown": "one size at most may be -1: it is worked out from the others",
+    "size-range": "sizes are whole numbers from 0 on",
+    "step-sign": 'from {start} to {end} the step goes the other way: give a "step" with the sign {sign}',
+    "tensor-list": 'put it into a list: "{param}": ["{name}"]',
+    "collect-one": "collect one number a round, as sum, mean or a loss gives; return gives whole tensors at the end",
+    "logical-instead": (
+        "true and false have an operation of their own: {call} :: true and false have an operation of their own: {name}"
+    ),
+    "cast-bool": 'to count with true and false, cast them to numbers first: the operation to with "dtype": "int64"',
+    "matmul-any": (
+        "mm takes two matrices; matmul takes vectors and stacks of matrices as well: {call} :: mm takes "
+        "two matrices; matmul takes vectors and stacks of matrices as well"
+    ),
+    "some-tensors": 'give at least one, as in "tensors": ["x", "y"]',
+    "one-target-each": "there is one target for each row of the input, so {count} of them",
+    "more-classes": 'classes are counted from 0, so there are at least {count} of them: "num_classes": {count}',
+    "every-dim": "dims names every dimension once, in the new order; {order} would change nothing",
+    "index-count": (
+        "an index has one item for each dimension at most, here {ndim}; null adds a dimension and takes none"
+    ),
+    "k-range": "k goes from 0 to {high} here, the size of the dimension",
+    "square": "only a square matrix has one, and {rows} by {columns} is none; pinverse takes matrices of any shape",
+    "gradient-each": "give {count} gradients, in the order of params; null leaves a parameter as it is",
+    "rate-range": "{name} is a number from 0 on",
+    "field-once": "send each field once; several values are a list, as in -d size=[2,3]",
+    "json-comma": "JSON has commas between values, and none after the last",
+    "json-key": (
+        'names stand in double quotes: {{"input": "x"}}; where the shell takes them away, send fields: -d input=x'
+    ),
+    "name-id": (
+        "tensors get ids of the form t1, t2, ... by themselves, and {name} may be one of them some day: "
+        "x{name} is a name"
+    ),
+    "name-json": "{name} in an argument is a value, so no tensor could be meant by it: x{name} is a name",
+    "name-grad": (
+        "{name} always means the gradient of {base}, so no other tensor can be called so: {base}_grad is a name"
+    ),
+    "index-items": (
+        'an index has whole numbers (1, not 1.0), slices such as "1:", "...", null, and tensors or lists '
+        "of int64 or bool"
+    ),
     # -------------------------------------------------------- dtypes and devices
     # What a beginner meets first is tested word for word in tests/app/test_teaching.py.
     "cast-one": (
@@ -87,8 +134,12 @@ HINTS: Mapping[str, str] = {
         "t is for matrices; say which two dimensions to swap: {call} :: "
         "t is for matrices; use transpose, and say which two dimensions to swap"
     ),
+    "einsum-sizes": (
+        "{label} stands for dimensions of one size, and here they have {sizes}; "
+        "name them by two letters, or transpose one"
+    ),
     "inner-sizes": "the last size of {a} must equal the last but one of {b}: transpose one of them, perhaps",
-    "dim-range": "the tensor has {ndim} dimensions, so dim goes from {low} to {high}; negative ones count from the end",
+    "dim-range": "dim goes from {low} to {high} here; negative ones count from the end",
     "index-range": "indices go from {low} to {high} here; the first that does not is {index}",
     "flip-instead": "steps are 1 or more; the operation flip turns a dimension round",
     "mask-shape": "a mask has the sizes of the dimensions it stands for: {mask} does not fit {shape}",
@@ -101,7 +152,9 @@ HINTS: Mapping[str, str] = {
         "dimension 1 of the input is its channels: {have} here, where weight and groups make it {want}; "
         "permute it if the channels stand last"
     ),
-    "conv-kernel": "the kernel reaches over {kernel}, the padded input is {input}: add padding, or take a smaller one",
+    "conv-kernel": (
+        "the kernel reaches over {kernel}, the padded input is {input}: add padding, or take a smaller one"
+    ),
     "view-size": "the sizes of a shape multiply to the number of elements, here {total}; one of them may be -1",
     "use-reshape": 'the elements would have to be copied: use the operation reshape, with "shape": {shape}',
     "expand": "only a dimension of size 1 can be expanded; the operation repeat copies any",
@@ -178,6 +231,11 @@ HINTS: Mapping[str, str] = {
     "form-how": "send JSON, or fields as in: curl -d size=[2,3] -d out_name=x",
     "npy-how": "numpy.save writes one; send it with --data-binary @x.npy -H 'Content-Type: application/x-npy'",
     "csv-how": "send numbers with commas between, as many in each row; ?skip_rows=1 skips a header",
+    "npy-dtype": "convert it before you save it: numpy.save('x.npy', x.astype('float32'))",
+    "npy-records": "save one field as an array of its own: numpy.save('x.npy', x['field'])",
+    "csv-encoding": "save the file as UTF-8 (in a spreadsheet: CSV UTF-8)",
+    "csv-empty-field": "every field needs a number; a missing one can be written as NaN",
+    "csv-comma": "put commas between the numbers: semicolons and tabs are not read",
     "csv-shape": "pick one or two dimensions with ?index=, or another form: {forms}",
     "picture-how": "send the file as it is: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "save it with 8 bits a channel, or send its numbers as an npy file",
@@ -188,7 +246,9 @@ HINTS: Mapping[str, str] = {
     "max-body": "the limit is {limit} bytes, set by --max-body when the server starts",
     "raw-how": "say what the bytes are, as in ?dtype=float32&shape=2,3",
     "names-need-safetensors": "ask for the form that holds many: GET /v1/tensors?names={names}&as=safetensors",
-    "delete-unnamed": "DELETE /v1/tensors?unnamed=true frees all that has no name; DELETE /v1/tensors/{{id}} frees one",
+    "delete-unnamed": (
+        "DELETE /v1/tensors?unnamed=true frees all that has no name; DELETE /v1/tensors/{{id}} frees one"
+    ),
     "if-match-how": 'If-Match goes with calls that change one tensor; in a program, say "expect": {{"w": etag}}',
     "if-none-match-how": "on calls that give a name, If-None-Match: * asks for 409 where the name is taken",
     "one-session": "send either the header Curlgrad-Session or ?session=, or the same in both",
@@ -380,12 +440,16 @@ NOTES: Mapping[str, str] = {
         "null: it was computed ({grad_fn}) and is no leaf; a backward pass goes through it and leaves gradients in "
         "leaves alone (autograd.grad gives one for any tensor)"
     ),
-    "grad.unused": "null: nothing that the session still has was computed from {name}, so no backward pass reaches it",
+    "grad.unused": (
+        "null: nothing that the session still has was computed from {name}, so no backward pass reaches it"
+    ),
     "grad.no-backward": (
         "null: {other} was computed from {name}, but there was no backward pass from it yet, or "
         "the gradient was cleared since"
     ),
-    "grad.not-reached": "null: the backward pass did not reach {name}, since what it began from does not depend on it",
+    "grad.not-reached": (
+        "null: the backward pass did not reach {name}, since what it began from does not depend on it"
+    ),
     "grad.not-from": (
         "null: the backward pass did not reach {name}; {other}, which was computed from it, is not what it began from"
     ),

@@ -21,6 +21,7 @@ HINTS: Mapping[str, str] = {
     "near-field": '혹시 "{near}" 필드를 쓰려고 하셨나요?',
     "fields": "쓸 수 있는 필드: {fields}",
     "choice": '혹시 "{near}" 값을 쓰려고 하셨나요?',
+    "choices": "다음 중 하나입니다: {choices}",
     "argument-type": "{param} 인자가 받는 값: {type}",
     "missing-parameter": (
         "{op} 연산에는 {param} 인자({type})가 필요합니다. GET /v1/ops/{op} 요청으로 설명을 볼 수 있습니다"
@@ -34,10 +35,57 @@ HINTS: Mapping[str, str] = {
     "limit": "이 서버의 {name} 한도는 {limit}이며, 서버를 시작할 때 정해집니다",
     # -------------------------------------------------------- values
     "ragged": "같은 깊이의 리스트는 길이가 모두 같아야 합니다. {param} 안에서 길이가 처음으로 달라지는 곳: {path}",
-    "data-words": '숫자 대신 쓸 수 있는 문자열은 "NaN", "Infinity", "-Infinity"입니다',
+    "data-words": (
+        '숫자는 따옴표 없이 쓰세요("1"이 아니라 1). '
+        '숫자 대신 쓸 수 있는 문자열은 "NaN", "Infinity", "-Infinity"뿐입니다'
+    ),
     "complex-pairs": "복소수는 [실수부, 허수부]로 쓰므로, 복소수 데이터에는 길이가 2인 단계가 하나 더 있어야 합니다",
     "tensor-data": '텐서를 직접 쓸 때는 data가 있는 객체로 쓰세요: {{"data": [[1.0, 2.0]]}}',
     "slice": '슬라이스는 "1:", ":-1", "::2" 같은 문자열입니다',
+    # -------------------------------------------------------- what a beginner meets besides
+    "give-field": '이 필드를 주세요: {{"{name}": ...}}',
+    "data-shape": "shape의 크기를 모두 곱하면 값의 개수인 {count}이어야 합니다. shape를 주지 않으면 {shape}입니다",
+    "one-unknown": "크기 하나만 -1로 둘 수 있습니다. 그 크기는 나머지로 정해집니다",
+    "size-range": "크기는 0 이상의 정수입니다",
+    "step-sign": '{start}에서 {end}까지는 반대 방향입니다. 부호가 {sign}인 "step"을 주세요',
+    "tensor-list": '리스트에 넣어 주세요: "{param}": ["{name}"]',
+    "collect-one": (
+        "collect는 한 번 돌 때마다 sum, mean, 손실 같은 숫자 하나를 모읍니다. 텐서 전체는 마지막에 return으로 받으세요"
+    ),
+    "logical-instead": (
+        "참과 거짓에는 따로 쓰는 연산이 있습니다: {call} :: 참과 거짓에는 따로 쓰는 연산이 있습니다: {name}"
+    ),
+    "cast-bool": '참과 거짓으로 계산하려면 먼저 숫자로 바꾸세요: to 연산에 "dtype": "int64"',
+    "matmul-any": (
+        "mm에는 행렬 두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다: {call} :: mm에는 행렬 "
+        "두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다"
+    ),
+    "some-tensors": '적어도 하나는 주세요. 예: "tensors": ["x", "y"]',
+    "one-target-each": "입력의 행마다 정답이 하나씩, 모두 {count}개 있어야 합니다",
+    "more-classes": '클래스는 0부터 세므로 적어도 {count}개입니다: "num_classes": {count}',
+    "every-dim": "dims에는 모든 차원을 한 번씩 새 순서로 쓰세요. {order} 순서라면 아무것도 바뀌지 않습니다",
+    "index-count": (
+        "인덱스 항목은 차원마다 하나씩, 여기서는 많아야 {ndim}개입니다. null은 차원을 더할 뿐 세지 않습니다"
+    ),
+    "k-range": "여기서 k는 0부터 그 차원의 크기인 {high}까지입니다",
+    "square": "정사각행렬에만 쓸 수 있는데 {rows}행 {columns}열입니다. pinverse는 모든 모양의 행렬을 받습니다",
+    "gradient-each": "기울기를 params와 같은 순서로 {count}개 주세요. null이면 그 매개변수는 그대로 둡니다",
+    "rate-range": "{name}에는 0 이상의 수를 주세요",
+    "field-once": "필드는 한 번씩만 보내세요. 값이 여럿이면 리스트로 쓰세요: -d size=[2,3]",
+    "json-comma": "JSON에서 쉼표는 값과 값 사이에만 쓰고, 마지막 값 뒤에는 쓰지 않습니다",
+    "json-key": '이름은 큰따옴표로 감싸세요: {{"input": "x"}}. 셸이 따옴표를 없앤다면 필드로 보내세요: -d input=x',
+    "name-id": (
+        "텐서에는 t1, t2, ... 꼴의 id가 저절로 붙으므로 {name} 이름은 언젠가 id가 될 수 있습니다. x{name} "
+        "같은 이름은 됩니다"
+    ),
+    "name-json": "인자에 쓴 {name} 글자는 값으로 읽혀서 텐서를 가리킬 수 없습니다. x{name} 같은 이름은 됩니다",
+    "name-grad": (
+        "{name} 이름은 언제나 {base}의 기울기를 뜻하므로 다른 텐서에 줄 수 없습니다. {base}_grad 같은 이름은 됩니다"
+    ),
+    "index-items": (
+        '인덱스에는 정수(1.0이 아니라 1), "1:" 같은 슬라이스, "...", null, 그리고 int64나 bool인 텐서나 '
+        "리스트를 쓸 수 있습니다"
+    ),
     # -------------------------------------------------------- dtypes and devices
     "cast-one": (
         "{param} 인자의 dtype을 먼저 바꾸세요: {call}. 새 텐서가 만들어지므로 그 id를 쓰거나, "
@@ -88,8 +136,12 @@ HINTS: Mapping[str, str] = {
         "t는 행렬에만 쓸 수 있습니다. 서로 바꿀 두 차원을 정하세요: {call} :: "
         "t는 행렬에만 쓸 수 있습니다. transpose 연산에 서로 바꿀 두 차원을 주세요"
     ),
+    "einsum-sizes": (
+        "{label} 글자가 가리키는 차원은 크기가 같아야 하는데 지금은 {sizes}입니다. "
+        "다른 글자를 쓰거나 한쪽을 transpose하세요"
+    ),
     "inner-sizes": "{a}의 마지막 크기는 {b}의 뒤에서 두 번째 크기와 같아야 합니다. 둘 중 하나를 transpose해 보세요",
-    "dim-range": "이 텐서는 {ndim}차원이므로 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
+    "dim-range": "여기서 dim은 {low}부터 {high}까지입니다. 음수는 뒤에서부터 셉니다",
     "index-range": "여기서 인덱스는 {low}부터 {high}까지입니다. 처음으로 벗어난 인덱스: {index}",
     "flip-instead": "간격(step)은 1 이상이어야 합니다. 차원을 뒤집을 때는 flip 연산을 쓰세요",
     "mask-shape": (
@@ -165,7 +217,9 @@ HINTS: Mapping[str, str] = {
     "session-name-taken": "다른 이름을 고르거나, 그 이름을 가진 세션을 DELETE로 지우세요",
     "make-session-anew": "POST /v1/sessions 요청으로 새 세션을 만드세요. 예전 세션에 있던 것은 사라졌습니다",
     "try-again": "잠시 뒤에 다시 보내세요",
-    "queue-full": "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다",
+    "queue-full": (
+        "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다"
+    ),
     "worker-lost": "워커가 새로 시작합니다. 가지고 있던 것은 없어졌고, 그 워커의 세션도 사라졌습니다",
     "report-bug": "서버의 버그입니다. 참조 번호 {reference}와 함께 알려 주세요",
     # -------------------------------------------------------- bodies and forms
@@ -176,6 +230,11 @@ HINTS: Mapping[str, str] = {
     "form-how": "JSON으로 보내거나, 필드로 보내세요. 예: curl -d size=[2,3] -d out_name=x",
     "npy-how": ("numpy.save가 만든 파일을 이렇게 보내세요: --data-binary @x.npy -H 'Content-Type: application/x-npy'"),
     "csv-how": "행마다 같은 개수의 숫자를 쉼표로 나누어 보내세요. ?skip_rows=1은 머리글을 건너뜁니다",
+    "npy-dtype": "저장하기 전에 바꾸세요: numpy.save('x.npy', x.astype('float32'))",
+    "npy-records": "필드 하나를 배열로 저장하세요: numpy.save('x.npy', x['field'])",
+    "csv-encoding": "파일을 UTF-8로 저장하세요(스프레드시트에서는 CSV UTF-8)",
+    "csv-empty-field": "모든 칸에 숫자가 있어야 합니다. 빠진 값은 NaN으로 쓸 수 있습니다",
+    "csv-comma": "숫자 사이에 쉼표를 쓰세요. 세미콜론과 탭은 읽지 않습니다",
     "csv-shape": "?index=로 1, 2차원인 부분을 고르거나 다른 형식을 요청하세요: {forms}",
     "picture-how": "파일을 그대로 보내세요: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "채널당 8비트로 저장하거나, 숫자를 npy 파일로 보내세요",
@@ -322,7 +381,9 @@ NOTES: Mapping[str, str] = {
         "있습니다"
     ),
     # -------------------------------------------------------- memory
-    "memory.view": "뷰(view)입니다. {param} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다",
+    "memory.view": (
+        "뷰(view)입니다. {param} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다"
+    ),
     "memory.view-of": (
         "뷰(view)입니다. {base} 텐서와 메모리를 함께 쓰므로, 한쪽을 제자리에서 바꾸면 다른 쪽에도 보입니다"
     ),

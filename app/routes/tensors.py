@@ -222,6 +222,13 @@ async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
         return await _explained(question, call)
     form_tag = _form_tag(call)
     headers: dict[str, str] = {}
+    text = ""
+    if call.form == media.TEXT:
+        if "index" in call.query:
+            raise Invalid("?index= does not go with the text form", param="index")
+        text = (await call.ask({"do": "text", "ref": ref}))["text"] + "\n"
+        # set_printoptions and set_default_dtype change the text and not the tensor.
+        form_tag += "-" + hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
     if call.form == media.TEXT or "if-none-match" in call.headers or "if-match" in call.headers:
         tensor = await call.ask(question, "none")
         check_expected(call.expected(), tensor.etag)
@@ -229,10 +236,7 @@ async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
         if call.unchanged(headers):
             return Response(status_code=304, headers=headers)
     if call.form == media.TEXT:
-        if "index" in call.query:
-            raise Invalid("?index= does not go with the text form", param="index")
-        text = await call.ask({"do": "text", "ref": ref})
-        return Response(text["text"] + "\n", headers=headers, media_type="text/plain")
+        return Response(text, headers=headers, media_type="text/plain")
     tensor = await call.ask(question, values)
     headers = etag_of(tensor, form_tag)
     if call.form == media.JSON:

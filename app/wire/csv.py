@@ -44,7 +44,9 @@ def read(body: bytes, skip_rows: int = 0, columns: Sequence[int] | None = None, 
     try:
         text = body.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Malformed(f"the CSV file is not UTF-8 (byte {error.start})", code="csv-encoding") from None
+        raise Malformed(
+            f"the CSV file is not UTF-8 (byte {error.start})", code="csv-encoding", hint=Hint("csv-encoding")
+        ) from None
     rows: list[list[Number]] = []
     width: int | None = None
     for line, fields in _lines(text, skip_rows):
@@ -109,7 +111,7 @@ def _number(field: str, row: int, column: int) -> Number:
     raise Malformed(
         f"row {row}, column {column} is {shown}, which is not a number",
         code="not-a-number",
-        hint=Hint("csv-how"),
+        hint=Hint("csv-empty-field" if not text else "csv-comma" if ";" in text or "\t" in text else "csv-how"),
         row=row,
         column=column,
     )

@@ -38,7 +38,7 @@ def read(body: bytes) -> json_read.Document:
             )
         name = _text(name_part)
         if name in document.value:
-            raise Malformed(f"the field {name!r} is given twice", code="duplicate-key")
+            raise Malformed(f"the field {name!r} is given twice", code="duplicate-key", hint=Hint("field-once"))
         document.value[name] = _value(name, _decoded(value_part), document)
     return document
 

@@ -201,6 +201,10 @@ def _refuse(body: bytes, error: orjson.JSONDecodeError) -> NoReturn:
             hint = Hint("json-quotes")
         elif rest[:4] in ("True", "None") or rest[:5] == "False":
             hint = Hint("json-python")
+        elif "comma" in reason:
+            hint = Hint("json-comma")
+        elif "string key" in reason:
+            hint = Hint("json-key")
     raise Malformed(
         f"the body is not JSON: {reason} (line {error.lineno}, column {error.colno})", code="not-json", hint=hint
     ) from None

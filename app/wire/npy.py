@@ -48,12 +48,16 @@ def read(body: bytes) -> ArrayData:
         raise Malformed("the npy file ends inside its header")
     descr, fortran, shape = _header(body[start : start + length])
     if "O" in descr:
-        raise Malformed("the npy file holds Python objects; pickles are never read", code="pickle-refused")
+        raise Malformed(
+            "the npy file holds Python objects; pickles are never read", code="pickle-refused", hint=Hint("npy-dtype")
+        )
     dtype = _DESCR.get(descr[1:]) if descr[:1] in "<>|=" else None
     if dtype is None:
         names = ", ".join(d.name for d in _DESCR.values())
         raise DtypeMismatch(
-            f"the npy file has the dtype {descr!r}; the dtypes that can be read are {names}", code="unsupported-dtype"
+            f"the npy file has the dtype {descr!r}; the dtypes that can be read are {names}",
+            code="unsupported-dtype",
+            hint=Hint("npy-dtype"),
         )
     data = memoryview(body)[start + length :]
     return from_bytes(data, dtype, shape, "the npy file", big_endian=descr[0] == ">", fortran=fortran)
@@ -68,7 +72,8 @@ def _header(text: bytes) -> tuple[str, bool, tuple[object, ...]]:
         raise Malformed("the npy header does not have exactly the keys descr, fortran_order and shape")
     descr, fortran, shape = header["descr"], header["fortran_order"], header["shape"]
     if isinstance(descr, list):
-        raise DtypeMismatch("the npy file holds records; one array of numbers can be read", code="unsupported-dtype")
+        words = "the npy file holds records; one array of numbers can be read"
+        raise DtypeMismatch(words, code="unsupported-dtype", hint=Hint("npy-records"))
     if not isinstance(descr, str) or not isinstance(fortran, bool) or not isinstance(shape, tuple):
         raise Malformed("the npy header's descr, fortran_order and shape are not a string, a bool and a tuple")
     return descr, fortran, shape

@@ -25,6 +25,7 @@ from engine.ops.products import (
     same_dtype,
 )
 from engine.samples import C, I, S, T
+from engine.shapes import wrap_dim
 
 # ---------------------------------------------------------------- sums with products
 
@@ -293,7 +294,7 @@ def _linear_meta(k: K, input: Spec, weight: Spec, bias: Spec | None = None) -> S
     if len(w) == 2 and a and a[-1] == w[1] and input.dtype is d and (bias is None or bias.dtype is d):
         out = (*a[:-1], w[0])
         if bias is not None and bias.shape != w[:1]:
-            check_expands(bias.shape, out, "bias")
+            check_expands(bias.shape, out if bias.ndim > 1 and len(a) == 2 else (prod(a[:-1]), w[0]), "bias")
         refuse_bool(d, "addmm_impl_cpu_")
         return Spec(out, d)
     if len(w) > 2:
@@ -358,7 +359,10 @@ def linear(k: K, input: Array, weight: Array, bias: Array | None = None) -> Arra
         made = k.xp.ascontiguousarray(turned).reshape(*input.shape[:-1], n)
     else:
         made = multiply(k, input, weight.T)
-    return made if bias is None or not made.size else k.xp.add(made, bias, out=made)
+    if bias is None or not made.size:
+        return made
+    flat = made.reshape(rows, n) if bias.ndim > made.ndim else made
+    return k.xp.add(flat, bias, out=flat).reshape(made.shape)
 
 
 @linear.vjp
@@ -396,12 +400,15 @@ def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | 
     elif a[:-1] != b[:-1]:
         at = next(i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m)
         words = f"input batch dimensions do not match at dim {at}: got {a[at]} and {b[at]}"
+    elif len(w) < 3:
+        wrap_dim(2, len(w))  # PyTorch asks for a size that is not there
     elif a[-1] != w[1]:
         words = f"input1 size does not match weight size: got {a[-1]} but expected {w[1]}"
     elif b[-1] != w[2]:
         words = f"input2 size does not match weight size: got {b[-1]} but expected {w[2]}"
     elif bias is not None and F.shape(bias) != w[:1]:
-        words = f"bias size does not match weight size: got {F.shape(bias)[0]} but expected {w[0]}"
+        got = F.shape(bias)[0] if F.shape(bias) else "no dimensions"
+        words = f"bias size does not match weight size: got {got} but expected {w[0]}"
     if words:
         raise ShapeMismatch(f"bilinear(): {words}")
     rows = prod(a[:-1])

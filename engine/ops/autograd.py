@@ -92,7 +92,7 @@ def autograd_grad(
 @special(family="autograd", samples=[S(T(2, 3))])
 def requires_grad_(ctx: Context, input: Array, requires_grad: bool = True) -> Array:
     """Sets whether the tape records what is done with a leaf."""
-    require_grad(input, requires_grad)
+    require_grad(input, requires_grad, made=False)
     return input
 
 

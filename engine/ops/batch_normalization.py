@@ -35,9 +35,15 @@ def _check_batch(input: Spec, training: bool, **parameters: Spec | None) -> None
                 raise Invalid(f"{name} must be defined in evaluation mode", param=name)
         elif p.numel != channels:
             raise ShapeMismatch(f"{name} should contain {channels} elements not {p.numel}", param=name)
+    if not prod(input.shape):
+        return
     if input.dtype.category != FLOAT:
         raise not_implemented("batch_norm", input.dtype)
     mixed(input, *parameters.values())
+    for name in ("running_mean", "running_var"):
+        p = parameters[name]
+        if p is not None and p.ndim != 1:
+            raise ShapeMismatch(f"TensorAccessor expected 1 dims but tensor has {p.ndim}", param=name)
 
 
 def _batch_meta(
@@ -212,7 +218,7 @@ def _batch_normalized(
         return F._batch_norm(input, weight, bias, running_mean, running_var, eps)
     made = F._batch_norm(input, weight, bias, None, None, eps)
     if F.recording and running_mean is not None:
-        n = prod(shape) // max(shape[1], 1)
+        n = prod(shape) // max(shape[1], 1) if len(shape) > 1 else 0
         with grad_mode(False):
             F._blend_(running_mean, made[1], momentum, 1.0)
             variance = F._variance_of(made[2], made[2], eps, 1.0)
@@ -249,6 +255,9 @@ def batch_norm(
     shape = F.shape(input)
     if training and shape:
         _refuse_single(shape)
+    if eps < 0 or (training and eps == 0):
+        words = "positive during training" if training else "non-negative"
+        raise Invalid(f"batch_norm eps must be {words}, but got {eps}", param="eps")
     return _batch_normalized(F, input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
 
 

@@ -31,11 +31,13 @@ def _clamp_meta(k: K, input: Any, min: Any = None, max: Any = None) -> Spec:
     tensors = type(min) is Spec or type(max) is Spec
     kernel = "clamp_cpu" if max is not None and min is not None else "maximum_cpu" if max is None else "minimum_cpu"
     if d.category == COMPLEX:
-        if tensors:
+        if tensors and not (type(input) is Spec and input.dtype.is_complex):
             raise not_implemented(kernel, d)
         if type(min) is complex and max is None:
             raise Invalid("value cannot be converted to type double without overflow", op="clamp", param="min")
         raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
+    if d.category == BOOL and type(min) is type(max) is Spec:
+        raise not_implemented(kernel, d)
     if not tensors:
         if d.category == BOOL:
             which = "" if max is not None and min is not None else "min_" if max is None else "max_"

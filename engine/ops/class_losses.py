@@ -31,6 +31,7 @@ def _check_classes(input: Spec, target: Spec, weight: Spec | None) -> tuple[int,
     if len(shape) != 1 and shape[:1] != given[:1]:
         raise ShapeMismatch(
             f"Expected input batch_size ({shape[0]}) to match target batch_size ({given[0] if given else 0}).",
+            hint=Hint("one-target-each", count=shape[0]),
             param="target",
         )
     classes = shape[_class_axis(shape)]
@@ -240,7 +241,7 @@ def _cross_meta(
     k: K, input: Spec, target: Spec, weight: Spec | None, reduction: str, ignore_index: int, smoothing: float
 ) -> Any:
     if input.dtype.category != FLOAT:
-        raise not_implemented("log_softmax_lastdim_kernel_impl", input.dtype)
+        raise not_implemented(f"log_softmax_{'lastdim_' if input.ndim < 3 else ''}kernel_impl", input.dtype)
     shape = _check_classes(input, target, weight)
     # Probabilities keep the precision they are computed in.
     return Spec(shape if reduction == "none" else (), input.dtype), Spec(input.shape, input.dtype.compute)

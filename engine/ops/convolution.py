@@ -7,11 +7,12 @@ weight and an output element, so each one's gradients are the other two: the rul
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Declared, Ints, op
-from engine.dtypes import BOOL, C_NAMES, scalar_type
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, scalar_type, type_name
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -90,11 +91,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- what PyTorch refuses
 
 
-def per_dim(value: Any, dims: int, name: str) -> Shape:
-    """An int or a list of ints as one int for each spatial dimension."""
-    if type(value) is int:
-        return (value,) * dims
-    values = tuple(value)
+def per_dim(value: Any, dims: int, name: str, given: int | None = None) -> Shape:
+    """An int or a list of ints as one int for each spatial dimension.
+
+    `given`: how many the operation's name promises, where the weight has another number of them.
+    """
+    values = (value,) * (given or dims) if type(value) is int else tuple(value)
     if len(values) == 1:
         return values * dims
     if len(values) != dims:
@@ -107,23 +109,47 @@ def per_dim(value: Any, dims: int, name: str) -> Shape:
     return values
 
 
-def _check_types(input: Spec, weight: Spec, bias: Spec | None, dims: int, transposed: bool) -> None:
-    x, w = input.dtype, weight.dtype
-    if x is not w:
+# What PyTorch's kernels for dilated and for transposed convolutions do not take.
+_SMALL_INTS = frozenset({"bool", "uint8", "int8", "int16", "int32"})
+_ONEDNN_ELEMENTS = 20480  # an input above this goes to PyTorch's oneDNN, which has words of its own
+
+
+def _check_bias_type(input: Spec, bias: Spec | None) -> None:
+    if bias is not None and bias.dtype is not input.dtype:
+        names = C_NAMES[input.dtype.name], C_NAMES[bias.dtype.name]
         raise DtypeMismatch(
-            f"expected scalar type {scalar_type(x)} but found {scalar_type(w)}",
-            hint=cast_hint(input, weight, "input", "weight"),
-            param="weight",
-        )
-    if bias is not None and bias.dtype is not x:
-        raise DtypeMismatch(
-            f"Input type ({C_NAMES[x.name]}) and bias type ({C_NAMES[bias.dtype.name]}) should be the same",
+            f"Input type ({names[0]}) and bias type ({names[1]}) should be the same",
             hint=cast_hint(input, bias, "input", "bias"),
             param="bias",
         )
-    if x.category == BOOL:
-        kernel = "slow_conv_transpose2d_out_cpu" if transposed else "slow_conv2d_cpu"
-        raise not_implemented(kernel if dims < 3 else kernel.replace("2d", "3d"), x)
+
+
+def _by_onednn(x: Shape, w: Shape, groups: int) -> bool:
+    large = len(w) > 3 and min(w[-2:]) > 3
+    return len(x) < 5 and (groups > 1 or large or x[0] > 1 or prod(x) > _ONEDNN_ELEMENTS)
+
+
+def _check_types(input: Spec, weight: Spec, groups: int, dims: int, *, dilated: bool, transposed: bool) -> None:
+    """The dtypes of input and weight: PyTorch's words depend on the kernel that it would have chosen."""
+    x, w = input.dtype, weight.dtype
+    batched = input.shape if input.ndim == dims + 2 else (1, *input.shape)
+    onednn = x.name == "bfloat16" or (x.name == "float32" and _by_onednn(batched, weight.shape, groups))
+    hint = cast_hint(input, weight, "input", "weight")
+    if x is not w and (x.category == COMPLEX or onednn):
+        or_else = " or input should be a MKLDNN tensor and weight is a dense tensor" if onednn else ""
+        raise DtypeMismatch(
+            f"Input type ({type_name(x)}) and weight type ({type_name(w)}) should be the same{or_else}",
+            hint=hint,
+            param="weight",
+        )
+    if x.name in _SMALL_INTS and (dilated or transposed or x.category == BOOL):
+        slow = f"slow_conv_transpose{max(dims, 2)}d_out_cpu" if transposed else "slow_conv_dilated<>"
+        plain = "compute_columns3d" if dims == 3 else "slow_conv2d_cpu"
+        raise not_implemented(slow if dilated or transposed else plain, x)
+    if x is not w:
+        raise DtypeMismatch(
+            f"expected scalar type {scalar_type(x)} but found {scalar_type(w)}", hint=hint, param="weight"
+        )
 
 
 def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
@@ -138,16 +164,19 @@ def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
         )
 
 
+def _other_rank(x: Shape, w: Shape, space: str) -> ShapeMismatch:
+    n = len(w)
+    return ShapeMismatch(
+        f"Expected {n}-dimensional input for {n}-dimensional weight{space}{text(w)}, but got {len(x)}-dimensional "
+        f"input of size {text(x)} instead",
+        param="weight",
+    )
+
+
 def _check_channels(x: Shape, w: Shape, bias: Spec | None, groups: int, transposed: bool) -> None:
     which = "transposed=1" if transposed else f"groups={groups}"
     if len(x) != len(w):
-        size = len(w)
-        raise ShapeMismatch(
-            f"Expected {size}-dimensional input for {size}-dimensional weight{text(w)}, but got {len(x)}-dimensional "
-            "input "
-            f"of size {text(x)} instead",
-            param="weight",
-        )
+        raise _other_rank(x, w, " ")
     if w[0] < groups:
         raise ShapeMismatch(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0, but got weight of size "
@@ -195,7 +224,7 @@ def _check_numbers(stride: Shape, dilation: Shape, padding: Sequence[int], group
     if any(s <= 0 for s in stride):
         raise Invalid("non-positive stride is not supported", param="stride")
     if any(d <= 0 for d in dilation):
-        raise Invalid(f"dilation should be greater than zero, but got {text(dilation)}", param="dilation")
+        raise Invalid("dilation should be greater than zero", param="dilation")
     if groups <= 0:
         raise Invalid("non-positive groups is not supported", param="groups")
 
@@ -204,27 +233,43 @@ def _sized(sizes: Sequence[int]) -> str:
     return "(" + " x ".join(map(str, sizes)) + ")"
 
 
+def _check_empty(x: Shape, kernel: Shape) -> None:
+    """Kernels and inputs without a cell. One dimension is two to PyTorch, the first of size 1."""
+    kernel = (1, *kernel) if len(kernel) == 1 else kernel
+    if 0 in kernel:
+        names = ("depth", "height", "width")[-len(kernel) :]
+        sizes = " ".join(f"kernel_{name}: {n}" for name, n in zip(names, kernel, strict=True))
+        raise ShapeMismatch(f"kernel size should be greater than zero, but got {sizes}", param="weight")
+    if 0 in x[2:]:
+        shape = (*x[:2], 1, x[2]) if len(x) == 3 else x
+        raise ShapeMismatch(f"Only zero batch or zero channel inputs are supported, but got input shape: {text(shape)}")
+
+
 def geometry_of(
     input: Spec, weight: Spec, bias: Spec | None, stride: Any, padding: Any, dilation: Any, groups: int, dims: int
 ) -> Geometry:
     """A convolution's geometry. Raises everything that PyTorch refuses, in its words."""
     _check_ranks(input, weight, f"conv{dims}d", dims)
+    if padding != "same":
+        _check_bias_type(input, bias)
     x = input.shape if input.ndim == dims + 2 else (1, *input.shape)
     w = weight.shape
     spatial = len(w) - 2
     if padding == "same":
-        steps = per_dim(stride, spatial, "stride")
+        if len(x) != len(w):
+            raise _other_rank(x, w, "")
+        steps = per_dim(stride, spatial, "stride", dims)
         if any(s != 1 for s in steps):
             raise Invalid("padding='same' is not supported for strided convolutions", param="padding")
     elif isinstance(padding, str) and padding != "valid":
         raise Invalid(f"Invalid padding string: '{padding}'", param="padding")
-    strides, dilations = per_dim(stride, spatial, "stride"), per_dim(dilation, spatial, "dilation")
+    strides, dilations = per_dim(stride, spatial, "stride", dims), per_dim(dilation, spatial, "dilation", dims)
     if padding == "same":
         totals = [d * (n - 1) for d, n in zip(dilations, w[2:], strict=True)]
         low: Shape = tuple([t // 2 for t in totals])
         high: Shape = tuple([t - t // 2 for t in totals])
     else:
-        low = high = (0,) * spatial if padding == "valid" else per_dim(padding, spatial, "padding")
+        low = high = (0,) * spatial if padding == "valid" else per_dim(padding, spatial, "padding", dims)
     _check_numbers(strides, dilations, low, groups)
     _check_channels(x, w, bias, groups, False)
     kernel = w[2:]
@@ -238,14 +283,10 @@ def geometry_of(
             hint=Hint("conv-kernel", input=padded, kernel=reach),
             param="weight",
         )
-    if 0 in kernel:
-        names = ("height", "width") if spatial == 2 else ("time", "height", "width")
-        sizes = " ".join(f"kernel_{name}: {n}" for name, n in zip(names[-spatial:], kernel, strict=True))
-        raise ShapeMismatch(f"kernel size should be greater than zero, but got {sizes}", param="weight")
-    if 0 in x[2:]:
-        raise ShapeMismatch(f"Only zero batch or zero channel inputs are supported, but got input shape: {text(x)}")
+    _check_empty(x, kernel)
     output = tuple([(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)])
-    _check_types(input, weight, bias, dims, False)
+    _check_types(input, weight, groups, dims, dilated=any(d > 1 for d in dilations), transposed=False)
+    _check_bias_type(input, bias)
     return Geometry(x[2:], output, kernel, strides, low, high, dilations, groups)
 
 
@@ -265,8 +306,9 @@ def transposed_geometry(
     x = input.shape if input.ndim == dims + 2 else (1, *input.shape)
     w = weight.shape
     spatial = len(w) - 2
-    steps, dilations = per_dim(stride, spatial, "stride"), per_dim(dilation, spatial, "dilation")
-    pads, extra = per_dim(padding, spatial, "padding"), per_dim(output_padding, spatial, "output_padding")
+    steps, dilations = per_dim(stride, spatial, "stride", dims), per_dim(dilation, spatial, "dilation", dims)
+    pads = per_dim(padding, spatial, "padding", dims)
+    extra = per_dim(output_padding, spatial, "output_padding", dims)
     if any(p < 0 for p in extra):
         raise Invalid("negative output_padding is not supported", param="output_padding")
     _check_numbers(steps, dilations, pads, groups)
@@ -282,19 +324,21 @@ def transposed_geometry(
         raise Invalid(
             f"output padding must be smaller than either stride or dilation, but got {said}", param="output_padding"
         )
+    _check_empty(x, w[2:])
     output = tuple(
         [
             (n - 1) * s - 2 * p + d * (m - 1) + e + 1
             for n, s, p, d, m, e in zip(x[2:], steps, pads, dilations, w[2:], extra, strict=True)
         ]
     )
-    if any(n <= 0 for n in output) and 0 not in x[2:]:
+    if any(n <= 0 for n in output):
+        given, made = ((1, *s) if spatial == 1 else s for s in (x[2:], output))  # one dimension is two to PyTorch
         raise ShapeMismatch(
-            f"Given input size per channel: {_sized(x[2:])}. Calculated output size per channel: {_sized(output)}. "
-            "Output "
-            "size is too small"
+            f"Given input size per channel: {_sized(given)}. Calculated output size per channel: {_sized(made)}. "
+            "Output size is too small"
         )
-    _check_types(input, weight, bias, dims, True)
+    _check_types(input, weight, groups, dims, dilated=False, transposed=True)
+    _check_bias_type(input, bias)
     # What the extra padding adds may lie beyond every window: the padding after is then negative in effect.
     return Geometry(output, x[2:], w[2:], steps, pads, pads, dilations, groups)
 
@@ -308,7 +352,9 @@ def _shape(input: Spec, channels: int, spatial: Shape, dims: int) -> Shape:
 
 def _node(dims: int) -> Any:
     def node(input: Spec, *rest: Any) -> str:
-        return "ConvolutionBackward0" if input.ndim == dims + 2 else "SqueezeBackward1"
+        if input.ndim != dims + 2:
+            return "SqueezeBackward1"
+        return "AddBackward0" if input.dtype.category == COMPLEX else "ConvolutionBackward0"
 
     return node
 

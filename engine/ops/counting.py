@@ -115,7 +115,8 @@ def _(k: K, input: Any, num_classes: int = -1) -> None:
     if input.size and int(input.min()) < 0:
         raise IndexOutOfRange("Class values must be non-negative.", param="input")
     if input.size and num_classes != -1 and int(input.max()) >= num_classes:
-        raise IndexOutOfRange("Class values must be smaller than num_classes.", param="input")
+        hint = Hint("more-classes", count=int(input.max()) + 1)
+        raise IndexOutOfRange("Class values must be smaller than num_classes.", hint=hint, param="input")
 
 
 def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: int = 0) -> Spec:

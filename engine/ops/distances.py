@@ -135,6 +135,8 @@ def _at_least(F: Any, x: Any, low: float) -> Any:
 )
 def cosine_similarity(F: Any, x1: Array, x2: Array, dim: Dim = 1, eps: float = 1e-8) -> Array:
     """The cosine of the angle between vectors along `dim`; norms count as no smaller than `eps`."""
+    if not eps >= 0:
+        raise Invalid(f"eps must be non-negative, got: {eps:g}", param="eps")
     a, b = F.shape(x1), F.shape(x2)
     common = result_type(((F.dtype(x1), 2 if a else 1), (F.dtype(x2), 2 if b else 1)))
     if common.category != FLOAT:

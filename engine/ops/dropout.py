@@ -63,7 +63,7 @@ def _dropped(F: Any, input: Any, p: float, training: bool, inplace: bool, channe
         return input
     shape = _channels(F, input) if channels else None
     if p == 1:
-        scale: Any = 0.0
+        scale: Any = False  # zeros of the input's dtype, whatever it is
     else:
         scale = F._keep_mask(input, p, 1 - p, shape)
     return F.mul_(input, scale) if inplace and F.recording else F.mul(input, scale)

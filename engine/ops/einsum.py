@@ -23,12 +23,12 @@ Labels = tuple[int, ...]
 
 def _einsum_meta(k: K, operands: Sequence[Spec], inputs: Any, output: Labels, sizes: dict[int, int]) -> Spec:
     first = operands[0]
-    for other in operands[1:]:
-        same_dtype(first, other, "operands", "operands", "expected scalar type {a} but found {b}")
     d = first.dtype
     if len(operands) > 1:
         refuse_bool(d, "bmm")
-    elif d.category <= INT and set(inputs[0]) - set(output):
+    for other in operands[1:]:
+        same_dtype(first, other, "operands", "operands", "expected scalar type {a} but found {b}")
+    if len(operands) == 1 and d.category <= INT and set(inputs[0]) - set(output):
         d = int64
     return Spec(tuple([sizes[label] for label in output]), d)
 
@@ -245,7 +245,7 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
                     f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with "
                     "previously "
                     f"seen size {old}",
-                    hint=Hint("broadcast", a=list(shapes[0]), b=list(shape), dim=labels.index(label)),
+                    hint=Hint("einsum-sizes", label=name, sizes=[old, n]),
                 )
     return sizes
 
@@ -264,6 +264,7 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
         S("ii->", [T(2, 2)]),
         S("ij,jk", [C(2, 2), C(2, 2)]),
         S("ij,jk", [I(2, 2), I(2, 2)]),
+        S("ij,k->i", [I(2, 2), T(3)]),
     ],
 )
 def einsum(F: Any, equation: str, operands: list[Array]) -> Array:
@@ -280,7 +281,48 @@ def einsum(F: Any, equation: str, operands: list[Array]) -> Array:
         )
     shapes = [F.shape(x) for x in operands]
     inputs, output = parse(equation, tuple([len(shape) for shape in shapes]))
-    return F._einsum(list(operands), inputs, output, _sizes(inputs, shapes))
+    sizes = _sizes(inputs, shapes)
+    kinds = {F.dtype(x) for x in operands}
+    if len(operands) == 1 or (len(kinds) == 1 and next(iter(kinds)).category > INT):
+        return F._einsum(list(operands), inputs, output, sizes)
+    return _in_turn(F, operands, inputs, output, sizes)
+
+
+def _in_turn(F: Any, operands: Sequence[Any], inputs: tuple[Labels, ...], output: Labels, sizes: dict[int, int]) -> Any:
+    """Operands of several dtypes, or whole numbers: in turn, as PyTorch does, since the steps decide dtypes.
+
+    A dimension that two operands share is summed by a matrix product, which wants one dtype and no bools; one that a
+    single operand has is summed alone, whole numbers in int64; and where nothing is summed the product promotes.
+    """
+    every = (*output, *sorted({label for labels in inputs for label in labels} - set(output)))
+    terms = []
+    for x, labels in zip(operands, inputs, strict=True):
+        own = dict(zip(labels, F.shape(x), strict=True))
+        x = F._einsum([x], (labels,), tuple([label for label in every if label in own]), own)
+        terms.append(F.reshape(x, [own.get(label, 1) for label in every]))
+    left = {at: sum(F.shape(x)[at] != 1 for x in terms) for at in range(len(output), len(every))}
+    a = terms[0]
+    for b in terms[1:]:
+        alone: tuple[list[int], list[int]] = ([], [])
+        joint = []
+        for at, count in left.items():
+            wide = [F.shape(x)[at] != 1 for x in (a, b)]
+            if all(wide):
+                left[at] = 0 if count == 2 else count - 1
+                if count == 2:
+                    joint.append(at)
+            elif count == 1 and any(wide):
+                alone[wide.index(True)].append(at)
+                left[at] = 0
+        a, b = (F.sum(x, dims, True) if dims else x for x, dims in zip((a, b), alone, strict=True))
+        if joint:
+            shape = [max(n, m) if n and m else 0 for n, m in zip(F.shape(a), F.shape(b), strict=True)]
+            kept = tuple([label for at, label in enumerate(every) if at not in joint])
+            made = F._einsum([a, b], (every, every), kept, dict(zip(every, shape, strict=True)))
+            a = F.reshape(made, [1 if at in joint else n for at, n in enumerate(shape)])
+        else:
+            a = F.mul(a, b)
+    return F.reshape(a, [sizes[label] for label in output])
 
 
 # ---------------------------------------------------------------- tensordot, kron

@@ -11,7 +11,7 @@ from engine.backend import CPU
 from engine.carriers import NUMBERS, K
 from engine.declare import Array, Device, DTypeArg, Scalar, Shape, op
 from engine.dtypes import BOOL, COMPLEX, INT, DType, float32, int64, scalar_dtype, scalar_type, to_complex
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.metas import as_dtype, sized
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
@@ -25,6 +25,12 @@ def _sized(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
     return sized(k, size, dtype)
 
 
+def _zeros_meta(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
+    if any(type(n) is int and n < 0 for n in ([size] if isinstance(size, int) else size)):
+        raise ShapeMismatch("zeros: Dimension size must be non-negative.", hint=Hint("size-range"), param="size")
+    return sized(k, size, dtype)
+
+
 def filled(k: K, value: complex) -> Any:
     """An array of `k.spec` with one number at every place."""
     spec = k.spec
@@ -34,7 +40,7 @@ def filled(k: K, value: complex) -> Any:
     return k.xp.ones(spec.shape, dtype=d) if value == 1 else k.xp.full(spec.shape, value, dtype=d)
 
 
-@op(family="factories", meta=_sized, vjp=None, samples=[S([2, 3]), S([]), S([0, 2]), S([2], dtype="int64")])
+@op(family="factories", meta=_zeros_meta, vjp=None, samples=[S([2, 3]), S([]), S([0, 2]), S([2], dtype="int64")])
 def zeros(
     k: K,
     size: Shape,
@@ -295,7 +301,10 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
     if not (math.isfinite(start) and math.isfinite(end)):
         raise Invalid(f"unsupported range: {start:g} -> {end:g}", param="end")
     if (step > 0 and end < start) or (step < 0 and end > start):
-        raise Invalid("upper bound and lower bound inconsistent with step sign", param="end")
+        words = "upper bound and lower bound inconsistent with step sign"
+        raise Invalid(
+            words, hint=Hint("step-sign", start=start, end=end, sign="-" if end < start else "+"), param="end"
+        )
     count: int = -((start - end) // step) if d is int64 else math.ceil((end - start) / step)
     return count
 
@@ -368,21 +377,20 @@ def _rounded(values: Any, d: DType) -> Any:
     return CPU.widen(CPU.cast(single, float32, d), d) if d.reduced else single
 
 
-def _linspace_meta(k: K, start: Any, end: Any, steps: int, dtype: Any = None, *rest: Any) -> Spec:
+def _linspace_meta(
+    k: K, start: Any, end: Any, steps: int, dtype: Any = None, *rest: Any, name: str = "linspace"
+) -> Spec:
     if steps < 0:
         raise ShapeMismatch("number of steps must be non-negative", param="steps")
     complex_ = False
-    for x, name in ((start, "start"), (end, "end")):
-        if type(x) is Spec:
-            if x.shape:
-                raise ShapeMismatch(
-                    f"linspace only supports 0-dimensional start and end tensors, but got {name} with {x.ndim} "
-                    "dimension(s).",
-                    param=name,
-                )
-            complex_ |= x.dtype.is_complex
-        else:
-            complex_ |= type(x) is complex
+    ends = ((start, "start"), (end, "end"))
+    if wide := [(x.ndim, name) for x, name in ends if type(x) is Spec and x.shape]:
+        said = " and ".join(f"{name} with {ndim} dimension(s)" for ndim, name in wide)
+        raise ShapeMismatch(
+            f"{name} only supports 0-dimensional start and end tensors, but got {said}.", param=wide[0][1]
+        )
+    for x, _ in ends:
+        complex_ |= x.dtype.is_complex if type(x) is Spec else type(x) is complex
     d = as_dtype(dtype)
     inferred = to_complex(k.default_dtype) if complex_ else k.default_dtype
     if d is not None and complex_ and d.category != COMPLEX:
@@ -453,7 +461,7 @@ def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
 
 
 def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any) -> Spec:
-    return _linspace_meta(k, start, end, steps, dtype)
+    return _linspace_meta(k, start, end, steps, dtype, name="logspace")
 
 
 @op(
@@ -481,7 +489,7 @@ def logspace(
         return k.from_host(np.power(exponents.dtype.type(b), exponents))
     step = np.float32(last - first) / np.float32(steps - 1) if steps > 1 else np.float32(0)
     up = np.arange(steps)
-    rising = first + (step * up.astype(np.float32)).astype(np.int64)
+    rising = first + step * up.astype(np.float32)
     falling = last - step * (steps - 1 - up).astype(np.float32)
     exponents = np.where(up < steps // 2, rising, falling) if steps > 1 else np.full(steps, first)
-    return k.from_host(np.power(float(int(b)), exponents).astype(np.int64).astype(d.np))
+    return k.from_host(np.power(float(b), exponents).astype(np.int64).astype(d.np))

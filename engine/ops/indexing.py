@@ -97,6 +97,12 @@ class Parts:
         self.tensors = tensors
 
 
+def too_many(ndim: int) -> IndexOutOfRange:
+    """The error of an index with more items than the tensor has dimensions."""
+    words = f"too many indices for tensor of dimension {ndim}"
+    return IndexOutOfRange(words, hint=Hint("index-count", ndim=ndim), param="index")
+
+
 def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
     """An index in normal form. Raises what PyTorch raises."""
     items = list(index) if isinstance(index, list | tuple) else [index]
@@ -106,7 +112,7 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
             used += 1 if type(item) in (int, slice) else _dims_of(F, item)
     ndim = len(shape)
     if used > ndim and any(type(item) in (int, slice) for item in items) and shape:
-        raise IndexOutOfRange(f"too many indices for tensor of dimension {ndim}", param="index")
+        raise too_many(ndim)
     entries: list[Entry] = []
     tensors: list[tuple[int, Any]] = []
     trivial = True
@@ -167,7 +173,7 @@ def _dims_of(F: Any, item: Any) -> Any:
 
 def _size(shape: Shape, at: int) -> int:
     if at >= len(shape):
-        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
+        raise too_many(len(shape))
     return int(shape[at])
 
 
@@ -245,7 +251,7 @@ def _bad_index(F: Any, item: Any) -> DtypeMismatch:
 
 
 def _too_many(shape: Shape, tensors: Any) -> IndexOutOfRange:
-    return IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)}", param="index")
+    return too_many(len(shape))
 
 
 def _constant_place(F: Any, like: Any, there: bool) -> Any:

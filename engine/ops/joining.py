@@ -37,7 +37,8 @@ def _is_legacy(shape: Any) -> bool:
 
 def _cat_meta(k: K, tensors: Any, dim: int = 0) -> Spec:
     if not tensors:
-        raise Invalid("torch.cat(): expected a non-empty list of Tensors", code="no-tensors", param="tensors")
+        words = "torch.cat(): expected a non-empty list of Tensors"
+        raise Invalid(words, code="no-tensors", hint=Hint("some-tensors"), param="tensors")
     for i, t in enumerate(tensors):
         if not t.shape:
             raise ShapeMismatch(

@@ -29,7 +29,9 @@ def check_matrix(x: Spec, name: str, *, square: bool = False, letter: str = "A")
         raise ShapeMismatch(f"{name}: The input tensor {letter} must have at least 2 dimensions.")
     if square and x.shape[-1] != x.shape[-2]:
         raise ShapeMismatch(
-            f"{name}: {letter} must be batches of square matrices, but they are {x.shape[-2]} by {x.shape[-1]} matrices"
+            f"{name}: {letter} must be batches of square matrices, but they are {x.shape[-2]} by {x.shape[-1]} "
+            "matrices",
+            hint=Hint("square", rows=x.shape[-2], columns=x.shape[-1]),
         )
     check_float(x, name)
 

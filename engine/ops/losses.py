@@ -8,7 +8,7 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.context import HERE
 from engine.declare import Array, composite, op
-from engine.dtypes import FLOAT, scalar_type
+from engine.dtypes import COMPLEX, FLOAT, DType, promote_types, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -328,6 +328,11 @@ def binary_cross_entropy(
     return F._binary_cross_entropy(input, target, weight, reduction)
 
 
+def _logits_types(k: K, input: Spec, target: Spec, *rest: Any) -> tuple[DType, DType]:
+    """PyTorch's loss is computed into 1 - target, whose dtype it keeps."""
+    return promote_types(input.dtype, target.dtype), target.dtype
+
+
 def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weight: Spec | None, reduction: str) -> Spec:
     if input.dtype.category != FLOAT:
         raise not_implemented("log_sigmoid_cpu", input.dtype)
@@ -347,7 +352,7 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
     shape = input.shape
     for extra in (pos_weight, weight):
         if extra is not None:
-            shape = broadcast_two(extra.shape, shape)
+            shape = broadcast_two(shape, extra.shape)
     return Spec(reduced_shape(shape, reduction), k.dtype)
 
 
@@ -355,7 +360,7 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
     family="losses",
     node="BinaryCrossEntropyWithLogitsBackward0",
     meta=_logits_meta,
-    promote="arithmetic",
+    promote=_logits_types,
     over=("input", "target", "weight", "pos_weight"),
     save={"input": ("input", "target", "weight", "pos_weight"), "target": ("input", "weight", "pos_weight")},
 )
@@ -471,6 +476,9 @@ def kl_div(
 
     "batchmean" divides the sum by the first size, which is the divergence; "mean" by the number of elements.
     """
+    kinds = F.dtype(input).category, F.dtype(target).category
+    if max(kinds) == COMPLEX:
+        raise DtypeMismatch("kl_div: Complex inputs not supported.", param="input" if kinds[0] == COMPLEX else "target")
     for x in (input, target):
         if F.dtype(x).category < FLOAT:
             raise DtypeMismatch("kl_div: Integral inputs not supported.", param="input" if x is input else "target")

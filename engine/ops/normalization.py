@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Shape, composite, op
-from engine.dtypes import FLOAT, float32, scalar_type
+from engine.dtypes import FLOAT, float32
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -24,20 +24,23 @@ BLOCK_ELEMENTS = 1 << 18
 
 def mixed(input: Spec, *parameters: Spec | None) -> None:
     """Parameters have the input's dtype, or float32 beside a reduced input, as in PyTorch on the CPU."""
-    for p in parameters:
-        if p is not None and p.dtype is not input.dtype and not (input.dtype.reduced and p.dtype is float32):
-            want = float32 if input.dtype.reduced or p.dtype.reduced else input.dtype
-            raise DtypeMismatch(
-                f"mixed dtype (CPU): expect parameter to have scalar type of {scalar_type(want)}",
-                hint=Hint(
-                    "cast-one",
-                    Call("to", {"input": Param("weight"), "dtype": want.name}),
-                    a=input.dtype.name,
-                    b=p.dtype.name,
-                    param="weight",
-                ),
-                param="weight",
-            )
+    given = [p for p in parameters if p is not None]
+    other = next((p for p in given if p.dtype is not float32), None)
+    if all(p.dtype is input.dtype for p in given) or (input.dtype.reduced and other is None):
+        return
+    words = "all inputs must share same datatype." if other is None else "expect parameter to have scalar type of Float"
+    want = float32 if input.dtype.reduced else input.dtype
+    raise DtypeMismatch(
+        f"mixed dtype (CPU): {words}",
+        hint=Hint(
+            "cast-one",
+            Call("to", {"input": Param("weight"), "dtype": want.name}),
+            a=input.dtype.name,
+            b=given[0].dtype.name,
+            param="weight",
+        ),
+        param="weight",
+    )
 
 
 def _check_layer(input: Spec, normalized: tuple[int, ...], weight: Spec | None, bias: Spec | None, star: str) -> None:
@@ -85,9 +88,9 @@ def row_blocks(k: K, x: Array) -> Iterator[slice]:
 def _layer_meta(k: K, input: Spec, normalized_shape: Any, weight: Spec | None, bias: Spec | None, eps: float) -> Any:
     normalized = _sizes(normalized_shape)
     _check_layer(input, normalized, weight, bias, ", ")
+    mixed(input, weight, bias)
     if input.dtype.category != FLOAT:
         raise not_implemented("LayerNormKernelImpl", input.dtype)
-    mixed(input, weight, bias)
     outer = input.ndim - len(normalized)
     kept = Spec((*input.shape[:outer], *(1,) * len(normalized)), weight.dtype if weight is not None else input.dtype)
     return input, kept, kept

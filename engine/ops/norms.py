@@ -42,10 +42,12 @@ def _norm_meta(k: K, input: Spec, ord: Any = 2, dim: Any = None, keepdim: bool =
         sizes = [input.shape[d] for d in dims] if input.ndim else [1]
         if 0 in sizes:
             shown = "inf" if ord == inf else "-inf" if ord == -inf else f"{float(ord):g}"
+            where = "an empty tensor"
+            if dim is not None and input.ndim:
+                where = f"the dimension {dims[sizes.index(0)]}because this dimension is empty and"
             raise Invalid(
-                f"linalg.vector_norm cannot compute the {shown} norm on an empty tensor because the operation does "
-                "not have "
-                "an identity",
+                f"linalg.vector_norm cannot compute the {shown} norm on {where} "
+                f"{'' if where.endswith('and') else 'because '}the operation does not have an identity",
                 param="ord",
             )
     return Spec(reduced(input.shape, dims, keepdim), k.dtype)

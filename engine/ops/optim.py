@@ -27,6 +27,7 @@ def _check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
         raise Invalid(
             f"{op} takes one gradient for each parameter: got {len(params)} params and {len(grads)} grads",
             code="gradient-count",
+            hint=Hint("gradient-each", count=len(params)),
             param="grads",
         )
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
@@ -69,7 +70,9 @@ def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: s
 def _check_rates(op: str, **rates: float) -> None:
     for name, value in rates.items():
         if not value >= 0:
-            raise Invalid(f"Invalid {name} value: {value}", code="bad-rate", param=name, op=op)
+            raise Invalid(
+                f"Invalid {name} value: {value}", code="bad-rate", hint=Hint("rate-range", name=name), param=name, op=op
+            )
 
 
 def _make_state(

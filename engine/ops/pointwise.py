@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.carriers import NUMBERS, K
 from engine.declare import Array, Scalar, op
 from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, cast_scalar, float32, from_numpy, scalar_dtype
-from engine.errors import DtypeMismatch, Hint, Invalid
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
 from engine.metas import broadcast, refuse_bool
 from engine.op import Spec
 from engine.ops.common import conjugate, either, fitting, joint, lacking, not_implemented, put, scalar_or_tensor, times
@@ -100,11 +100,17 @@ def _sub_meta(k: K, input: Any, other: Any, alpha: Any = 1) -> Spec:
         (input, other),
         "Subtraction, the `-` operator, with two bool tensors is not supported. Use the `^` or `logical_xor()` "
         "operator instead.",
+        Hint(
+            "logical-instead",
+            Call("logical_xor", {"input": Param("input"), "other": Param("other")}),
+            name="logical_xor",
+        ),
     )
     if any(type(x) is bool or (type(x) is Spec and x.dtype.category == BOOL) for x in (input, other)):
         raise DtypeMismatch(
             "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
-            "use the `~` or `logical_not()` operator instead."
+            "use the `~` or `logical_not()` operator instead.",
+            hint=Hint("cast-bool"),
         )
     return _alpha_meta(k, input, other, alpha)
 

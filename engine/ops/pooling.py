@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
-from engine.dtypes import BOOL, COMPLEX, FLOAT, int8, int32, int64
+from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, int8, int32, int64
 from engine.errors import Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.windows import pad
 from engine.samples import I, S, T
-from engine.shapes import Shape, text
+from engine.shapes import Shape, text, wrap_dim
 
 
 class Pool(NamedTuple):
@@ -341,8 +341,10 @@ def _numbers(value: Any, dims: int, name: str, op_name: str) -> Shape:
     if len(value) == 1:
         return tuple(value) * dims
     if len(value) != dims:
-        omitted = "be omitted, a single int, or" if name == "stride" else "be a single int, or"
-        raise Invalid(f"{op_name}: {name} must either {omitted} a tuple of {_COUNTS[dims]}", param=name)
+        either = "either be omitted, a single int, or" if name == "stride" else "either be a single int, or"
+        if name == "dilation":
+            either = "be either a single int, or"
+        raise Invalid(f"{op_name}: {name} must {either} a tuple of {_COUNTS[dims]}", param=name)
     return tuple(value)
 
 
@@ -374,7 +376,7 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
             raise Invalid("stride should not be zero", param="stride")
         if p < 0:
             raise Invalid(f"pad must be non-negative, but got pad: {p}", param="padding")
-        if d > 0 and p > (d * (w - 1) + 1) // 2:
+        if p > int((d * (w - 1) + 1) / 2):  # rounded towards 0, as C does
             raise _too_much(p, w, d)
     letters = "THW"[-dims:] if dims > 1 else "HW"
     for values, what, prefix, name in (
@@ -490,12 +492,20 @@ def _avg_geometry(
     pads = _numbers(padding, dims, "padding", name)
     if divisor == 0 and divisor is not None:
         raise Invalid("divisor must be not zero", param="divisor_override")
+    if dims == 2 and len(shape) != 4:
+        wrap_dim(-3, len(shape))
+        if len(shape) != 3:
+            raise ShapeMismatch(
+                "Expected 3D or 4D (batch mode) tensor with optional 0 dim batch size for input, but "
+                f"got:{text(shape)}",
+                param="input",
+            )
     if len(shape) not in (dims + 1, dims + 2):
         raise ShapeMismatch(
             f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input"
         )
     out = _check(input, kernel, steps, pads, (1,) * dims, ceil_mode)
-    if input.dtype.category in (BOOL, COMPLEX):
+    if input.dtype.category not in (INT, FLOAT) or (input.dtype.category == INT and input.dtype is not int64):
         raise not_implemented("avg_pool2d" if dims < 3 else "avg_pool3d_out_frame", input.dtype)
     counts: Any = divisor
     if divisor is None:

@@ -134,12 +134,15 @@ def adjoint(F: Any, x: Any) -> Any:
     return F.conj(F.transpose(x, -2, -1))
 
 
+_ANY_RANK = Hint("matmul-any", Call("matmul", {"input": Param("input"), "other": Param("mat2")}))
+
+
 def _mm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
     a, b = input.shape, mat2.shape
     if len(a) != 2:
-        raise ShapeMismatch("self must be a matrix", param="input")
+        raise ShapeMismatch("self must be a matrix", param="input", hint=_ANY_RANK)
     if len(b) != 2:
-        raise ShapeMismatch("mat2 must be a matrix", param="mat2")
+        raise ShapeMismatch("mat2 must be a matrix", param="mat2", hint=_ANY_RANK)
     if a[1] != b[0]:
         raise cannot_multiply(a, b)
     if input.dtype is not mat2.dtype or input.dtype.category == BOOL:
@@ -181,8 +184,8 @@ def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
             f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but got: "
             f"[{b[0]}, {b[1]}].",
         )
-    same_dtype(input, mat2, "input", "mat2", "expected scalar type {a} but found {b}")
     refuse_bool(input.dtype, "bmm")
+    same_dtype(input, mat2, "input", "mat2", "expected scalar type {a} but found {b}")
     return Spec((a[0], a[1], b[2]), input.dtype)
 
 

@@ -338,7 +338,8 @@ def variance(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) 
     """(variance, mean): two passes, so that a large mean costs no digits."""
     axes = wrap_dims(dim, x.ndim)
     n = count(x.shape, dim)
-    freedom = max(n - (1 if correction is None else correction), 0)
+    freedom = n - (1 if correction is None else correction)
+    freedom = freedom if freedom > 0 and n else 0
     mean = k.xp.true_divide(total(k, x, axes, True), n)
     d = x - mean
     if d.dtype.kind == "c":

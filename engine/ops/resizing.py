@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from math import ceil, floor
+from math import ceil, floor, isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -246,6 +246,8 @@ def _sizes(shape: Shape, size: Any, scale_factor: Any, recompute: bool | None) -
             "...,dK) format and scale_factor in (s1, s2, ...,sK) format.",
             param="scale_factor",
         )
+    if not all(isfinite(f) for f in factors):
+        raise Invalid(f"scale_factor must be finite, got {_tuple(factors)}", param="scale_factor")
     sizes = [floor(n * f) for n, f in zip(spatial, factors, strict=True)]
     return sizes, None if recompute else factors
 

@@ -82,6 +82,8 @@ def index_select(k: K, input: Array, dim: Dim, index: Array) -> Array:
 def _(k: K, input: Any, dim: int, index: Any) -> None:
     d = wrap_dim(dim, input.ndim)
     n = input.shape[d] if input.ndim else 1
+    if d == 1 and not n and index.size:
+        raise IndexOutOfRange("index_select(): self indexing axis dim should be positive", param="dim")
     if d == 1:  # PyTorch has a kernel of its own for this one
         check_range(index, 0, n, lambda bad: f"INDICES element is out of DATA bounds, id={bad} axis_dim={n}")
     check_range(index, 0, n, "index out of range in self")
@@ -139,8 +141,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
             param="source",
         )
     d = wrap_dim(dim, input.ndim)
-    wrap_dim(dim, source.ndim)
-    size = source.shape[d] if source.ndim else 1
+    size = source.shape[wrap_dim(dim, source.ndim)] if source.ndim else 1
     if index.numel != size:
         raise ShapeMismatch(
             f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: "

@@ -199,11 +199,9 @@ def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     if not shifts:
         raise Invalid("`shifts` required", code="no-shifts", param="shifts")
     for d in dims:
-        wrap_dim(d, input.ndim)
+        wrap_dim(d, input.ndim, scalar_ok=False)
     if len(dims) != len(shifts) and not (len(shifts) == 1 and not dims):
         raise ShapeMismatch(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}", param="dims")
-    for d in dims:
-        wrap_dim(d, input.ndim)
     return input
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Dim, composite, op
 from engine.dtypes import BOOL, COMPLEX, int64
-from engine.errors import DtypeMismatch, Invalid
+from engine.errors import DtypeMismatch, Hint, Invalid
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.extremes import picked_gradient, refuse_empty
@@ -141,7 +141,8 @@ def _topk_meta(k: K, input: Spec, kth: int, dim: int = -1, largest: bool = True,
     d = wrap_dim(dim, input.ndim)
     n = input.shape[d] if input.ndim else 1
     if not 0 <= kth <= n:
-        raise Invalid("selected index k out of range", code="index-out-of-range", param="k")
+        words = "selected index k out of range"
+        raise Invalid(words, code="index-out-of-range", hint=Hint("k-range", high=n), param="k")
     if input.dtype.category == COMPLEX:
         words = " topk does not support complex dtypes on CPU"
         raise DtypeMismatch(words, code="dtype-not-implemented", param="input")

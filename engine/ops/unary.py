@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.declare import Array, composite, op
 from engine.dtypes import BOOL, COMPLEX, INT, int64, to_real
-from engine.errors import DtypeMismatch
+from engine.errors import Call, DtypeMismatch, Hint, Param
 from engine.metas import same
 from engine.op import REGISTRY, Spec
 from engine.ops.common import either, lacking, not_implemented
@@ -335,7 +335,8 @@ def _neg_meta(k: K, input: Any) -> Spec:
     if input.dtype.category == BOOL:
         raise DtypeMismatch(
             "Negation, the `-` operator, on a bool tensor is not supported. If you are trying to invert a mask, use "
-            "the `~` or `logical_not()` operator instead."
+            "the `~` or `logical_not()` operator instead.",
+            hint=Hint("logical-instead", Call("logical_not", {"input": Param("input")}), name="logical_not"),
         )
     return same(k, input)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, Shape, composite, join, op, view
-from engine.dtypes import INT, TENSOR_TYPES, scalar_type
+from engine.dtypes import INT, scalar_type, type_name
 from engine.errors import Call, DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
@@ -261,27 +261,21 @@ def ravel(F: Any, input: Array) -> Array:
 def _expand_geometry(input: Any, size: Any) -> Any:
     old, strides = input.shape, input.strides
     if len(size) < len(old):
-        kind = TENSOR_TYPES[input.dtype.name]
-        kind = f"torch.{kind}" if not input.dtype.is_complex else f"CPU{scalar_type(input.dtype)}Type"
         raise ShapeMismatch(
-            f"expand({kind}{{{text(old)}}}, size={text(size)}): the number of sizes provided ({len(size)}) "
-            f"must be greater or equal to the number of dimensions in the tensor ({len(old)})",
+            f"expand({type_name(input.dtype)}{{{text(old)}}}, size={text(size)}): the number of sizes provided "
+            f"({len(size)}) must be greater or equal to the number of dimensions in the tensor ({len(old)})",
             param="size",
         )
     shift = len(size) - len(old)
     sizes, steps = [], []
-    for i, n in enumerate(size):
-        if i < shift:
-            if n < 0:
-                raise ShapeMismatch(
-                    f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
-                    param="size",
-                )
-            sizes.append(n)
-            steps.append(0)
-            continue
-        have = old[i - shift]
-        if n == -1 or n == have:
+    for i, n in reversed([*enumerate(size)]):
+        if i < shift and n < 0:
+            raise ShapeMismatch(
+                f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
+                param="size",
+            )
+        have = old[i - shift] if i >= shift else 1
+        if i >= shift and n in (-1, have):
             sizes.append(have)
             steps.append(strides[i - shift])
         elif have == 1 and n >= 0:
@@ -294,6 +288,7 @@ def _expand_geometry(input: Any, size: Any) -> Any:
                 hint=Hint("expand", input=Param("input")),
                 param="size",
             )
+    sizes, steps = sizes[::-1], steps[::-1]
     for i in range(shift - 1, -1, -1):  # PyTorch gives a leading dimension of size 1 the stride of a contiguous one
         if sizes[i] == 1:
             steps[i] = sizes[i + 1] * steps[i + 1] if i + 1 < len(sizes) else 1
@@ -478,11 +473,13 @@ def _permute_geometry(input: Any, dims: Any) -> Any:
         raise ShapeMismatch(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the length of the desired "
             f"ordering of dimensions i.e. input.dim() = {n} is not equal to len(dims) = {len(dims)}",
+            hint=Hint("every-dim", order=list(range(n))),
             param="dims",
         )
     order = [wrap_dim(d, n) for d in dims]
     if len(set(order)) != n:
-        raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", param="dims")
+        hint = Hint("every-dim", order=list(range(n)))
+        raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", hint=hint, param="dims")
     return tuple([input.shape[d] for d in order]), tuple([input.strides[d] for d in order]), input.offset
 
 
@@ -663,7 +660,7 @@ def narrow(F: Any, input: Array, dim: Dim, start: Array | Scalar, length: int) -
     n = shape[d]
     if not -n <= start <= n:
         raise IndexOutOfRange(
-            f"start out of range (expected to be in range of [-{n}, {n}], but got {start})", param="start"
+            f"start out of range (expected to be in range of [{-n}, {n}], but got {start})", param="start"
         )
     at = start + n if start < 0 else start
     if at > n - length:

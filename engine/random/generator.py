@@ -524,12 +524,10 @@ def _check_multinomial(probs: Array, num_samples: int, replacement: bool) -> Non
     if categories > MAX_CATEGORIES:
         raise _refusal("multinomial", "input", "number of categories cannot exceed 2^24")
     if replacement and num_samples > 1:
-        if not np.isfinite(probs).all():
-            entry = "infinity or NaN"
-            detail = f"invalid multinomial distribution (encountering probability entry = {entry})"
-            raise _refusal("multinomial", "input", detail)
-        if (probs < 0).any():
-            detail = "invalid multinomial distribution (encountering probability entry < 0)"
+        bad = ~(np.isfinite(probs) & (probs >= 0))
+        if bad.any():  # the first one says what it is
+            entry = " < 0" if probs[bad][0] < 0 else " = infinity or NaN"
+            detail = f"invalid multinomial distribution (encountering probability entry{entry})"
             raise _refusal("multinomial", "input", detail)
     elif not (np.isfinite(probs) & (probs >= 0)).all():
         detail = "probability tensor contains either `inf`, `nan` or element < 0"

@@ -145,8 +145,8 @@ def test_what_the_guard_refuses_is_spoken_too(client: httpx.Client) -> None:
             ),
         ),
         (
-            Hint("dim-range", ndim=2, low=-2, high=1),
-            "이 텐서는 2차원이므로 dim은 -2부터 1까지입니다. 음수는 뒤에서부터 셉니다",
+            Hint("dim-range", low=-2, high=1),
+            "여기서 dim은 -2부터 1까지입니다. 음수는 뒤에서부터 셉니다",
         ),
         (Hint("near-names", near=["matmul", "mul"]), "혹시 이것을 찾으셨나요? matmul, mul"),
         (

@@ -55,6 +55,64 @@ class TestTables:
         with pytest.raises(Malformed, match=words):
             csv.read(body)
 
+    @pytest.mark.parametrize(
+        "body, dtype, values",
+        [
+            (b"\xef\xbb\xbf1,2\r\n\r\n3,4\r\n", "int64", [[1, 2], [3, 4]]),
+            (b'"1.5", 2\n', "float64", [[1.5, 2.0]]),
+            (b"true,False\n", "bool", [[True, False]]),
+            (b"1,true\n", "int64", [[1, 1]]),
+            (b"inf,-inf,1e400\n", "float64", [[np.inf, -np.inf, np.inf]]),
+            (b"-0.0", "float64", [[-0.0]]),
+        ],
+    )
+    def test_what_a_spreadsheet_writes_is_read(self, body: bytes, dtype: str, values: Any) -> None:
+        read = csv.read(body)
+        assert (read.dtype, read.array.tolist()) == (dtype, values)
+        assert np.signbit(read.array).tolist() == np.signbit(np.array(values)).tolist() if dtype == "float64" else True
+
+    @pytest.mark.parametrize(
+        "body, code, key",
+        [
+            (b"1;2\n", "not-a-number", "csv-comma"),
+            (b"1\t2\n", "not-a-number", "csv-comma"),
+            (b"1,,2\n", "not-a-number", "csv-empty-field"),
+            (b"a,b\n1,2\n", "not-a-number", "csv-how"),
+            (b"1_000,2\n", "not-a-number", "csv-how"),
+            ("１,２\n".encode(), "not-a-number", "csv-how"),
+            (b"\n\n", "csv-empty", "csv-how"),
+            (b"\xff\xfe1\x00", "csv-encoding", "csv-encoding"),
+            (b'"1,2\n', "not-csv", None),
+        ],
+    )
+    def test_a_refusal_says_what_to_write_instead(self, body: bytes, code: str, key: str | None) -> None:
+        with pytest.raises(Malformed) as caught:
+            csv.read(body)
+        assert caught.value.code == code
+        assert (caught.value.hint.key if caught.value.hint else None) == key
+
+    @pytest.mark.parametrize(
+        "query, status, code",
+        [
+            ("columns=2", 422, "csv-column"),
+            ("columns=-1", 422, "wrong-type"),
+            ("skip_rows=9", 400, "csv-empty"),
+            ("dtype=complex64", 422, "wrong-type"),
+            ("dtype=int8", 422, "integer-overflow"),
+            ("shape=4", 422, "invalid"),
+            ("requires_grad=true", 422, "integer-requires-grad"),
+        ],
+    )
+    def test_options_that_do_not_fit_are_refused(self, http: httpx.Client, query: str, status: int, code: str) -> None:
+        sent = {"content": b"1,300\n", "headers": {"Content-Type": "text/csv"}}
+        refused = http.post(f"{V1}/tensors?{query}", **sent)
+        assert (refused.status_code, refused.json()["code"]) == (status, code)
+
+    def test_a_dtype_is_that_of_torch_tensor(self, http: httpx.Client) -> None:
+        sent = {"content": b"1.5,-2.7\n", "headers": {"Content-Type": "text/csv"}}
+        assert ok(http.post(f"{V1}/tensors?dtype=int8", **sent), 201)["values"] == [[1, -2]]
+        assert ok(http.post(f"{V1}/tensors?dtype=bool", **sent), 201)["values"] == [[True, True]]
+
     def test_three_dimensions_have_no_table(self, http: httpx.Client) -> None:
         ok(http.post(f"{V1}/ops/ones", json={"size": [2, 2, 2], "out_name": "c"}))
         refused = http.get(f"{V1}/tensors/c?as=csv")
@@ -77,6 +135,41 @@ class TestPictures:
         out = io.BytesIO()
         Image.fromarray(np.array([[[255, 0, 0], [0, 255, 0]]], np.uint8)).quantize(4).save(out, "PNG")
         assert pictures.read(out.getvalue(), "image/png").array.tolist() == [[[255, 0, 0], [0, 255, 0]]]
+
+    def test_a_palette_with_transparent_colours_has_four_channels(self) -> None:
+        pixels = np.array([[[255, 0, 0, 255], [0, 255, 0, 128]]], np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(pixels).quantize(4).save(out, "PNG")
+        assert pictures.read(out.getvalue(), "image/png").array.tolist() == pixels.tolist()
+
+    def test_black_and_white_is_0_and_255(self) -> None:
+        out = io.BytesIO()
+        Image.fromarray(np.array([[True, False]])).save(out, "PNG")
+        assert pictures.read(out.getvalue(), "image/png").array.tolist() == [[[255], [0]]]
+
+    def test_a_cmyk_jpeg_becomes_rgb(self) -> None:
+        out = io.BytesIO()
+        Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(out, "JPEG", quality=100)
+        array = pictures.read(out.getvalue(), "image/jpeg").array
+        assert array.shape == (8, 8, 3)
+        assert np.abs(array.astype(int) - [255, 0, 0]).max() <= 2
+
+    def test_16_bits_are_refused_rather_than_halved(self) -> None:
+        out = io.BytesIO()
+        Image.fromarray(np.array([[0, 40_000]], np.uint16)).save(out, "PNG")
+        with pytest.raises(EngineError, match="16 bits") as caught:
+            pictures.read(out.getvalue(), "image/png")
+        assert caught.value.hint is not None
+
+    @pytest.mark.parametrize("sent, said", [("PNG", "image/jpeg"), ("JPEG", "image/png")])
+    def test_a_picture_of_the_other_kind_is_refused(self, sent: str, said: str) -> None:
+        with pytest.raises(Malformed):
+            pictures.read(picture("RGB", sent), said)
+
+    def test_a_picture_may_be_given_a_dtype(self, http: httpx.Client) -> None:
+        sent = {"content": picture("L"), "headers": {"Content-Type": "image/png"}}
+        made = ok(http.post(f"{V1}/tensors?dtype=float32&requires_grad=true", **sent), 201)
+        assert (made["dtype"], made["shape"], made["requires_grad"]) == ("float32", [2, 3, 1], True)
 
     def test_a_jpeg_over_http(self, http: httpx.Client) -> None:
         body = picture("RGB", "JPEG", (16, 8))
@@ -115,6 +208,18 @@ class TestPrintOptions:
         assert self.text(Session.rebuild(commits, "s", seed=0)) == short
         run(session, step("set_printoptions", profile="default"))
         assert self.text(session) == plain
+
+    def test_the_tag_of_a_text_changes_with_them(self, http: httpx.Client) -> None:
+        ok(http.post(f"{V1}/tensors", json={"data": [1.23456789], "name": "x"}), 201)
+        before = http.get(f"{V1}/tensors/x?as=text")
+        tag = {"If-None-Match": before.headers["etag"]}
+        assert http.get(f"{V1}/tensors/x?as=text", headers=tag).status_code == 304
+        json_tag = http.get(f"{V1}/tensors/x").headers["etag"]
+        ok(http.post(f"{V1}/ops/set_printoptions", json={"precision": 2}))
+        after = http.get(f"{V1}/tensors/x?as=text", headers=tag)
+        assert (after.status_code, after.text) == (200, "tensor([1.23])\n")
+        assert after.headers["etag"] != before.headers["etag"]
+        assert http.get(f"{V1}/tensors/x").headers["etag"] == json_tag
 
     @pytest.mark.parametrize("bad", [{"precision": -1}, {"profile": "long"}, {"linewidth": -5}])
     def test_bad_options_are_refused(self, bad: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tests.app.conftest import served
 
 DATA = tomllib.loads((Path(__file__).parent / "mistakes.toml").read_text())
 MISTAKES = DATA["mistake"]
+TORCH = json.loads((Path(__file__).parents[1] / "data" / "mistakes.json").read_text())["words"]
 CALL = re.compile(r"(GET|POST|PATCH|DELETE) (/v1/[^\s,;:)]+)(?: (?=\{))?")
 
 
@@ -79,6 +80,13 @@ def test_mistake(client: httpx.Client, mistake: dict[str, Any]) -> None:
         assert mended.status_code in (200, 201), mended.text
 
 
+@pytest.mark.parametrize("mistake", [m for m in MISTAKES if TORCH[m["title"]]], ids=lambda m: m["title"])
+def test_words_are_pytorchs(mistake: dict[str, Any]) -> None:
+    assert (mistake["detail"] == TORCH[mistake["title"]]) is ("differs" not in mistake)
+
+
 def test_the_tour_is_long_and_its_hints_are_followed() -> None:
     assert len({m["title"] for m in MISTAKES}) == len(MISTAKES) >= 120
+    assert all(m["hint"] for m in MISTAKES)
+    assert sum(bool(words) for words in TORCH.values()) >= DATA["words_of_torch"]
     assert sum(bool(calls(m["hint"])) for m in MISTAKES) >= DATA["hints_with_calls"]

@@ -104,7 +104,7 @@ def said(client: httpx.Client, path: str, body: Any) -> tuple[int, str, str, str
             422,
             "dim-out-of-range",
             "Dimension out of range (expected to be in range of [-2, 1], but got 2)",
-            "the tensor has 2 dimensions, so dim goes from -2 to 1; negative ones count from the end",
+            "dim goes from -2 to 1 here; negative ones count from the end",
         ),
         (
             "tensors",

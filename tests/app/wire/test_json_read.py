@@ -91,7 +91,7 @@ def test_nesting_is_bounded(depth: int, start: str, end: str) -> None:
         (b"{'a': 1}", "not JSON", "json-quotes"),
         (b"'{\"a\": 1}'", "not JSON", "json-quotes"),
         (b'{"a": True}', "line 1, column 7", "json-python"),
-        (b'{"a": 1,}', "not JSON", None),
+        (b'{"a": 1,}', "not JSON", "json-comma"),
         (b'{"a": 1} x', "not JSON", None),
         (b'{"a": 01}', "not JSON", None),
         (b'"\xff"', "UTF-8", None),
