@@ -1,4 +1,4 @@
-"""`python -m app`: serve over HTTP."""
+"""`python -m app`: serve over HTTP. `python -m app keys …`: the callers' keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import uvicorn
 
+from app import commands
 from app import settings as options
 from app.main import create_app
-from app.settings import Settings
+from app.settings import Settings, keys_file
 from engine.errors import EngineError
 
 SHUTDOWN_S = 10  # how long requests that run at the end may take
@@ -23,7 +24,9 @@ def greeting(settings: Settings, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
     reach = (
-        "No keys are set up, so it is open to this machine, and to no other."
+        f"Callers need a key of {keys_file(settings)}."
+        if keys_file(settings).exists()
+        else "No keys are set up, so it is open to this machine, and to no other."
         if settings.is_loopback
         else "No keys are set up: whoever reaches this address can use, read and delete everything (--allow-open)."
     )
@@ -74,5 +77,12 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     return 0 if server.started else 1
 
 
+def main(arguments: Sequence[str]) -> int:
+    """The exit status of `python -m app ARGUMENTS`."""
+    if arguments[:1] == ["keys"]:
+        return commands.run_keys(arguments[1:])
+    return serve(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(serve())
+    sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from app import hints, language
 from app.errors import NotYet, unknown
 from app.language import Language
-from app.security import Exchange
+from app.security import Exchange, Principal
 from app.wire import arguments, form, json_read, json_write, media
 from engine.errors import (
     EngineError,
@@ -32,7 +32,6 @@ from engine.errors import (
 )
 from engine.service import Service, TensorAnswer
 
-OWNER = "anyone"  # without keys all callers are one
 OFF_LOOP_BYTES = 1 << 18  # bodies and answers from this size are parsed and written off the event loop
 MAX_PAGE = 1000
 READ = ["GET", "HEAD"]
@@ -47,8 +46,9 @@ _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 class House:
     """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, max_rate: float = 0) -> None:
         self.service = service
+        self.max_rate = max_rate
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
 
@@ -78,8 +78,13 @@ class Call:
     # ------------------------------------------------------------ what was asked
 
     @property
+    def principal(self) -> Principal:
+        found: Principal = self.request.scope["curlgrad.principal"]
+        return found
+
+    @property
     def owner(self) -> str:
-        return OWNER
+        return self.principal.owner
 
     @cached_property
     def session(self) -> str | None:

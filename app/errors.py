@@ -52,6 +52,24 @@ class Forbidden(EngineError):
     code = "foreign-origin"
 
 
+class Unauthorized(EngineError):
+    """401: no API key, or none that counts."""
+
+    code = "no-key"
+
+
+class MissingScope(EngineError):
+    """403: the key may not do this."""
+
+    code = "missing-scope"
+
+
+class TooManyRequests(EngineError):
+    """429: sent too often; the fact `retry_after` says when to send again, in seconds."""
+
+    code = "rate-limit"
+
+
 class Misdirected(EngineError):
     """421: the Host is not this server's."""
 
@@ -67,7 +85,9 @@ class NotYet(Invalid):
 # An error has the status of the nearest of these among its classes, itself first.
 STATUSES: Mapping[type[EngineError], tuple[int, str]] = {
     engine_errors.Malformed: (400, "The request cannot be read"),
+    Unauthorized: (401, "No valid API key"),
     Forbidden: (403, "Foreign origin"),
+    MissingScope: (403, "The key may not do this"),
     engine_errors.NotFound: (404, "Not found"),
     MethodNotAllowed: (405, "Method not allowed"),
     engine_errors.NotAcceptable: (406, "Form not offered"),
@@ -78,6 +98,7 @@ STATUSES: Mapping[type[EngineError], tuple[int, str]] = {
     engine_errors.Unsupported: (415, "Form not understood"),
     Misdirected: (421, "Unknown host"),
     engine_errors.Invalid: (422, "Invalid request"),
+    TooManyRequests: (429, "Too many requests"),
     engine_errors.Bug: (500, "Internal error"),
     engine_errors.Unavailable: (503, "Unavailable"),
     engine_errors.OutOfMemory: (507, "Out of memory"),
@@ -128,8 +149,10 @@ def respond(error: EngineError, scope: Scope) -> Response:
     spoken = language.of_scope(scope)
     body = problem(error, path=scope["path"], request_id=request_id, spoken=spoken)
     headers = {"Content-Language": spoken.tag} if "hint" in body else {}
-    if body["status"] == 503:
+    if body["status"] in (429, 503):
         headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER_S))
+    if body["status"] == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if body["status"] == 405:
         headers["Allow"] = ", ".join(error.facts["allow"])
     return Response(

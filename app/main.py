@@ -9,9 +9,12 @@ from fastapi import FastAPI
 
 from app import errors, openapi, pages
 from app.deps import House
-from app.routes import ops, programs, sessions, system, tensors
+from app.keys import BadKeysFile, Keys
+from app.rates import Rates
+from app.routes import admin, ops, programs, sessions, system, tensors
 from app.security import Guard
-from app.settings import Settings
+from app.settings import Settings, keys_file
+from engine.errors import Invalid
 from engine.service import Limits, Service
 
 TITLE = "curlgrad"
@@ -25,6 +28,7 @@ def service_of(settings: Settings) -> Service:
         max_rounds=settings.max_rounds,
         max_run=settings.max_run,
         max_nesting=settings.max_nesting,
+        owner_bytes=settings.key_bytes,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
@@ -35,6 +39,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     """The application. Without a service one is made by the settings; it starts and closes with the application."""
     settings = settings or Settings()
     service = service or service_of(settings)
+    try:
+        keys = Keys(keys_file(settings))
+    except BadKeysFile as error:
+        raise Invalid(str(error), param="keys_file") from error
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,20 +55,26 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     application = FastAPI(
         title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    house = application.state.house = House(service)
+    house = application.state.house = House(service, settings.max_rate)
     for routes in (
         ops,
         programs,
         tensors,
         sessions,
         system,
+        admin,
     ):  # what is asked most comes first: routes are tried in order
         application.router.routes.extend(routes.router.routes)
     openapi.install(application, lambda: house.catalogue)
     pages.mount(application)
     errors.install(application)
     application.add_middleware(
-        Guard, hosts=hosts_of(settings), origins=settings.cors_origin, max_body=settings.max_body
+        Guard,
+        hosts=hosts_of(settings),
+        origins=settings.cors_origin,
+        max_body=settings.max_body,
+        keys=keys,
+        rates=Rates(settings.max_rate),
     )
     return application
 

@@ -1,7 +1,8 @@
 """What every request passes on its way in and out, as plain ASGI.
 
 In: the Host must be this server's (a page of another name that resolves here, "DNS rebinding", is turned away), the
-request must not come from a foreign web page, the body must keep within its limit. Out: a request id, the phases'
+request must not come from a foreign web page, where there are keys it must bring one that may do this and not too
+often, and the body must keep within its limit. Out: a request id, the phases'
 times, caching rules; for an origin that is allowed, what lets its pages read the answer. Whatever fails answers with
 a problem.
 """
@@ -11,17 +12,27 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
-from app.errors import Forbidden, Misdirected
+from app.errors import Forbidden, Misdirected, MissingScope, TooManyRequests, Unauthorized
+from app.keys import Key, Keys
+from app.rates import Rates
 from engine.errors import EngineError, Hint, Malformed, TooLarge
 
 PROBES = frozenset(("/healthz", "/readyz"))
+# The documentation is the same on every server and holds nothing of anyone's; and a browser that follows a link to it
+# cannot send a key, which the page's Authorize button asks for.
+_PAGES = ("/docs", "/redoc", "/openapi", "/favicon.ico")
+ANYONE = "anyone"  # without keys all callers are one
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 CACHE_CONTROL = b"private, no-cache"
+# An answer is data: a browser that is shown one as a page must run and embed nothing. Pages bring their own policy.
+POLICY = b"default-src 'none'; frame-ancestors 'none'"
 VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
 EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape"
 ALLOWED_HEADERS = (
@@ -29,6 +40,20 @@ ALLOWED_HEADERS = (
 )
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who calls: whose sessions are reached, and with which key. In the scope as `curlgrad.principal`."""
+
+    owner: str
+    key: Key | None = None
+
+    def may(self, scope: str) -> bool:
+        return self.key is None or self.key.may(scope)
+
+
+NOBODY = Principal(ANYONE)
 
 
 class Exchange:
@@ -47,8 +72,19 @@ class Exchange:
 class Guard:
     """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], max_body: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        max_body: int,
+        keys: Keys | None = None,
+        rates: Rates | None = None,
+    ) -> None:
         self.app = app
+        self.keys = keys or Keys(None)
+        self.rates = rates or Rates(0)
         self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
         self.origins = frozenset(origins)
         self.max_body = max_body
@@ -58,6 +94,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         exchange = scope["curlgrad.exchange"] = Exchange()
+        scope["curlgrad.principal"] = NOBODY
         headers = _headers(scope)
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
@@ -75,6 +112,9 @@ class Guard:
             if shared_with is not None and b"access-control-request-method" in headers and scope["method"] == "OPTIONS":
                 await _preflight(headers)(scope, receive, answer)
                 return
+            self.keys.refresh()
+            if self.keys.closed and not _is_open(scope["path"]):
+                scope["curlgrad.principal"] = self._authenticate(scope, headers)
             await self.app(scope, self._limited(receive, headers), answer)
         except EngineError as error:
             if started:
@@ -100,6 +140,31 @@ class Guard:
                 raise Malformed("the Content-Length is not a number")
             if int(length) > self.max_body:
                 raise self._too_large()
+
+    def _authenticate(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal:
+        """Whose call this is. Raise Unauthorized, MissingScope or TooManyRequests where it may not be made."""
+        scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            raise Unauthorized("this server asks for an API key", code="no-key", hint=Hint("send-key"))
+        key, why_not = self.keys.find(text.strip())
+        if key is None:
+            raise Unauthorized("this is no API key of this server", code="bad-key", hint=Hint("send-key"))
+        if why_not is not None:
+            raise Unauthorized(f"this API key is {why_not}", code=f"key-{why_not}", hint=Hint("other-key"))
+        wait = self.rates.wait(key.id)
+        if wait:
+            raise TooManyRequests(
+                f"this key may send {self.rates.rate:g} requests a second, and {self.rates.burst:g} at once",
+                hint=Hint("slower", seconds=f"{wait:.2g}"),
+                retry_after=max(1, round(wait)),
+            )
+        needed = scope_of(scope["method"], scope["path"])
+        if needed is not None and not key.may(needed):
+            raise MissingScope(
+                f"this key may {' and '.join(key.scopes)}, and {scope['method']} {scope['path'][:200]} needs {needed}",
+                hint=Hint("missing-scope", scope=needed),
+            )
+        return Principal(key.owner, key)
 
     def _check_host(self, host: str, scope: Scope) -> None:
         name = _without_port(host)
@@ -151,6 +216,22 @@ class Guard:
             return message
 
         return counted
+
+
+def _is_open(path: str) -> bool:
+    """Whether a path is served without a key."""
+    return path in PROBES or path == "/" or any(path == p or path.startswith((p + "/", p + ".")) for p in _PAGES)
+
+
+def scope_of(method: str, path: str) -> str | None:
+    """What a key must be allowed for a call; None where any key will do."""
+    if path == "/v1/me":
+        return None
+    if path == "/metrics":
+        return "metrics"
+    if path.startswith("/v1/admin/"):
+        return "admin"
+    return "read" if method in _READING else "write"
 
 
 def _headers(scope: Scope) -> dict[bytes, bytes]:
@@ -206,6 +287,9 @@ def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> No
     headers.append((b"x-content-type-options", b"nosniff"))
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append((b"cache-control", CACHE_CONTROL))
+    if not any(name == b"content-security-policy" for name, _ in headers):
+        headers.append((b"content-security-policy", POLICY))
+        headers.append((b"referrer-policy", b"no-referrer"))
     headers.append((b"vary", VARY if shared_with is None else VARY + b", Origin"))
     if shared_with is not None:
         headers.append((b"access-control-allow-origin", shared_with.encode("latin-1")))

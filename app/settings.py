@@ -48,6 +48,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    """A whole number from 0."""
+    if not text.strip().isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.strip().isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
@@ -103,6 +110,26 @@ class Settings:
     data_dir: Path = field(
         default=Path("data"),
         metadata=_option(Path, "DIR", "where data that outlives the process goes; nothing is written there yet"),
+    )
+    keys_file: Path | None = field(
+        default=None,
+        metadata=_option(
+            Path, "FILE", "the keys that callers need, made by `python -m app keys`; DIR/keys.json when not given"
+        ),
+    )
+    max_rate: int = field(
+        default=1000,
+        metadata=_option(
+            _whole, "N", "requests a second that one key may send, twice as many in a burst; 0 sets no limit"
+        ),
+    )
+    key_bytes: int | None = field(
+        default=None,
+        metadata=_option(
+            _bytes,
+            "SIZE",
+            "memory that all sessions of one key may hold, on each worker; no limit of its own when not given",
+        ),
     )
     allow_open: bool = field(
         default=False,
@@ -196,12 +223,30 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     settings = Settings(**chosen)
     if settings.log_level not in ("debug", "info", "warning", "error"):
         made.error(f"--log-level: {settings.log_level!r} is none of debug, info, warning, error")
-    if not settings.is_loopback and not settings.allow_open:
+    if not settings.is_loopback and not settings.allow_open and not keys_file(settings).exists():
         made.error(
             f"--host {settings.host}: no keys are set up, so whoever reaches that address could use, read and delete "
-            "everything. Listen on 127.0.0.1, or say --allow-open if that is what you want"
+            "everything. Make one with `python -m app keys create`, listen on 127.0.0.1, or say --allow-open if that "
+            "is what you want"
         )
     return settings
+
+
+def keys_file(settings: Settings) -> Path:
+    """Where the keys are."""
+    return settings.keys_file or settings.data_dir / "keys.json"
+
+
+def of_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of an environment alone. Ends the process with a message where they make no sense."""
+    environment = os.environ if environment is None else environment
+    made = parser()
+    chosen: dict[str, Any] = {}
+    for option in fields(Settings):
+        value = _from_environment(made, option.name, option.default, option.metadata["parse"], environment)
+        if value is not None:
+            chosen[option.name] = tuple(value) if isinstance(value, list) else value
+    return Settings(**chosen)
 
 
 def _from_environment(

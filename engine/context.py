@@ -87,8 +87,12 @@ class Context:
         if held + nbytes > ledger.limit:
             raise over_memory("session", nbytes, ledger.limit, held)
         parent = ledger.parent
-        if nbytes > SMALL and parent is not None and parent.held + nbytes > parent.limit:
-            raise over_memory("server", nbytes, parent.limit, parent.held)
+        if nbytes > SMALL and parent is not None:
+            if parent.held + nbytes > parent.limit:
+                raise over_memory("server", nbytes, parent.limit, parent.held)
+            owned = parent.owner_limit
+            if owned is not None and (held := parent.held_by(ledger.owner)) + nbytes > owned:
+                raise over_memory("owner", nbytes, owned, held)
 
 
 # A view may say more elements than there is memory (expand), but whatever reads it works through all of them.

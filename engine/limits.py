@@ -28,6 +28,7 @@ class Limits:
 
     session_bytes: int = 2 << 30
     server_bytes: int = field(default_factory=machine_bytes)
+    owner_bytes: int | None = None  # of all sessions of one owner, on each worker
     max_steps: int = 10_000
     max_rounds: int = 1_000_000
     max_run: int = 10_000_000

@@ -139,6 +139,23 @@ class Service:
         """Frees all it holds, after the calls before it. May be repeated. Raises NoSuchSession for what never was."""
         await self._supervisor.close_session(owner, ref or "default")
 
+    async def usage(self, owner: str) -> dict[str, Any]:
+        """{"sessions": how many the owner has, "bytes": what they hold}; waits for no program."""
+        infos = await self._supervisor.infos(self._supervisor.registry.owned(owner))
+        return {"sessions": len(infos), "bytes": sum(info["bytes"]["total"] for info in infos.values())}
+
+    async def all_sessions(self, *, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+        """As `list_sessions`, of all owners, each session with its `owner`: for who runs the server."""
+        records, following = self._supervisor.registry.page_of_all(limit, cursor)
+        infos = await self._supervisor.infos(records)
+        sessions = [{**_session(r, infos[r.id]), "owner": r.owner} for r in records if r.id in infos]
+        return {"sessions": sessions, "cursor": following}
+
+    async def delete_any_session(self, session_id: str) -> None:
+        """Frees a session of any owner. Raises NoSuchSession."""
+        record = self._supervisor.registry.by_id(session_id)
+        await self._supervisor.close_session(record.owner, record.id)
+
     # ------------------------------------------------ programs and reads
 
     async def run(

@@ -64,7 +64,7 @@ class Session:
         self.seed = rng.seed() if seed is None else seed
         rng.manual_seed(self.seed)
         self.ctx = Context(
-            ledger=Ledger(self.limits.session_bytes, server),
+            ledger=Ledger(self.limits.session_bytes, server, owner),
             rng=rng,
             default_dtype=check_default_dtype(default_dtype),
             device=device,

@@ -19,12 +19,13 @@ from engine.shapes import Shape, contiguous_strides, extent, is_contiguous, is_d
 class Ledger:
     """Bytes held by the storages of one session, kept exact by their birth and death."""
 
-    __slots__ = ("__weakref__", "held", "limit", "parent")
+    __slots__ = ("__weakref__", "held", "limit", "owner", "parent")
 
-    def __init__(self, limit: int, parent: ServerLedger | None = None) -> None:
+    def __init__(self, limit: int, parent: ServerLedger | None = None, owner: str = "") -> None:
         self.held = 0
         self.limit = limit
         self.parent = parent
+        self.owner = owner
         if parent is not None:
             parent.sessions.add(self)
 
@@ -32,15 +33,20 @@ class Ledger:
 class ServerLedger:
     """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many."""
 
-    __slots__ = ("limit", "sessions")
+    __slots__ = ("limit", "owner_limit", "sessions")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
+        self.owner_limit = owner_limit
         self.sessions: WeakSet[Ledger] = WeakSet()
 
     @property
     def held(self) -> int:
         return sum(ledger.held for ledger in self.sessions)
+
+    def held_by(self, owner: str) -> int:
+        """Bytes held by the sessions of one owner."""
+        return sum(ledger.held for ledger in self.sessions if ledger.owner == owner)
 
 
 # Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper

@@ -254,6 +254,12 @@ HINTS: Mapping[str, str] = {
     "one-session": "send either the header Curlgrad-Session or ?session=, or the same in both",
     # -------------------------------------------------------- who may ask
     "allowed-host": "if {host} is this server's name, start it with --allowed-host {host}",
+    "send-key": (
+        "send the header Authorization: Bearer KEY; whoever runs this server makes keys with: python -m app keys create"
+    ),
+    "other-key": "ask whoever runs this server for a new one",
+    "slower": "wait {seconds} s, as Retry-After says; a program of many steps is one request",
+    "missing-scope": "ask whoever runs this server for a key with the scope {scope}",
     "cors-origin": "to let pages of that site in, start the server with --cors-origin {origin}",
 }
 
@@ -467,5 +473,6 @@ WORDS: Mapping[str, str] = {
     "float": "floating-point numbers",
     "complex": "complex numbers",
     "session": "session",
+    "owner": "key",
     "server": "server",
 }

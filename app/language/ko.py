@@ -253,6 +253,12 @@ HINTS: Mapping[str, str] = {
     "one-session": "Curlgrad-Session 헤더와 ?session= 가운데 하나만 보내거나, 둘을 똑같이 보내세요",
     # -------------------------------------------------------- who may ask
     "allowed-host": "{host} 이름이 이 서버의 것이라면 서버를 --allowed-host {host} 옵션으로 시작하세요",
+    "send-key": (
+        "Authorization: Bearer KEY 헤더를 보내세요. 키는 서버를 운영하는 사람이 python -m app keys create 로 만듭니다"
+    ),
+    "other-key": "서버를 운영하는 사람에게 새 키를 요청하세요",
+    "slower": "Retry-After가 말하는 대로 {seconds}초 기다리세요. 여러 단계의 프로그램도 요청 하나입니다",
+    "missing-scope": "서버를 운영하는 사람에게 {scope} 권한이 있는 키를 요청하세요",
     "cors-origin": "그 사이트의 페이지를 허용하려면 서버를 --cors-origin {origin} 옵션으로 시작하세요",
 }
 
@@ -449,5 +455,6 @@ WORDS: Mapping[str, str] = {
     "float": "부동소수점 수",
     "complex": "복소수",
     "session": "세션",
+    "owner": "키",
     "server": "서버",
 }

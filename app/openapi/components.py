@@ -295,6 +295,16 @@ _ANSWERS: Json = {
         "properties": {"sessions": list_of(ref("SessionObject")), "cursor": _CURSOR},
         "required": ["sessions"],
     },
+    "AdminSessionList": {
+        "type": "object",
+        "properties": {
+            "sessions": list_of(
+                {"allOf": [ref("SessionObject"), {"properties": {"owner": {"type": "string"}}, "required": ["owner"]}]}
+            ),
+            "cursor": _CURSOR,
+        },
+        "required": ["sessions"],
+    },
     "OpEntry": {
         "type": "object",
         "description": "An operation, as it was declared.",

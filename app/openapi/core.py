@@ -13,6 +13,7 @@ TAGS: dict[str, str] = {
     "programs": "Many operations in one request, entirely or not at all.",
     "catalogue": "The operations that there are, as data.",
     "system": "What this server is and whether it is well.",
+    "access": "Your key, and for admin keys everyone's sessions.",
 }
 
 _BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
@@ -29,6 +30,8 @@ def _call(tag: str, name: str, summary: str, replies: Json, **rest: Any) -> Json
         found["description"] = rest["description"]
     if rest.get("parameters"):
         found["parameters"] = rest["parameters"]
+    if rest.get("open"):
+        found["security"] = [{}]
     if "body" in rest:
         found["requestBody"] = {"content": rest["body"], "required": rest.get("required", True)}
     found["responses"] = replies
@@ -48,7 +51,7 @@ def _body(schema: Json, example: Json) -> Json:
 
 def paths() -> Json:
     """Path -> path item of every fixed route in scope."""
-    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **_system()}
+    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **_system(), **_access()}
 
 
 def _sessions() -> Json:
@@ -356,7 +359,9 @@ def _system() -> Json:
                 {"200": answer("The devices that there are.", facts), **problems(ASKS)},
             ),
         },
-        "/healthz": {"get": _call("system", "check_health", "Is the process up?", {"200": answer("It is.", facts)})},
+        "/healthz": {
+            "get": _call("system", "check_health", "Is the process up?", {"200": answer("It is.", facts)}, open=True)
+        },
         "/readyz": {
             "get": _call(
                 "system",
@@ -364,6 +369,51 @@ def _system() -> Json:
                 "Are the workers up?",
                 {"200": answer("They are.", facts), **problems((503,))},
                 description="Never waits behind a program.",
+                open=True,
+            ),
+        },
+    }
+
+
+def _access() -> Json:
+    session = {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The session's id.",
+        "schema": {"type": "string"},
+    }
+    return {
+        "/v1/me": {
+            "get": _call(
+                "access",
+                "read_me",
+                "Whose key this is",
+                {"200": answer("Key, scopes, limits and use.", json_of(ref("Facts"))), **problems((*ASKS, 503))},
+                description="Without keys on the server, `key` is null and every scope is yours.",
+            ),
+        },
+        "/v1/admin/sessions": {
+            "get": _call(
+                "access",
+                "list_all_sessions",
+                "List everyone's sessions",
+                {
+                    "200": answer("Sessions, each with its `owner`.", json_of(ref("AdminSessionList"))),
+                    **problems((*ASKS, 503)),
+                },
+                description="For keys with the scope `admin`.",
+                parameters=parameters("Limit", "Cursor"),
+            ),
+        },
+        "/v1/admin/sessions/{id}": {
+            "delete": _call(
+                "access",
+                "delete_any_session",
+                "Free anyone's session",
+                {"204": answer("Freed."), **problems((*ASKS, 404, 503))},
+                description="For keys with the scope `admin`.",
+                parameters=[session],
             ),
         },
     }

@@ -22,6 +22,10 @@ INDEX = "index"
 PART = 100
 
 _COMPONENTS: Json = {"schemas": SCHEMAS, "parameters": PARAMETERS, "headers": HEADERS, "responses": RESPONSES}
+# A server without keys asks for none, so the document says both.
+_SECURITY: Json = {
+    "key": {"type": "http", "scheme": "bearer", "description": "An API key, made by `python -m app keys create`."}
+}
 _METHODS = ("get", "put", "post", "patch", "delete")
 
 _DESCRIPTION = """PyTorch's tensors and autograd over HTTP. Operations have PyTorch's names, parameters and errors.
@@ -126,8 +130,9 @@ class Documents:
             },
             "servers": [{"url": "/"}],
             "tags": [{"name": name, "description": text} for name, text in tags.items()],
+            "security": [{"key": []}, {}],
             "paths": paths,
-            "components": _used(paths),
+            "components": {**_used(paths), "securitySchemes": _SECURITY},
         }
 
     def _index(self) -> Json:

@@ -83,6 +83,7 @@ HEADERS: Json = {
         "description": "The language of `notes` or `hint`, where there are any.",
         "schema": {"type": "string", "enum": ["en", "ko"]},
     },
+    "Authenticate": {"description": "`Bearer`.", "schema": {"type": "string"}},
     "RetryAfter": {"description": "Seconds to wait.", "schema": {"type": "integer"}},
 }
 _EVERY_HEADER = {
@@ -93,7 +94,8 @@ _EVERY_HEADER = {
 # status -> (name of the component, title, when)
 _PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("Malformed", "Not JSON, or not what its media type says."),
-    403: ("Forbidden", "The request comes from a foreign web page."),
+    401: ("Unauthorized", "No API key, or none that counts, on a server that asks for one."),
+    403: ("Forbidden", "The request comes from a foreign web page, or the key may not do this."),
     404: ("NotFound", "No such tensor, session or operation."),
     406: ("NotAcceptable", "A form that is not offered, or that cannot hold the dtype."),
     409: (
@@ -106,6 +108,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     415: ("Unsupported", "A media type that is not understood."),
     421: ("Misdirected", "A Host that is not this server's."),
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
+    429: ("TooManyRequests", "Sent more often than a key may; `Retry-After` says when to send again."),
     503: ("Unavailable", "A worker restarts; `code` is `not-applied` or `outcome-unknown`."),
     507: (
         "OutOfMemory",
@@ -119,14 +122,15 @@ RESPONSES: Json = {
         "headers": {
             **_EVERY_HEADER,
             "Content-Language": {"$ref": "#/components/headers/ContentLanguage"},
-            **({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status == 503 else {}),
+            **({"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status in (429, 503) else {}),
+            **({"WWW-Authenticate": {"$ref": "#/components/headers/Authenticate"}} if status == 401 else {}),
         },
         "content": {"application/problem+json": {"schema": ref("Problem")}},
     }
     for status, (name, when) in _PROBLEMS.items()
 }
 
-_REFUSALS = (403, 406, 421, 422)  # by Host, Origin, Accept and query, before anything else
+_REFUSALS = (401, 403, 406, 421, 422, 429)  # by Host, Origin, key, Accept and query, before anything else
 _SESSION = (404, 410, 503)
 _BODY = (400, 413, 415)
 

@@ -189,6 +189,33 @@ class Registry:
         more = len(found) > limit
         return found[:limit], str(found[limit - 1].number) if more else None
 
+    def page_of_all(self, limit: int, cursor: str | None) -> tuple[list[Record], str | None]:
+        """The sessions of all owners, by owner and order of creation, and the cursor of what follows."""
+        number, _, owner = (cursor or "").partition(".")
+        if cursor is not None and not (number.isascii() and number.isdigit() and len(number) < 20):
+            raise Invalid(f"{cursor[:100]!r} is no cursor of this list", code="bad-cursor", param="cursor")
+        after = (owner, int(number or 0))
+        found: list[Record] = []
+        for name in sorted(name for name in self._owners if name >= owner):
+            found += [record for record in self._owners[name].ids.values() if (name, record.number) > after]
+            if len(found) > limit:
+                last = found[limit - 1]
+                return found[:limit], f"{last.number}.{last.owner}"
+        return found, None
+
+    def by_id(self, session_id: str) -> Record:
+        """A session of any owner. Raises NoSuchSession."""
+        for known in self._owners.values():
+            record = known.ids.get(session_id)
+            if record is not None:
+                return record
+        raise NoSuchSession(f"there is no session {session_id!r}", hint=Hint("list-sessions"), param="session")
+
+    def owned(self, owner: str) -> list[Record]:
+        """All sessions of an owner."""
+        known = self._owners.get(owner)
+        return [] if known is None else list(known.ids.values())
+
     def count(self, worker: str) -> int:
         """How many sessions a worker has."""
         return len(self._by_worker.get(worker, ()))

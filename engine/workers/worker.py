@@ -463,6 +463,6 @@ def make_worker(start: Message, factory: str) -> Worker:
             raise NoSuchDevice(f"there is no device {device} on this machine", param="workers") from None
     limits = Limits(**start["limits"])
     # What all sessions of this worker hold together is counted in one ledger.
-    server = ServerLedger(limits.server_bytes)
+    server = ServerLedger(limits.server_bytes, limits.owner_bytes)
     make_session = partial(getattr(module, class_name), devices=tuple(start["devices"]), server=server)
     return Worker(start["name"], start["devices"], limits, session_factory=make_session)

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 
 from app.main import create_app
 from app.settings import Settings
-from engine.service import TensorAnswer, Timing
+from engine.service import Limits, TensorAnswer, Timing
 
 BASE = "http://127.0.0.1:8000"
 
@@ -144,6 +144,13 @@ class FakeService:
 
     async def delete_session(self, owner: str, ref: str) -> Any:
         return self._reply("delete_session", owner, ref)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits()
+
+    async def usage(self, owner: str) -> Any:
+        return self._reply("usage", owner)
 
     async def run(
         self, owner: str, ref: str | None, program: Any, values: str, dry_run: bool, explain: bool = False

@@ -213,11 +213,13 @@ def test_statuses_are_complete() -> None:
     own = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, EngineError)]
     assert {errors.status_of(cls("x"))[0] for cls in own if cls is not EngineError} <= {
         400,
+        401,
         403,
         404,
         405,
         421,
         422,
+        429,
         500,
     }
 
