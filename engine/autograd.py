@@ -441,7 +441,7 @@ class _Backward:
     def restrict(self, roots: Sequence[Edge], inputs: Sequence[Edge]) -> None:
         """Only what lies between the roots and these inputs is to run."""
         wanted = {e for e in inputs if type(e) is tuple}
-        self.wanted_leaves = {e for e in inputs if type(e) is Tensor}
+        self.wanted_leaves = {e for e in inputs if type(e) is not tuple}
         seen: dict[int, Node] = {}
         stack = [e[0] for e in roots if type(e) is tuple]
         while stack:
@@ -457,7 +457,7 @@ class _Backward:
                 if e is None:
                     continue
                 if (type(e) is tuple and (e[0] in needed or e in wanted)) or (
-                    type(e) is Tensor and e in self.wanted_leaves
+                    type(e) is not tuple and e in self.wanted_leaves
                 ):
                     needed.add(node)
                     break

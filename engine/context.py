@@ -51,6 +51,7 @@ class Context:
         self.default_backend = find(device, self.devices)
         self.print_options: dict[str, Any] = {}  # what engine.printing.PrintOptions takes, where it is not the default
         self.grad_enabled = True
+        self.plan_from = 0  # rounds from which a repeat is planned; 0: never
         self.seq = 0
         self.undo = Undo(0)
         self.session: Any = None  # the session whose context this is, for operations on its names

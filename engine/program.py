@@ -8,6 +8,7 @@ programs of different sessions can take turns.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 from engine.arguments import Getter, kind_of, number, read_argument, references
 from engine.backend import find
+from engine.compile import Plan, carried_over
 from engine.context import Context
 from engine.dtypes import dtype
 from engine.errors import (
@@ -34,6 +36,7 @@ from engine.literal import read
 from engine.op import REGISTRY, Op, Spec, choose, find_op, unknown_parameter
 from engine.tape import require_grad
 from engine.tensor import Tensor, fresh
+from engine.trace import Cell, NotPlanned, Tracer
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _ID = re.compile(r"t\d+\Z")
@@ -413,6 +416,15 @@ class Outcome:
     scope: Scope
     collected: dict[str, list[Any]]
     steps_run: int
+    plans: dict[tuple[int, ...], PlanReport] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class PlanReport:
+    """How a repeat ran: so many rounds by a plan, and why not the others, where there is a reason."""
+
+    rounds: int = 0
+    why: str | None = None
 
 
 def run_program(program: Program, session: Namespace) -> Generator[None, None, Outcome]:
@@ -464,7 +476,7 @@ def _run_steps(
             _locate(e, step, [*path, i], rounds)
             raise
         except MemoryError as e:
-            error = OutOfMemory("the machine has no memory left for this", hint=Hint("free-memory", whose="server"))
+            error = _no_memory()
             _locate(error, step, [*path, i], rounds)
             raise error from e
         outcome.steps_run += 1
@@ -475,6 +487,10 @@ def _run_steps(
             else:
                 _bind_several(step, out, made, names, [*path, i], rounds)
         yield
+
+
+def _no_memory() -> OutOfMemory:
+    return OutOfMemory("the machine has no memory left for this", hint=Hint("free-memory", whose="server"))
 
 
 def named(op: Op, made: Any) -> Any:
@@ -514,16 +530,211 @@ def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int],
     inner = [*rounds, 0]
     for name in repeat.collect:
         outcome.collected.setdefault(name, [])
-    for n in range(1, repeat.times + 1):
+    n = 0
+    while n < repeat.times:
+        n += 1
         inner[-1] = n
         yield from _run_steps(repeat.steps, scope, outcome, path, inner)
-        for name, every in repeat.collect.items():
-            if n % every == 0:
-                try:
-                    outcome.collected[name].append(one_number(scope.resolve(name, "collect"), name))
-                except EngineError as e:
-                    e.step, e.round = path, inner.copy()
-                    raise
+        _collect(repeat, scope, outcome, path, inner)
+        if n == 1 and scope.ctx.plan_from and repeat.times >= scope.ctx.plan_from:
+            planned = _Planned(repeat, scope, outcome, path, inner)
+            # The last round is the interpreter's: it leaves the names, tapes and gradients that a reader finds.
+            yield from planned.run(repeat.times - 1)
+            n = inner[-1]
+
+
+def _collect(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> None:
+    for name, every in repeat.collect.items():
+        if rounds[-1] % every == 0:
+            try:
+                outcome.collected[name].append(one_number(scope.resolve(name, "collect"), name))
+            except EngineError as e:
+                e.step, e.round = path, rounds.copy()
+                raise
+
+
+# ---------------------------------------------------------------- rounds by a plan
+
+PLANNED_S = 0.0005  # how long planned rounds run before others may have a turn
+
+
+class TracedScope(Scope):
+    """The names of a round while it is traced: what it made so far, then what it found."""
+
+    __slots__ = ("outer", "read", "tracer")
+
+    def __init__(self, outer: Scope, tracer: Tracer) -> None:
+        super().__init__(outer.session, outer.strict)
+        self.outer = outer
+        self.tracer = tracer
+        self.read: dict[str, Any] = {}  # what was found outside before the round made something of that name
+
+    def resolve(self, name: str, param: str | None = None) -> Any:
+        found = self.names.get(name, _ABSENT)
+        if found is not _ABSENT:
+            return found
+        if name.endswith(".grad"):
+            base = self.resolve(name[:-5], param)
+            return self.tracer.gradient(base) if isinstance(base, Cell) else None
+        found = self.outer.resolve(name, param)
+        self.read[name] = found
+        return self._traced(found)
+
+    def _traced(self, found: Any) -> Any:
+        if isinstance(found, Tensor):
+            return self.tracer.cell(found)
+        if type(found) is list:
+            return [self._traced(x) for x in found]
+        return {k: self._traced(v) for k, v in found.items()} if type(found) is dict else found
+
+    def tensor(self, name: str, param: str) -> Tensor:
+        found = self.resolve(name, param)
+        if isinstance(found, Tensor):
+            return found
+        if type(found) in (bool, int, float, complex):
+            return self.literal(found, param)
+        raise NotPlanned(f"{name!r} is no tensor")
+
+    def tensors(self, name: str, param: str) -> list[Tensor]:
+        found = self.resolve(name, param)
+        if type(found) is list and all(isinstance(t, Tensor) for t in found):
+            return found
+        raise NotPlanned(f"{name!r} is no list of tensors")
+
+    def state(self, name: str, param: str) -> dict[str, Any]:
+        if name in self.names:
+            raise NotPlanned(f"{name!r} is made anew in every round")
+        found: dict[str, Any] = self._traced(self.outer.state(name, param))
+        return found
+
+    def literal(self, value: Any, param: str, empty: type = float, adopt: bool = False) -> Tensor:
+        made = super().literal(value, param, empty, adopt)
+        if made.requires_grad:
+            raise NotPlanned("a leaf is made in every round")
+        self.tracer.constant(made.array)
+        return self.tracer.owned(made.array, made.spec, made.backend, fixed=True)
+
+
+class _Planned:
+    """The rounds of one repeat between its first and its last."""
+
+    def __init__(self, repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> None:
+        self.repeat, self.scope, self.outcome, self.path, self.rounds = repeat, scope, outcome, path, rounds
+        self.report = outcome.plans.setdefault(tuple(path), PlanReport())
+
+    def run(self, last: int) -> Iterator[None]:
+        """Rounds up to `last`, which `rounds` then says; none where there can be no plan."""
+        try:
+            tracer, plan = self._plan()
+        except NotPlanned as e:
+            self.report.why = str(e)
+            return
+        except EngineError:
+            self.report.why = "a step of the second round is refused"
+            return
+        ctx = self.scope.ctx
+        ctx.admit(plan.nbytes)
+        ctx.ledger.held += plan.nbytes
+        try:
+            yield from self._rounds(plan, tracer, last)
+        finally:
+            ctx.ledger.held -= plan.nbytes
+
+    def _rounds(self, plan: Plan, tracer: Tracer, last: int) -> Iterator[None]:
+        ctx, repeat, scope = self.scope.ctx, self.repeat, self.scope
+        for storage, low, high in tracer.logged:
+            ctx.undo.write(storage, low, high)
+            ctx.undo.slot(storage, "version")
+        carried = [scope.names[name].array for name in plan.carried]
+        batch = 1
+        while self.rounds[-1] < last:
+            upto = min(last, self.rounds[-1] + batch)
+            for every in repeat.collect.values():  # a round after which something is collected ends a batch
+                upto = min(upto, self.rounds[-1] - self.rounds[-1] % every + every)
+            done = upto - self.rounds[-1]
+            start = time.perf_counter()
+            try:
+                carried, asked = plan.run(done, carried)
+            except EngineError as e:
+                self._locate(e, e, plan)
+                raise
+            except MemoryError as e:
+                raise self._locate(_no_memory(), e, plan) from e
+            spent = time.perf_counter() - start
+            batch = batch * 2 if spent < PLANNED_S / 2 else max(1, batch // 2) if spent > PLANNED_S else batch
+            self.rounds[-1] = upto
+            self.outcome.steps_run += done * len(repeat.steps)
+            self.report.rounds += done
+            ctx.seq += done * self.seqs
+            for storage, _, times in tracer.bumps.values():
+                storage.version += done * times
+            for name, array in zip(plan.asked, asked, strict=True):
+                if upto % repeat.collect[name] == 0:
+                    self.outcome.collected[name].append(array.reshape(-1)[0].item())
+            yield
+        for name, array in zip(plan.carried, carried, strict=True):
+            old = scope.names[name]
+            scope.names[name] = fresh(array, old.spec, old.backend, ctx.ledger)
+
+    def _locate(self, error: EngineError, cause: Exception, plan: Plan) -> EngineError:
+        """The error with the step and the round in which `cause` came up."""
+        place, over = plan.place_of(cause.__traceback__)
+        step = self.repeat.steps[place]
+        assert isinstance(step, Step)
+        self.rounds[-1] += over + 1
+        _locate(error, step, [*self.path, place], self.rounds)
+        return error
+
+    def _plan(self) -> tuple[Tracer, Plan]:
+        ctx = self.scope.ctx
+        if any(isinstance(step, Repeat) for step in self.repeat.steps):
+            raise NotPlanned("there is a repeat within")
+        tracer = Tracer(ctx)
+        traced = TracedScope(self.scope, tracer)
+        generator = ctx.rng.snapshot()
+        mode = ctx.grad_enabled
+        try:
+            for place, step in enumerate(self.repeat.steps):
+                assert isinstance(step, Step)
+                tracer.place = place
+                self._trace(step, traced, tracer)
+            asked = {name: self._asked(name, traced, tracer) for name in self.repeat.collect}
+            carried = {}
+            for name, start in traced.read.items():
+                if name in traced.names:
+                    slots = carried_over(tracer, name, start, traced.names[name])
+                    if slots is not None:
+                        carried[name] = slots
+        finally:
+            ctx.grad_enabled = mode
+            ctx.rng.restore(generator)
+            self.seqs = tracer.finish()
+        return tracer, Plan(tracer, carried, asked)
+
+    def _trace(self, step: Step, traced: TracedScope, tracer: Tracer) -> None:
+        ctx = traced.ctx
+        args = step.values.copy()
+        for at, get in step.getters:
+            args[at] = get(traced)
+        mode = ctx.grad_enabled
+        if step.no_grad:
+            ctx.grad_enabled = False
+        try:
+            made = tracer.run(step.op, tuple(args))
+        finally:
+            ctx.grad_enabled = mode
+        if step.out is None:
+            return
+        if isinstance(step.out, str):
+            traced.names[step.out] = named(step.op, made)
+        else:
+            _bind_several(step, step.out, made, traced.names, [], [])
+
+    def _asked(self, name: str, traced: TracedScope, tracer: Tracer) -> int:
+        found = traced.resolve(name, "collect")
+        if not isinstance(found, Cell) or found.numel != 1 or found.dtype.reduced:
+            raise NotPlanned(f"{name!r}, which is collected, is no plain number")
+        return tracer.slot(found.array)
 
 
 def one_number(value: Any, name: str) -> Any:

@@ -71,6 +71,7 @@ class Session:
             devices=devices,
         )
         self.ctx.session = self
+        self.ctx.plan_from = self.limits.plan_from
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[str, Tensor] = {}
         self.counter = 0
@@ -214,6 +215,10 @@ class Session:
             "collected": outcome.collected,
             "kept": {local: _ids(found) for local, found in kept.items()},
             "steps_run": outcome.steps_run,
+            "plans": [
+                {"step": list(path), "rounds": report.rounds, "why_not": report.why}
+                for path, report in outcome.plans.items()
+            ],
         }
         return reply
 

@@ -1,0 +1,895 @@
+"""One round of a repeated program as a flat list of calls on arrays.
+
+The tracer runs the steps of a round as the interpreter does, on the round's real arrays, and writes down every kernel,
+guard, view and gradient rule that it calls, with the arrays that go in and come out. Nothing of that round stays: what
+it wrote is put back, random numbers included. `compile.py` makes the list into a function that runs such rounds
+without tensors, tape and undo log.
+
+What a round can do that such a list cannot say (a shape that depends on values, a tape that comes from outside the
+round, in-place changes that the tape follows, ...) ends the trace with `NotPlanned`, and the interpreter runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from heapq import heappop
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import (
+    _Backward,
+    _fit_array,
+    _seed_of_ones,
+    _unfit,
+    rule_on_arrays,
+    seed_gradient,
+)
+from engine.backend import Array, Backend, find
+from engine.carriers import finish, infer, prepare, resolve
+from engine.context import Context
+from engine.dtypes import FLOAT, DType, can_cast, float32, from_numpy
+from engine.lower import Constant, Slot, Step, lower, lower_inplace, lower_rule, rule_results
+from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, REGISTRY, VIEW, Op, Spec
+from engine.shapes import has_internal_overlap, is_dense, view_strides
+from engine.tape import FREED, Node, check_overlap, edge_of
+from engine.tensor import Storage, Tensor, View
+
+
+class NotPlanned(Exception):
+    """The round is one for the interpreter; says why."""
+
+
+class Cell(Tensor):
+    """A tensor of the traced round. Its operators go to the tracer."""
+
+    tracer: Tracer
+    origin: Tensor | None = None  # the tensor from outside the round that it stands for
+
+
+def _operator(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
+    def call(self: Cell, other: Any) -> Any:
+        op = REGISTRY[name]
+        return self.tracer.run(op, op.bind((other, self) if swapped else (self, other), {}))
+
+    return call
+
+
+for _symbol, _name in {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "pow": "pow",
+    "matmul": "matmul",
+    "gt": "gt",
+    "ge": "ge",
+    "lt": "lt",
+    "le": "le",
+}.items():
+    setattr(Cell, f"__{_symbol}__", _operator(_name))
+    if _symbol in ("add", "mul"):
+        setattr(Cell, f"__r{_symbol}__", _operator(_name))
+
+
+def _reversed_sub(self: Cell, other: Any) -> Any:
+    return self.tracer.run(REGISTRY["rsub"], REGISTRY["rsub"].bind((self, other), {}))
+
+
+def _reversed_div(self: Cell, other: Any) -> Any:
+    turned = self.tracer.run(REGISTRY["reciprocal"], (self,))
+    return self.tracer.run(REGISTRY["mul"], (turned, other))
+
+
+setattr(Cell, "__rsub__", _reversed_sub)  # noqa: B010
+setattr(Cell, "__rtruediv__", _reversed_div)  # noqa: B010
+setattr(Cell, "__neg__", lambda self: self.tracer.run(REGISTRY["neg"], (self,)))  # noqa: B010
+
+
+class Carrier:
+    """`F` of composites while a round is traced; as `Rec`."""
+
+    recording = True
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer = tracer
+
+    def __getattr__(self, name: str) -> Any:
+        op = resolve(name)
+        n = len(op.params)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if kwargs or len(args) != n:
+                args = op.bind(args, kwargs)
+            return self.tracer.run(op, args)
+
+        return call
+
+    def shape(self, x: Any) -> tuple[int, ...]:
+        return x.shape  # type: ignore[no-any-return]
+
+    def dtype(self, x: Any) -> DType:
+        return x.dtype  # type: ignore[no-any-return]
+
+    def can_view(self, x: Tensor, shape: tuple[int, ...]) -> bool:
+        return view_strides(x.shape, x.strides, shape) is not None
+
+    def zeros_for(self, spec: Spec) -> Cell:
+        tracer = self.tracer
+        k = tracer.ctx.k(tracer.ctx.default_backend)
+        array = tracer.emit(k.xp.zeros, (Constant(spec.shape), Constant(spec.dtype.np)), removable=True)
+        return tracer.owned(array, spec, k.backend)
+
+    def constant(self, value: complex, like: Tensor) -> Cell:
+        array = like.backend.asarray(value, like.dtype.np)
+        self.tracer.constant(array)
+        return self.tracer.owned(array, Spec((), like.dtype), like.backend, fixed=True)
+
+
+# ---------------------------------------------------------------- the tracer
+
+
+class Tracer:
+    """The trace of one round. `steps` is what it found; `externals` are the arrays from outside the round, by slot."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.steps: list[Step] = []
+        self.arrays: list[Array] = []  # by slot; they live as long as the trace, so that `id` names them
+        self.externals: dict[Slot, Array] = {}
+        self.place = 0  # the step of the program that is being traced
+        self.bumps: dict[
+            int, tuple[Storage, int, int]
+        ] = {}  # storages from outside: version before, and how often written
+        self.logged: list[tuple[Storage, int, int]] = []  # their ranges that are written
+        self.grads: dict[int, Cell] = {}
+        self.F = Carrier(self)
+        self._slots: dict[int, Slot] = {}
+        self._cells: dict[int, Cell] = {}
+        self._keep: list[Any] = []
+        self._outside: set[int] = set()  # storages
+        self._fixed: set[int] = set()  # storages of constants: nobody may write there
+        self._saved: list[tuple[Array, Array]] = []  # what was overwritten: memory, and a copy
+        self._start_seq = ctx.seq
+
+    # ------------------------------------------------ slots
+
+    def slot(self, array: Array) -> Slot:
+        """The slot of an array that the trace knows."""
+        found = self._slots.get(id(array))
+        if found is None:
+            raise NotPlanned("an array came from nowhere")
+        return found
+
+    def register(self, array: Array) -> Slot:
+        found = self._slots.get(id(array))
+        if found is None:
+            found = self._slots[id(array)] = len(self.arrays)
+            self.arrays.append(array)
+        return found
+
+    def constant(self, array: Array) -> Slot:
+        """An array that is the same in every round."""
+        slot = self.register(array)
+        self.externals.setdefault(slot, array)
+        return slot
+
+    def emit(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[Any],
+        *,
+        writes: Sequence[Array] = (),
+        **traits: Any,
+    ) -> Any:
+        """Calls a function of arrays and Constants, and writes the call down; its result, an array or several."""
+        values = [x.value if type(x) is Constant else x for x in arguments]
+        k, spec = traits.get("k"), traits.get("spec")
+        if k is not None:
+            k.spec = spec
+        made = function(*values)
+        inputs = [x if type(x) is Constant else self.slot(x) for x in arguments]
+        single = type(made) not in (tuple, list)
+        parts = (made,) if single else made
+        outputs = [self.register(part) if isinstance(part, np.ndarray) else -1 for part in parts]
+        self.steps.append(
+            Step(
+                function,
+                inputs,
+                outputs,
+                self.place,
+                single=single,
+                writes=[self.slot(w) for w in writes],
+                **traits,
+            )
+        )
+        return made
+
+    # ------------------------------------------------ tensors
+
+    def cell(self, t: Tensor) -> Cell:
+        """A tensor from outside the round."""
+        if type(t) is Cell:
+            return t
+        found = self._cells.get(id(t))
+        if found is None:
+            if t.backend.kind != "cpu":
+                raise NotPlanned(f"tensors are on {t.backend.name}")
+            found = self._cells[id(t)] = Cell(t.array, t.spec, t.storage, t.backend)
+            found.tracer, found.origin = self, t
+            found.offset, found._strides = t.offset, t._strides
+            found.requires_grad = t.requires_grad
+            found.edge, found.view = None, t.view
+            self.constant(t.array)
+            self._outside.add(id(t.storage))
+            self._keep.append(t)
+        return found
+
+    def owned(self, array: Array, spec: Spec, backend: Backend, *, fixed: bool = False) -> Cell:
+        """A tensor made in the round, which owns its array."""
+        made = Cell(array, spec, Storage(array, backend, self.ctx.ledger), backend)
+        made.tracer = self
+        if fixed:
+            self._fixed.add(id(made.storage))
+        self._keep.append(made)
+        return made
+
+    def gradient(self, t: Cell) -> Cell | None:
+        """The `.grad` of a tensor from outside."""
+        if t.origin is None:
+            return None
+        found = self.grads.get(id(t))
+        if found is None and t.origin.grad is not None:
+            found = self.grads[id(t)] = self.cell(t.origin.grad)
+        return found
+
+    def before_write(self, t: Cell) -> None:
+        """What is going to be written is put back at the end, and its version counted."""
+        storage = t.storage
+        if id(storage) in self._fixed:
+            raise NotPlanned("a constant is changed in place")
+        if id(storage) not in self._outside:
+            return
+        low, high = t.touched()
+        memory = storage.flat[low:high]
+        self._saved.append((memory, memory.copy()))
+        self.logged.append((storage, low, high))
+        _, start, times = self.bumps.get(id(storage), (storage, storage.version, 0))
+        self.bumps[id(storage)] = (storage, start, times + 1)
+
+    def finish(self) -> int:
+        """Puts back what the round wrote, and lets go of its tensors; the sequence numbers that it used."""
+        for memory, copy in reversed(self._saved):
+            memory[...] = copy
+        for storage, start, _ in self.bumps.values():
+            storage.version = start
+        for kept in (self._cells, self._keep, self._saved, self.grads):  # else tracer and cells would hold each other
+            kept.clear()
+        del self.F
+        used = self.ctx.seq - self._start_seq
+        self.ctx.seq = self._start_seq
+        return used
+
+    # ------------------------------------------------ operations
+
+    def run(self, op: Op, args: tuple[Any, ...]) -> Any:
+        """One operation on cells."""
+        kind = op.kind
+        if kind == PRIMITIVE:
+            return self._primitive(op, args)
+        if kind == VIEW:
+            return self._view(op, args)
+        if kind == INPLACE:
+            return self._inplace(op, args)
+        if kind == COMPOSITE:
+            return self._composite(op, args)
+        special = _SPECIAL.get(op.name)
+        if special is None:
+            raise NotPlanned(f"{op.name} works on tensors themselves")
+        return special(self, *args)
+
+    def _composite(self, op: Op, args: tuple[Any, ...]) -> Any:
+        for at, form in op.slots:
+            v = args[at]
+            for t in (v or ()) if form == LIST else (v,):
+                if isinstance(t, Tensor) and t.spec.dtype.reduced and not op.moves:
+                    raise NotPlanned(f"{op.name} of {t.spec.dtype.name} is computed in float32")
+        made = op.body(self.F, *args)  # type: ignore[misc]
+        if op.composite_node and type(made) is Cell and made.edge is not None:
+            made.edge[0].name = op.composite_node
+        return made
+
+    def _current(self, t: Cell) -> None:
+        """Refuses what the interpreter would have to think about: tapes and views whose memory has changed."""
+        if not t.requires_grad:
+            return
+        if t.origin is not None and t.origin.edge is not None and self.ctx.grad_enabled:
+            raise NotPlanned("its tape comes from outside the round")
+        if t.view is not None:
+            if t.origin is not None and self.ctx.grad_enabled:
+                raise NotPlanned("a view from outside the round requires grad")
+            if t.view.version != t.storage.version:
+                raise NotPlanned("a view's memory was changed after it was made")
+
+    def _sorted(self, op: Op, args: tuple[Any, ...]) -> _Given:
+        given = _Given(args)
+        for at, form in op.slots:
+            v = args[at]
+            if form == LIST:
+                items = list(v or ())
+                given.sizes += (len(items),)
+                if v is not None:
+                    cells = given.cells[at] = [None if x is None else self.cell(x) for x in items]
+                    given.specs[at] = [None if x is None else x.spec for x in cells]
+                    given.values[at] = [None if x is None else x.array for x in cells]
+                    given.tensors += cells
+            elif isinstance(v, Tensor):
+                t = given.cells[at] = self.cell(v)
+                given.specs[at], given.values[at] = t.spec, t.array
+                given.tensors.append(t)
+            else:
+                given.tensors.append(None)
+        for i, each in enumerate(given.tensors):
+            if each is None:
+                continue
+            self._current(each)
+            if each.requires_grad:
+                given.mask |= 1 << i
+            if given.backend is None:
+                given.backend = each.backend
+            elif each.backend is not given.backend:
+                raise NotPlanned("tensors are on several devices")
+        for at in op.states:
+            groups = args[at]
+            if groups is not None:
+                cells_of = {name: [self.cell(t) for t in group] for name, group in groups.items()}
+                given.cells[at] = cells_of
+                given.specs[at] = {name: [t.spec for t in group] for name, group in cells_of.items()}
+                given.values[at] = {name: [t.array for t in group] for name, group in cells_of.items()}
+        return given
+
+    def _primitive(self, op: Op, args: tuple[Any, ...]) -> Any:
+        ctx = self.ctx
+        if op.dynamic:
+            raise NotPlanned(f"the shape that {op.name} gives depends on values")
+        grad_at = op.positions.get("requires_grad", -1) if not op.internal else -1
+        if grad_at >= 0 and args[grad_at]:
+            raise NotPlanned(f"{op.name} makes a leaf")
+        given = self._sorted(op, args)
+        backend = given.backend or ctx.default_backend
+        device_at = op.positions.get("device", -1) if not op.internal else -1
+        if device_at >= 0 and args[device_at] is not None:
+            backend = find(args[device_at], ctx.devices)
+        if backend.kind != "cpu":
+            raise NotPlanned(f"tensors are on {backend.name}")
+        k = ctx.k(backend)
+        out, compute = infer(op, k, given.specs)
+        for spec in (out,) if type(out) is Spec else out or ():
+            if spec is not None:
+                ctx.admit(spec.nbytes)
+        values = _copied(given.values)
+        prepare(op, k, values, given.specs, compute)
+        plain = _same(values, given.values)
+        if op.guard is not None:
+            self._guard(op, k, given, compute, plain)
+        written = self._mutated(op, given)
+        fin = self._kernel(op, k, given, out, compute, plain, written)
+        for t in written:
+            t.storage.version += 1
+        if out is None:
+            return None
+        single = type(out) is Spec
+        cells = tuple(
+            None if s is None else self.owned(array, s, backend)
+            for array, s in zip((fin,) if single else fin, (out,) if single else out, strict=True)
+        )
+        if given.mask and op.vjp is not None and ctx.grad_enabled:
+            self._record(op, args, given, cells, compute, backend, plain)
+        return cells[0] if single else list(cells)
+
+    def _mutated(self, op: Op, given: _Given) -> list[Cell]:
+        """The tensors that a kernel writes into by itself, ready to be written to."""
+        found: list[Cell] = []
+        for at in op.mutates:
+            v = given.cells.get(at)
+            if type(v) is dict:
+                found += [t for group in v.values() for t in group]
+            elif type(v) is list:
+                found += [t for t in v if t is not None]
+            elif v is not None:
+                found.append(v)
+        for t in found:
+            if t.dtype.reduced:
+                raise NotPlanned(f"{op.name} of {t.dtype.name} is computed in float32")
+            if op.vjp is not None and t.requires_grad and self.ctx.grad_enabled:
+                raise NotPlanned("an in-place change that the tape follows")
+            if has_internal_overlap(t.shape, t.strides):
+                raise NotPlanned("memory that overlaps itself is changed")
+            self.before_write(t)
+        return found
+
+    def _guard(self, op: Op, k: Any, given: _Given, compute: DType | None, plain: bool) -> None:
+        guard: Any = op.guard
+        specs, layout = tuple(given.specs), _Layout(given.values)
+        if plain and layout.flat:
+            self.emit(guard, [Constant(k), *layout.arguments(given.values)])
+            return
+
+        def check(*arrays: Array) -> None:
+            values = layout.fill(arrays)
+            prepare(op, k, values, specs, compute)
+            guard(k, *values)
+
+        self.emit(check, layout.arrays(given.values))
+
+    def _kernel(
+        self, op: Op, k: Any, given: _Given, out: Any, compute: DType | None, plain: bool, written: Sequence[Cell]
+    ) -> Any:
+        kernel: Any = op.kernel
+        layout = _Layout(given.values)
+        pure = not (op.random or written) and op.guard is None
+        removable = pure and (op.elementwise or op.family in ("reductions", "factories", "views", "shaping"))
+        traits: dict[str, Any] = {"writes": [t.array for t in written], "removable": removable}
+        arguments = [Constant(k), *layout.arguments(given.values)] if layout.flat else []
+        if plain and layout.flat and pure and type(out) is Spec:
+            lowered = lower(
+                self, kernel, arguments, out, lambda made, values: finish(op, k, made, out, values), removable=removable
+            )
+            if lowered is not None:
+                return lowered
+        if plain and layout.flat and self._is_final(op, k, kernel, arguments, out, written):
+            return self.emit(kernel, arguments, k=k, spec=out, **traits)
+        specs = tuple(given.specs)
+
+        def whole(*arrays: Array) -> Any:
+            values = layout.fill(arrays)
+            prepare(op, k, values, specs, compute)
+            k.spec = out
+            made = kernel(k, *values)
+            if out is None:
+                return ()
+            if type(out) is Spec:
+                return finish(op, k, made, out, values)
+            return tuple(None if s is None else finish(op, k, m, s, values) for m, s in zip(made, out, strict=True))
+
+        return self.emit(whole, layout.arrays(given.values), **traits)
+
+    def _is_final(
+        self, op: Op, k: Any, kernel: Any, arguments: Sequence[Any], out: Any, written: Sequence[Cell]
+    ) -> bool:
+        """Whether the kernel's result is the operation's as it is, going by one run of it."""
+        if op.random or written or type(out) is not Spec:
+            return False
+        values = [x.value if type(x) is Constant else x for x in arguments]
+        k.spec = out
+        made = kernel(*values)
+        return isinstance(made, np.ndarray) and finish(op, k, made, out, values[1:]) is made
+
+    def _record(
+        self,
+        op: Op,
+        args: tuple[Any, ...],
+        given: _Given,
+        results: Sequence[Cell | None],
+        compute: DType | None,
+        backend: Backend,
+        plain: bool,
+    ) -> None:
+        """Writes a node, as `apply.record` does, with cells for tensors."""
+        names = op.outputs if len(op.outputs) == len(results) else ("result",) * len(results)
+        live = [
+            i
+            for i, (r, name) in enumerate(zip(results, names, strict=True))
+            if r is not None and name not in op.nondiff and r.dtype.category >= FLOAT
+        ]
+        if not live:
+            return
+        mask, edges = 0, []
+        for i, t in enumerate(given.tensors):
+            edge = None if t is None else edge_of(t)
+            if edge is not None and t is not None and t.dtype.category >= FLOAT:
+                mask |= 1 << i
+            edges.append(edge)
+        saved = []
+        for at in op.plan(mask, given.sizes)[1]:
+            if at >= len(args):
+                row = results[at - len(args)]
+                if row is not None:
+                    saved.append((at, -1, row.array, row.storage, row.storage.version))
+                continue
+            v = given.cells.get(at)
+            if isinstance(v, Cell):
+                saved.append((at, -1, v.array, v.storage, v.storage.version))
+            elif isinstance(v, list):
+                saved += [(at, j, t.array, t.storage, t.storage.version) for j, t in enumerate(v) if t is not None]
+        self.ctx.seq += 1
+        outs = tuple(r.spec if r is not None else None for r in results)
+        kept = None if plain and compute is not None and _all_of(given.specs, op, compute) else compute
+        node = Node(
+            op, tuple(given.specs), tuple(edges), tuple(saved), outs, mask, given.sizes, kept, backend, self.ctx.seq
+        )
+        tensors = [s for s in given.specs if type(s) is Spec]
+        if kept is None and plain and len(outs) == 1 and not op.has_lists and not outs[0].dtype.reduced:  # type: ignore[union-attr]
+            node.plain = all(not s.dtype.reduced for s in tensors)
+            d = outs[0].dtype  # type: ignore[union-attr]
+            node.real = node.plain and d.is_floating and all(s.dtype is d for s in tensors)
+        for i in live:
+            results[i].edge = (node, i)  # type: ignore[union-attr]
+            results[i].requires_grad = True  # type: ignore[union-attr]
+
+    def _view(self, op: Op, args: tuple[Any, ...]) -> Any:
+        ctx = self.ctx
+        source = self.cell(args[0])
+        self._current(source)
+        made = op.geometry(source, *args[1:])  # type: ignore[misc]
+        many = type(made) is list
+        results = [self._view_of(source, *geometry) for geometry in (made if many else [made])]
+        for r in results:
+            if r.nbytes > source.storage.nbytes:
+                ctx.admit_view(r.nbytes)
+        if op.vjp is None:
+            return results if many else results[0]
+        old = source.view
+        base, steps = (source, ()) if old is None else (old.base, old.steps)
+        creation = "no_grad" if not ctx.grad_enabled else "multi" if many else "default"
+        if creation == "default" and old is not None:
+            creation = old.creation
+        rest = args[1:]
+        for i, r in enumerate(results):
+            r.view = View(base, (*steps, (op, rest, i)), creation, source.storage.version)
+        if source.requires_grad and ctx.grad_enabled:
+            outs = tuple(r.spec for r in results)
+            edge = source.edge if source.edge is not None else source
+            ctx.seq += 1
+            node = Node(op, (source.spec, *rest), (edge,), (), outs, 1, (), None, source.backend, ctx.seq)
+            node.plain = not many
+            for i, r in enumerate(results):
+                if r.dtype.category >= FLOAT:
+                    r.edge, r.requires_grad = (node, i), True
+        elif source.requires_grad:
+            raise NotPlanned("a view of what requires grad is made without a tape")
+        return results if many else results[0]
+
+    def _view_of(self, source: Cell, shape: Any, strides: Any, offset: int, dtype: DType | None = None) -> Cell:
+        storage, backend = source.storage, source.backend
+        d = dtype or source.spec.dtype
+        size = d.itemsize
+        if 0 in shape:
+            array = backend.xp.empty(shape, dtype=d.np)
+            self.constant(array)
+        else:
+            flat = storage.flat
+            if id(flat) not in self._slots:
+                if id(storage) in self._outside:
+                    self.constant(storage.buf)
+                flat = storage._flat = self.emit(
+                    lambda buf: backend.flat(buf).reshape(-1), (storage.buf,), removable=True, view=True
+                )
+            rest = (Constant(d.np), Constant(shape), Constant(offset * size), Constant([s * size for s in strides]))
+            array = self.emit(backend.view, (flat, *rest), removable=True, view=True)
+        made = Cell(array, Spec(shape, d), storage, backend)
+        made.tracer = self
+        made.offset, made._strides = offset, strides
+        self._keep.append(made)
+        return made
+
+    def _inplace(self, op: Op, args: tuple[Any, ...]) -> Any:
+        ctx = self.ctx
+        f: Op = op.functional  # type: ignore[assignment]
+        kernel: Any = f.kernel
+        given = self._sorted(f, args)
+        t = given.cells.get(0)
+        if not isinstance(t, Cell):
+            raise NotPlanned("a number is changed in place")
+        if given.mask and ctx.grad_enabled:
+            raise NotPlanned("an in-place change that the tape follows")
+        if t.view is not None and t.view.creation != "default" and ctx.grad_enabled:
+            raise NotPlanned("a view that may not be changed in place is")
+        backend = t.backend
+        k = ctx.k(backend)
+        out, compute = infer(f, k, given.specs)
+        if op.meta is not None:
+            op.meta(k, *given.specs)
+        d = t.spec.dtype
+        if out.shape != t.spec.shape or not can_cast(out.dtype, d):
+            raise NotPlanned("the in-place change is refused")
+        check_overlap(t, given.tensors[1:])
+        values = _copied(given.values)
+        prepare(f, k, values, given.specs, compute)
+        plain = _same(values, given.values)
+        if f.guard is not None:
+            self._guard(f, k, given, compute, plain)
+        self.before_write(t)
+        layout = _Layout(given.values)
+        direct = values[0] is t.array and (f.updates or (f.elementwise and out.dtype is d))
+        specs = tuple(given.specs)
+        if direct and plain and layout.flat and not f.random:
+            if not lower_inplace(self, kernel, [Constant(k), *layout.arguments(given.values)], t.array):
+
+                def change(*arguments: Any) -> None:
+                    kernel(*arguments, out=arguments[1])
+
+                arguments = [Constant(k), *layout.arguments(given.values)]
+                self.emit(change, arguments, writes=[t.array], k=k, spec=out)
+        else:
+
+            def whole(*arrays: Array) -> None:
+                values = layout.fill(arrays)
+                prepare(f, k, values, specs, compute)
+                k.spec = out
+                if direct:
+                    kernel(k, *values, out=arrays[0])
+                    return
+                made = kernel(k, *values)
+                if type(made) is not backend.ndarray:
+                    made = k.xp.asarray(made)
+                arrays[0][...] = made if f.moves else backend.cast(made, from_numpy(made.dtype) or float32, d)
+
+            self.emit(whole, layout.arrays(given.values), writes=[t.array])
+        t.storage.version += 1
+        return t
+
+    # ------------------------------------------------ backward
+
+    def backward(
+        self,
+        outputs: Sequence[Any],
+        gradients: Sequence[Any],
+        *,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Sequence[Any] | None = None,
+        accumulate: bool = True,
+    ) -> list[Any]:
+        """`autograd.run_backward` on cells."""
+        if create_graph:
+            raise NotPlanned("create_graph makes a tape of the gradients")
+        ctx = self.ctx
+        work = _TracedBackward(self, bool(retain_graph))
+        roots = []
+        for i, t in enumerate(map(self.cell, outputs)):
+            self._current(t)
+            if not t.requires_grad or t.edge is None:
+                raise NotPlanned("backward from a tensor without a tape")
+            gradient = gradients[i]
+            if gradient is None:
+                seed = _seed_of_ones(t)
+                self.constant(seed)
+            else:
+                gradient = self.cell(gradient)
+                if gradient.dtype is not t.dtype:
+                    raise NotPlanned("the gradient to start from has another dtype")
+                seed = seed_gradient(t, gradient, i).array
+            roots.append((t.edge, seed))
+        edges = []
+        if inputs is not None:
+            inputs = [self.cell(t) for t in inputs]
+            for t in inputs:
+                self._current(t)
+                if not t.requires_grad:
+                    raise NotPlanned("an input of backward does not require grad")
+                edges.append(edge_of(t))
+            work.restrict([e for e, _ in roots], edges)
+        mode, ctx.grad_enabled = ctx.grad_enabled, False
+        try:
+            for edge, seed in roots:
+                work.send(edge, seed)
+            work.run()
+            if not accumulate:
+                return [self._captured(work, e, t) for e, t in zip(edges, inputs or (), strict=True)]
+            if inputs is not None and any(type(e) is tuple and work.captures.get(e) is not None for e in edges):
+                raise NotPlanned("a gradient is kept at a tensor that is no leaf")
+            for leaf, (g, _) in work.leaves.items():
+                self._accumulate(leaf, g)  # type: ignore[arg-type]
+        finally:
+            ctx.grad_enabled = mode
+        return list(work.leaves)
+
+    def _captured(self, work: _TracedBackward, edge: Any, t: Cell) -> Cell | None:
+        if type(edge) is tuple:
+            g = work.captures.get(edge)
+        else:
+            found = work.leaves.get(edge)
+            g = None if found is None else found[0]
+        if g is None:
+            return None
+        array = self.emit(np.ndarray.copy, (g,), removable=True)
+        return self.owned(array, t.spec, t.backend)
+
+    def _accumulate(self, leaf: Cell, g: Array) -> None:
+        old = self.gradient(leaf)
+        if leaf.origin is None or old is None:
+            raise NotPlanned("a leaf gets its first gradient")
+        if old.requires_grad or not is_dense(old.shape, old.strides) or leaf.dtype.reduced:
+            raise NotPlanned("gradients are added up in another way")
+        self.before_write(old)
+        self.emit(np.add, (old.array, g, old.array), writes=[old.array])
+        old.storage.version += 1
+
+
+class _Given:
+    """The arguments of one call: cells, specs for the meta, arrays for the kernel."""
+
+    __slots__ = ("backend", "cells", "mask", "sizes", "specs", "tensors", "values")
+
+    def __init__(self, args: tuple[Any, ...]) -> None:
+        self.values: list[Any] = list(args)
+        self.specs: list[Any] = list(args)
+        self.cells: dict[int, Any] = {}
+        self.tensors: list[Cell | None] = []
+        self.sizes: tuple[int, ...] = ()
+        self.mask = 0
+        self.backend: Backend | None = None
+
+
+class _Layout:
+    """Where arrays stand among a kernel's arguments. `flat`: never in lists."""
+
+    def __init__(self, values: Sequence[Any]) -> None:
+        self.template = list(values)
+        self.flat = not any(
+            (type(v) is list and any(isinstance(x, np.ndarray) for x in v)) or type(v) is dict for v in values
+        )
+
+    def arguments(self, values: Sequence[Any]) -> list[Any]:
+        return [v if isinstance(v, np.ndarray) else Constant(v) for v in values]
+
+    def arrays(self, values: Sequence[Any]) -> list[Array]:
+        found: list[Array] = []
+        for v in values:
+            groups = v.values() if type(v) is dict else [v] if type(v) is list else [[v]]
+            found += [x for group in groups for x in group if isinstance(x, np.ndarray)]
+        return found
+
+    def fill(self, arrays: Sequence[Array]) -> list[Any]:
+        rest = iter(arrays)
+
+        def put(x: Any) -> Any:
+            return next(rest) if isinstance(x, np.ndarray) else x
+
+        return [
+            {name: [put(x) for x in group] for name, group in v.items()}
+            if type(v) is dict
+            else [put(x) for x in v]
+            if type(v) is list
+            else put(v)
+            for v in self.template
+        ]
+
+
+def _copied(values: Sequence[Any]) -> list[Any]:
+    return [list(v) if type(v) is list else dict(v) if type(v) is dict else v for v in values]
+
+
+def _same(prepared: Sequence[Any], given: Sequence[Any]) -> bool:
+    """Whether `prepare` left all arrays, and numbers, as they are."""
+
+    def same(a: Any, b: Any) -> bool:
+        if type(a) is list:
+            return len(a) == len(b) and all(map(same, a, b))
+        if type(a) is dict:
+            return all(same(a[name], b[name]) for name in a)
+        return a is b or (type(a) is type(b) and type(a) in (int, float, bool, complex) and a == b)
+
+    return all(map(same, prepared, given))
+
+
+def _all_of(specs: Sequence[Any], op: Op, compute: DType) -> bool:
+    """Whether all operands that are promoted are tensors of the compute dtype, so that nothing was."""
+    return all(type(specs[at]) is Spec and specs[at].dtype is compute for at in op.promote_at)
+
+
+def _bare(node: Node) -> Node:
+    """A node as its rule needs it: without edges, which would keep the round's tensors."""
+    made = Node(node.op, node.args, (), (), node.outs, node.mask, node.sizes, node.compute, node.backend, node.seq)
+    made.plain, made.real = node.plain, node.real
+    return made
+
+
+class _TracedBackward(_Backward):
+    """A backward pass whose rules are written down."""
+
+    def __init__(self, tracer: Tracer, retain: bool) -> None:
+        super().__init__(tracer.ctx, False, retain)
+        self.tracer = tracer
+
+    def add(self, a: Any, b: Any, spec: Spec) -> Any:
+        if spec.dtype.reduced:
+            raise NotPlanned("gradients of a reduced dtype are added up")
+        if spec.shape:
+            return self.tracer.emit(np.add, (a, b), ufunc=True)
+        return self.tracer.emit(lambda a, b: np.asarray(a + b), (a, b))
+
+    def run(self) -> None:
+        captures = self.captures if self.needed is not None else {}
+        while self.heap:
+            node = heappop(self.heap)[1]
+            g = self.buffers.pop(node)
+            if self.needed is not None:
+                for i in range(len(node.outs)):
+                    if (node, i) in captures:
+                        captures[node, i] = g if len(node.outs) == 1 else g[i]
+                if node not in self.needed:
+                    continue
+            if node.saved is FREED:
+                raise NotPlanned("a tape is used twice")
+            for _, _, _, storage, version in node.saved:
+                if storage is not None and storage.version != version:
+                    raise NotPlanned("a saved tensor was changed in place")
+            for edge, made in zip(node.edges, self.rule(node, g), strict=False):  # a rule may give the first one alone
+                if edge is None or made is None or made is False:
+                    continue
+                spec, backend = (
+                    (edge[0].outs[edge[1]], edge[0].backend) if type(edge) is tuple else (edge.spec, edge.backend)
+                )
+                self.send(edge, self.fitted(made, spec, backend, node))
+            if not self.retain and node.saved:
+                node.saved = FREED
+
+    def rule(self, node: Node, g: Any) -> Sequence[Any]:
+        """The node's rule, as `rule_on_arrays` runs it."""
+        tracer = self.tracer
+        k = self.ctx.ks[node.backend]
+        rows = node.saved
+        several = type(g) is list
+        given = [x for x in g if x is not None] if several else [g]
+        pattern = [x is not None for x in g] if several else None
+        fast = node.op.array_vjp
+        if fast is not None and node.plain and node.real:
+            values: list[Any] = [Constant(v) for v in (*node.args, *node.outs)]
+            for at, _, array, _, _ in rows:
+                values[at] = array
+            return lower_rule(tracer, fast, k, values, g, node.mask)
+
+        again = _bare(node)
+        places = [(at, sub) for at, sub, _, _, _ in rows]
+
+        def call(*arrays: Array) -> Any:
+            rest = iter(arrays)
+            again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
+            sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
+            return rule_results(rule_on_arrays(again, sent, k)[1])
+
+        return tracer.emit(call, [*(row[2] for row in rows), *given])  # type: ignore[no-any-return]
+
+    def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
+        if (
+            made.shape != spec.shape
+            or made.dtype is not spec.dtype.np
+            or (not node.plain and _unfit(node, spec, backend))
+        ):
+            return self.tracer.emit(_fit_array, (made, Constant(spec), Constant(backend), Constant(_bare(node))))
+        return made
+
+
+def _backward_step(tracer: Tracer, input: Any, gradient: Any, retain: Any, create: bool, inputs: Any) -> None:
+    tracer.backward([input], [gradient], retain_graph=retain, create_graph=create, inputs=inputs)
+
+
+def _backward_steps(tracer: Tracer, tensors: Any, grads: Any, retain: Any, create: bool, inputs: Any) -> None:
+    seeds = [None] * len(tensors) if grads is None else grads
+    if len(seeds) != len(tensors):
+        raise NotPlanned("the gradients are not as many as the tensors")
+    tracer.backward(tensors, seeds, retain_graph=retain, create_graph=create, inputs=inputs)
+
+
+def _grad_step(
+    tracer: Tracer, outputs: Any, inputs: Any, grads: Any, retain: Any, create: bool, unused: bool | None
+) -> list[Any]:
+    seeds = [None] * len(outputs) if grads is None else grads
+    if len(seeds) != len(outputs):
+        raise NotPlanned("the gradients are not as many as the tensors")
+    found = tracer.backward(outputs, seeds, retain_graph=retain, create_graph=create, inputs=inputs, accumulate=False)
+    if not unused and any(g is None for g in found):
+        raise NotPlanned("an input was not used")
+    return found
+
+
+_SPECIAL: dict[str, Callable[..., Any]] = {
+    "backward": _backward_step,
+    "autograd.backward": _backward_steps,
+    "autograd.grad": _grad_step,
+}
+
+
+__all__ = ["Cell", "NotPlanned", "Tracer"]
