@@ -23,6 +23,7 @@ from engine.ops import (
     embedding,
     extremes,
     factories,
+    fft,
     filling,
     indexing,
     joining,
@@ -51,6 +52,7 @@ from engine.ops import (
     unary,
     values,
     views,
+    window_functions,
 )
 
 finalize()
@@ -77,6 +79,7 @@ __all__ = [
     "embedding",
     "extremes",
     "factories",
+    "fft",
     "filling",
     "indexing",
     "joining",
@@ -105,4 +108,5 @@ __all__ = [
     "unary",
     "values",
     "views",
+    "window_functions",
 ]

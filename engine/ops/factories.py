@@ -355,16 +355,16 @@ def _progression(start: float, step: float, n: int, d: DType) -> Any:
     places = np.arange(n)
     grouped = n // (2 * lanes) * (2 * lanes)
     lane = np.where(places < grouped, places % lanes, 0)
-    first = _rounded((exact(start) + exact(step) * (places - lane).astype(exact)).astype(np.float64), d)
+    first = rounded((exact(start) + exact(step) * (places - lane).astype(exact)).astype(np.float64), d)
     made = (first.astype(exact) + exact(step) * lane.astype(exact)).astype(np.float64)
-    return _rounded(made, d)
+    return rounded(made, d)
 
 
-def _rounded(values: Any, d: DType) -> Any:
+def rounded(values: Any, d: DType) -> Any:
     """float64 host values as `d` has them: bfloat16 as float32."""
     if d.itemsize == 8:
         return values
-    single = values.astype(np.float32)
+    single = np.asarray(values).astype(np.float32)
     return CPU.widen(CPU.cast(single, float32, d), d) if d.reduced else single
 
 
@@ -420,10 +420,10 @@ def linspace(
     """`steps` numbers from start to end, both included, evenly spaced; floating unless `dtype` says otherwise."""
     d = k.spec.dtype
     first, last = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end))
-    return k.from_host(_spaced(fitting(first, d), fitting(last, d), steps, d))
+    return k.from_host(spaced(fitting(first, d), fitting(last, d), steps, d))
 
 
-def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
+def spaced(start: Any, end: Any, n: int, d: DType) -> Any:
     """Counted from the nearer end, in the roundings of PyTorch's CPU kernel."""
     if n < 2:
         return np.full(n, start, d.compute.np)
@@ -439,11 +439,11 @@ def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
         step = (end - start) / t(n - 1)
         return np.where(low, start + step * up.astype(d.np), end - step * down.astype(d.np)).astype(d.np)
     if d.reduced:  # every operation is rounded
-        start, end = _rounded(np.float64(start), d), _rounded(np.float64(end), d)
-        step = _rounded(_rounded(end - start, d) / np.float32(n - 1), d)
-        up, down = _rounded(up.astype(np.float64), d), _rounded(down.astype(np.float64), d)
-        made = np.where(low, start + _rounded(step * up, d), end - _rounded(step * down, d))
-        return _rounded(made, d)
+        start, end = rounded(np.float64(start), d), rounded(np.float64(end), d)
+        step = rounded(rounded(end - start, d) / np.float32(n - 1), d)
+        up, down = rounded(up.astype(np.float64), d), rounded(down.astype(np.float64), d)
+        made = np.where(low, start + rounded(step * up, d), end - rounded(step * down, d))
+        return rounded(made, d)
     t = d.np.type
     step = (t(end) - t(start)) / t(n - 1)
     exact: Any = np.longdouble if d.itemsize == 8 else np.float64  # as if multiplied and added in one rounding
@@ -477,7 +477,7 @@ def logspace(
     first, last, b = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end, base))
     first, last = fitting(first, d), fitting(last, d)
     if d.category != INT:
-        exponents = _spaced(first, last, steps, d)
+        exponents = spaced(first, last, steps, d)
         return k.from_host(np.power(exponents.dtype.type(b), exponents))
     step = np.float32(last - first) / np.float32(steps - 1) if steps > 1 else np.float32(0)
     up = np.arange(steps)

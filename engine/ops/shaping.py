@@ -218,6 +218,7 @@ def roll(k: K, input: Array, shifts: Ints, dims: Ints = ()) -> Array:
     if not input.size or not input.ndim:
         return input.copy()
     axes = _listed(dims)
+    input = k.xp.ascontiguousarray(input)  # the result is in row-major order, whatever the input's
     return k.xp.roll(input, _listed(shifts) if axes else _listed(shifts)[0], axes or None)
 
 
