@@ -68,7 +68,12 @@ def _c2c_meta(k: K, input: Spec, dim: Any, normalization: int, forward: bool) ->
     meta=_c2c_meta,
     node="FftC2CBackward0",
     save={"input": ()},
-    samples=[S(C(3, 4), [1], 0, True), S(C(3, 4), [0, 1], 2, False), S(C(2, 3), [1, 0], 1, True), S(C(0, 3), [1], 0, True)],
+    samples=[
+        S(C(3, 4), [1], 0, True),
+        S(C(3, 4), [0, 1], 2, False),
+        S(C(2, 3), [1, 0], 1, True),
+        S(C(0, 3), [1], 0, True),
+    ],
 )
 def _fft_c2c(k: K, input: Array, dim: Shape, normalization: int, forward: bool) -> Array:
     """The transform of complex numbers along `dim`: sums of x exp(-2 pi i jk / n), or of the inverse sign."""
@@ -293,9 +298,7 @@ def _sides(shape: Sequence[int], s: Any, dim: Any) -> Sides:
         if dim is not None and len(dims) != len(s):
             raise ShapeMismatch("When given, dim and shape arguments must have the same length", param="s")
         if len(s) > n:
-            raise ShapeMismatch(
-                f"Got shape with {len(s)} values but input tensor only has {n} dimensions.", param="s"
-            )
+            raise ShapeMismatch(f"Got shape with {len(s)} values but input tensor only has {n} dimensions.", param="s")
         dims = dims if dim is not None else tuple(range(n - len(s), n))
         sizes = [shape[d] if m == -1 else m for d, m in zip(dims, s, strict=True)]
     else:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from engine.carriers import K
 from engine.declare import Array, Device, Dim, Dims, DTypeArg, Ints, Scalar, Shape, composite, op
 from engine.dtypes import INT, int64
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DimOutOfRange, DtypeMismatch, Invalid, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
@@ -472,6 +472,11 @@ def meshgrid(F: Any, tensors: list[Array], indexing: str | None = None) -> Any:
 # ---------------------------------------------------------------- views, copied
 
 
+def _row_major(F: Any, x: Any) -> Any:
+    """A copy in row-major order."""
+    return F._reshape_copy(x, F.shape(x))
+
+
 def _copying(name: str) -> None:
     """`x_copy`: what the view operation `x` shows, in memory of its own."""
     made = REGISTRY[name]
@@ -480,8 +485,8 @@ def _copying(name: str) -> None:
     def body(F: Any, *args: Any) -> Any:
         seen = getattr(F, name)(*args)
         if isinstance(seen, list):
-            return [F.clone(x) for x in seen]
-        return F.clone(seen)
+            return [_row_major(F, x) for x in seen]
+        return _row_major(F, seen)
 
     body.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     body.__annotations__ = get_type_hints(function, include_extras=True)
@@ -515,6 +520,43 @@ for _name in (
     _copying(_name)
 
 
+def _bounds(shape: Any, dim: int, start: int | None, end: int | None, step: int) -> tuple[int, int, int, int]:
+    """(dim, start, end, step) of a slice, all of them in range."""
+    d = wrap_dim(dim, len(shape))
+    if not shape:
+        raise DimOutOfRange("slice() cannot be applied to a 0-dim tensor.", param="input")
+    if step <= 0:
+        raise Invalid("slice step must be positive", code="slice-step", param="step")
+    low, high, step = slice(start, end, step).indices(shape[d])
+    return d, low, max(low, high), step
+
+
+@composite(family="shaping", moves=True, samples=[S(T(2, 3)), S(T()), S(I(2))])
+def alias_copy(F: Any, input: Array) -> Array:
+    """A copy of the tensor, in row-major order."""
+    return _row_major(F, input)
+
+
+@composite(family="shaping", moves=True, samples=[S(T(4, 2), 2), S(T(2, 5), 2, 1)], returns="list of Tensors")
+def split_copy(F: Any, input: Array, split_size: int, dim: Dim = 0) -> Any:
+    """As `split`, with memory of its own."""
+    return [_row_major(F, x) for x in F._split(input, split_size, dim)]
+
+
+@composite(family="shaping", moves=True, samples=[S(T(4, 2), 0, 1, 3), S(T(2, 5), 1, None, None, 2), S(T(3))])
+def slice_copy(
+    F: Any, input: Array, dim: Dim = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
+    """input[start:end:step] along `dim`, with memory of its own."""
+    return _row_major(F, F._slice(input, *_bounds(F.shape(input), dim, start, end, step)))
+
+
+@composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), [1, 3])])
+def unsafe_split_with_sizes(F: Any, input: Array, split_sizes: Shape, dim: Dim = 0) -> Any:
+    """As `split_with_sizes`, each piece with memory of its own."""
+    return [F.clone(x) for x in F.split_with_sizes(input, split_sizes, dim)]
+
+
 def _scattered(F: Any, input: Any, src: Any, step: str, rest: tuple[Any, ...]) -> Any:
     want = tuple(F.shape(getattr(F, step)(input, *rest)))
     if tuple(F.shape(src)) != want:
@@ -539,12 +581,7 @@ def slice_scatter(
     F: Any, input: Array, src: Array, dim: Dim = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Array:
     """A copy with `src` in place of the part from `start` to before `end` along `dim`."""
-    shape = F.shape(input)
-    d = wrap_dim(dim, len(shape))
-    if step <= 0:
-        raise Invalid("slice step must be positive", code="slice-step", param="step")
-    low, high, step = slice(start, end, step).indices(shape[d])
-    return _scattered(F, input, src, "_slice", (d, low, max(low, high), step))
+    return _scattered(F, input, src, "_slice", _bounds(F.shape(input), dim, start, end, step))
 
 
 @composite(

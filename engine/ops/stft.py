@@ -84,8 +84,8 @@ def stft(
 ) -> Array:
     """Transforms of the frames of a signal, each times a window: (batch, frequencies, frames).
 
-    A frame has `n_fft` samples and begins `hop_length` (n_fft // 4) after the one before; with `center` it is the middle
-    that is there, and the signal is padded. Real results have real and imaginary parts as a last dimension.
+    A frame has `n_fft` samples and begins `hop_length` (n_fft // 4) after the one before; with `center` it is its
+    middle that is there, and the signal is padded. Real results have real and imaginary parts as a last dimension.
     """
     if center and align_to_window is not None:
         raise Invalid("stft align_to_window should only be set when center = false", param="align_to_window")
@@ -147,7 +147,7 @@ def stft(
     if window is not None or length < n_fft:
         taper = window
         if taper is None:
-            taper = F.ones((length,), F.dtype(input).name, None, False)
+            taper = F.new_ones(input, (length,))
         if length < n_fft:
             taper = _centred(F, taper, n_fft, length)
         frames = F.mul(frames, taper)
@@ -270,7 +270,7 @@ def istft(
         refuse("expected 0 < win_length <= n_fft", "win_length")
     if window is not None and F.shape(window) != (width,):
         refuse("Invalid window shape. window has to be 1D and length of `win_length`", "window")
-    taper = window if window is not None else F.ones((width,), F.dtype(F.real(input)).name, None, False)
+    taper = window if window is not None else F.new_ones(F.real(input), (width,))
     if width != n_fft:
         taper = _centred(F, taper, n_fft, width)
     x = F.transpose(F.unsqueeze(input, 0) if ndim == 3 else input, 1, 2)

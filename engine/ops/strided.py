@@ -305,7 +305,7 @@ def imag(F: Any, input: Array) -> Array:
 # ---------------------------------------------------------------- in place
 
 
-def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: str) -> Tensor:
+def regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: str) -> Tensor:
     """Gives a tensor the geometry that a view of it would have. Its memory is not touched, its version is raised.
 
     Views that were made of it before are views of what it was: a tensor of the old geometry becomes their base, and
@@ -355,41 +355,41 @@ def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: s
 def squeeze_(ctx: Context, input: Array, dim: Dims | None = None) -> Array:
     """In-place version of `squeeze`: takes dimensions of size 1 out of the tensor itself."""
     node = f"SqueezeBackward{3 if dim is None else 4 if type(dim) is int else 5}"
-    return _regeometry(ctx, input, REGISTRY["squeeze"], (dim,), node)
+    return regeometry(ctx, input, REGISTRY["squeeze"], (dim,), node)
 
 
 @special(family="views", samples=[S(T(2, 3), 0)])
 def unsqueeze_(ctx: Context, input: Array, dim: Dim) -> Array:
     """In-place version of `unsqueeze`: puts a dimension of size 1 into the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["unsqueeze"], (dim,), "UnsqueezeBackward1")
+    return regeometry(ctx, input, REGISTRY["unsqueeze"], (dim,), "UnsqueezeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def transpose_(ctx: Context, input: Array, dim0: Dim, dim1: Dim) -> Array:
     """In-place version of `transpose`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def swapaxes_(ctx: Context, input: Array, axis0: Dim, axis1: Dim) -> Array:
     """In-place version of `swapaxes`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (axis0, axis1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (axis0, axis1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def swapdims_(ctx: Context, input: Array, dim0: Dim, dim1: Dim) -> Array:
     """In-place version of `swapdims`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3))])
 def t_(ctx: Context, input: Array) -> Array:
     """In-place version of `t`: transposes the matrix itself."""
-    return _regeometry(ctx, input, REGISTRY["t"], (), "TBackward1")
+    return regeometry(ctx, input, REGISTRY["t"], (), "TBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), [3], [2])])
 def as_strided_(ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """In-place version of `as_strided`: gives the tensor itself other sizes and strides."""
     rest = (*_check_strided(input, size, stride, storage_offset), geometry_of(input))
-    return _regeometry(ctx, input, REGISTRY["_as_strided"], rest, "AsStridedBackward1")
+    return regeometry(ctx, input, REGISTRY["_as_strided"], rest, "AsStridedBackward1")

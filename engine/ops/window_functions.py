@@ -21,7 +21,7 @@ from engine.samples import S
 # ---------------------------------------------------------------- torch.signal.windows
 
 
-def _checked(k: K, name: str, M: int, dtype: Any) -> Spec:  # noqa: N803
+def _checked(k: K, name: str, M: int, dtype: Any) -> Spec:
     d = as_dtype(dtype) or k.default_dtype
     if M < 0:
         raise ShapeMismatch(f"{name} requires non-negative window length, got M={M}", param="M")
@@ -31,7 +31,7 @@ def _checked(k: K, name: str, M: int, dtype: Any) -> Spec:  # noqa: N803
 
 
 def _meta(name: str) -> Any:
-    def meta(k: K, M: int, sym: bool = True, dtype: Any = None, *rest: Any) -> Spec:  # noqa: N803
+    def meta(k: K, M: int, sym: bool = True, dtype: Any = None, *rest: Any) -> Spec:
         return _checked(k, name, M, dtype)
 
     return meta
@@ -57,7 +57,7 @@ _SAMPLES = [S(5), S(6, sym=False), S(1), S(0), S(4, dtype="float64")]
 @op(family="factories", name="signal.windows.bartlett", meta=_meta("bartlett"), vjp=None, samples=_SAMPLES)
 def bartlett(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
@@ -74,7 +74,7 @@ def bartlett(
 @op(family="factories", name="signal.windows.blackman", meta=_meta("blackman"), vjp=None, samples=_SAMPLES)
 def blackman(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
@@ -87,7 +87,7 @@ def blackman(
 @op(family="factories", name="signal.windows.cosine", meta=_meta("cosine"), vjp=None, samples=_SAMPLES)
 def cosine(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
@@ -100,7 +100,7 @@ def cosine(
 
 def _exponential_meta(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     center: float | None = None,
     tau: float = 1.0,
     sym: bool = True,
@@ -124,7 +124,7 @@ def _exponential_meta(
 )
 def exponential(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     center: float | None = None,
     tau: float = 1.0,
     sym: bool = True,
@@ -145,7 +145,7 @@ def _middle(n: int, sym: bool) -> float:
 
 def _gaussian_meta(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     std: float = 1.0,
     sym: bool = True,
     dtype: Any = None,
@@ -166,7 +166,7 @@ def _gaussian_meta(
 )
 def gaussian(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     std: float = 1.0,
     sym: bool = True,
     dtype: DTypeArg | None = None,
@@ -181,7 +181,7 @@ def gaussian(
 
 def _general_cosine_meta(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     a: Any,
     sym: bool = True,
     dtype: Any = None,
@@ -200,11 +200,17 @@ def _general_cosine_meta(
     name="signal.windows.general_cosine",
     meta=_general_cosine_meta,
     vjp=None,
-    samples=[S(5, [0.5, 0.3, 0.2]), S(4, [1.0], sym=False), S(1, [0.5]), S(0, [0.5]), S(4, [0.5, 0.5], dtype="float64")],
+    samples=[
+        S(5, [0.5, 0.3, 0.2]),
+        S(4, [1.0], sym=False),
+        S(1, [0.5]),
+        S(0, [0.5]),
+        S(4, [0.5, 0.5], dtype="float64"),
+    ],
 )
 def general_cosine(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     a: list[float],
     sym: bool = True,
     dtype: DTypeArg | None = None,
@@ -217,7 +223,7 @@ def general_cosine(
 
 def _hamming_meta(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     alpha: float = 0.54,
     sym: bool = True,
     dtype: Any = None,
@@ -235,7 +241,7 @@ def _hamming_meta(
 )
 def general_hamming(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     alpha: float = 0.54,
     sym: bool = True,
     dtype: DTypeArg | None = None,
@@ -249,7 +255,7 @@ def general_hamming(
 @op(family="factories", name="signal.windows.hamming", meta=_meta("general_cosine"), vjp=None, samples=_SAMPLES)
 def hamming(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
@@ -262,7 +268,7 @@ def hamming(
 @op(family="factories", name="signal.windows.hann", meta=_meta("general_cosine"), vjp=None, samples=_SAMPLES)
 def hann(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
@@ -274,7 +280,7 @@ def hann(
 
 def _kaiser_meta(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     beta: float = 12.0,
     sym: bool = True,
     dtype: Any = None,
@@ -289,7 +295,7 @@ def _kaiser_meta(
 @op(family="factories", name="signal.windows.kaiser", meta=_kaiser_meta, vjp=None, samples=[*_SAMPLES, S(5, beta=3.0)])
 def kaiser(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     beta: float = 12.0,
     sym: bool = True,
     dtype: DTypeArg | None = None,
@@ -311,7 +317,7 @@ def kaiser(
 @op(family="factories", name="signal.windows.nuttall", meta=_meta("general_cosine"), vjp=None, samples=_SAMPLES)
 def nuttall(
     k: K,
-    M: int,  # noqa: N803
+    M: int,
     sym: bool = True,
     dtype: DTypeArg | None = None,
     device: Device | None = None,
