@@ -7,13 +7,13 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Ints, Scalar, composite, op
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, bool_, scalar_type
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, bool_, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented, number
 from engine.ops.factories import spaced
 from engine.samples import I, S, T
-from engine.shapes import text
+from engine.shapes import text, wrap_dim
 
 # ---------------------------------------------------------------- among others
 
@@ -60,7 +60,9 @@ def isin(
 def _edges_meta(k: K, input: Spec, column: int, bins: int, low: Any, high: Any) -> Spec:
     if low is not None:
         _check_range(float(low), float(high), column)
-    return Spec((bins + 1,), input.dtype)
+    elif input.numel and input.dtype.name not in ("float32", "float64"):
+        raise not_implemented("histogramdd", input.dtype)
+    return Spec((max(bins, 0) + 1,), input.dtype)
 
 
 def _check_range(low: float, high: float, column: int) -> None:
@@ -80,7 +82,7 @@ def _outer(k: K, input: Any, column: int, low: Any, high: Any) -> tuple[float, f
     if low is not None:
         return float(low), float(high)
     if not input.size:
-        return 0.0, 0.0
+        return 0.0, 1.0
     values = input[:, column]
     return float(values.min()), float(values.max())
 
@@ -91,7 +93,7 @@ def _bin_edges(k: K, input: Array, column: int, bins: int, low: Any, high: Any) 
     first, last = _outer(k, input, column, low, high)
     if first == last:
         first, last = first - 0.5, last + 0.5
-    return k.from_host(spaced(first, last, bins + 1, k.spec.dtype))
+    return k.from_host(spaced(first, last, k.spec.shape[0], k.spec.dtype))
 
 
 @_bin_edges.guard
@@ -103,8 +105,6 @@ def _(k: K, input: Any, column: int, bins: int, low: Any, high: Any) -> None:
 
 
 def _counts_meta(k: K, input: Spec, edges: Any, weight: Any, density: bool) -> Spec:
-    if input.dtype.name not in ("float32", "float64"):
-        raise not_implemented("histogramdd", input.dtype)
     return Spec(tuple([e.shape[0] - 1 for e in edges]), input.dtype)
 
 
@@ -112,7 +112,7 @@ def _counts_meta(k: K, input: Spec, edges: Any, weight: Any, density: bool) -> S
 def _binned(k: K, input: Array, edges: list[Array], weight: Array | None, density: bool) -> Array:
     """How many rows fall into each cell of a grid, or the sum of their weights; the last edges belong to the cells."""
     xp, shape = k.xp, k.spec.shape
-    if not prod(shape):
+    if not prod(shape) or not edges:
         return xp.zeros(shape, input.dtype)
     inside = xp.ones(input.shape[0], bool)
     cell = xp.zeros(input.shape[0], "int64")
@@ -163,6 +163,12 @@ def _check_bins(F: Any, input: Any, bins: Any, weight: Any) -> None:
     _check_weight(F, input, weight)
 
 
+def _check_counts(counts: Any) -> None:
+    for i, n in enumerate(counts):
+        if n <= 0:
+            raise Invalid(f"torch.histogram(): bins must be > 0, but got {n} for dimension {i}", param="bins")
+
+
 def _check_weight(F: Any, input: Any, weight: Any) -> None:
     if weight is None:
         return
@@ -185,26 +191,17 @@ def _check_weight(F: Any, input: Any, weight: Any) -> None:
 def _grid(F: Any, input: Any, bins: Any, limits: Any, weight: Any, density: bool) -> Any:
     """(the histogram, the edges of each dimension) of the rows of the input."""
     shape = F.shape(input)
-    if len(shape) < 2:
-        raise ShapeMismatch(
-            f"torch.histogramdd: input tensor should have at least 2 dimensions, but got {len(shape)}", param="input"
-        )
-    n = shape[-1]
-    rows = F.reshape(input, (prod(shape[:-1]), n))
-    if F.dtype(input).name not in ("float32", "float64"):
-        raise not_implemented("histogramdd", F.dtype(input))
     if isinstance(bins, int):
-        bins = [bins] * n
+        bins = [bins] * shape[wrap_dim(-1, len(shape), scalar_ok=False)]
+    if len(shape) < 2:
+        raise ShapeMismatch("torch.histogramdd: input tensor should have at least 2 dimensions", param="input")
+    n, d = shape[-1], F.dtype(input)
+    rows = F.reshape(input, (prod(shape[:-1]), n))
     if all(isinstance(b, int) for b in bins):
         if len(bins) != n:
             raise ShapeMismatch(
-                f"torch.histogramdd: expected {n} sequences of bin edges for a {n}-dimensional histogram but got "
-                f"{len(bins)}",
-                param="bins",
+                "histogramdd: The size of bins must be equal to the innermost dimension of the input.", param="bins"
             )
-        for i, b in enumerate(bins):
-            if b <= 0:
-                raise Invalid(f"torch.histogramdd(): bins must be > 0, but got {b} for dimension {i}", param="bins")
         if limits is not None and len(limits) != 2 * n:
             raise ShapeMismatch(
                 f"torch.histogramdd: for a {n}-dimensional histogram range should have {2 * n} elements, but got "
@@ -212,11 +209,15 @@ def _grid(F: Any, input: Any, bins: Any, limits: Any, weight: Any, density: bool
                 param="range",
             )
         ends = [(None, None)] * n if limits is None else list(zip(limits[::2], limits[1::2], strict=True))
-        _check_weight(F, input, weight)
         edges = [F._bin_edges(rows, i, b, *ends[i]) for i, b in enumerate(bins)]
+        _check_counts(bins)
+        _check_weight(F, input, weight)
     else:
         _check_bins(F, input, bins, weight)
-        edges = [F.clone(b) for b in bins]
+        _check_counts([F.shape(b)[0] - 1 for b in bins])
+        edges = list(bins)
+    if d.category != FLOAT:
+        raise not_implemented("histogram_cpu", d)
     return F._binned(rows, edges, weight, density), edges
 
 
@@ -251,10 +252,8 @@ def histogram(
         )
     column = F.reshape(input, (prod(F.shape(input)), 1))
     flat = None if weight is None else F.reshape(weight, (prod(F.shape(weight)),))
-    if weight is not None and F.shape(weight) != F.shape(input):
-        _check_weight(F, column, flat)
     made, edges = _grid(F, column, [bins], range, flat, density)
-    return [made, edges[0]]
+    return [made, edges[0] if isinstance(bins, int) else F.clone(edges[0])]
 
 
 @composite(

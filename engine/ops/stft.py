@@ -221,8 +221,11 @@ def istft(
     length: int | None = None,
     return_complex: bool = False,
 ) -> Array:
-    """The signal of which `input` is the `stft`, by least squares (Griffin and Lim, 1984): overlapping frames are added
-    up and divided by the sum of the squared windows. `length` cuts it, or fills it up with zeros."""
+    """The signal of which `input` is the `stft`, by least squares.
+
+    Overlapping frames are added up and divided by the sum of the squared windows (Griffin and Lim, 1984). `length` cuts
+    the signal, or fills it up with zeros.
+    """
     hop = n_fft >> 2 if hop_length is None else hop_length
     width = n_fft if win_length is None else win_length
     if not F.dtype(input).is_complex:
