@@ -98,6 +98,8 @@ SCALAR_TYPES = {
     "complex64": "ComplexFloat",
     "complex128": "ComplexDouble",
 }
+# What PyTorch calls a tensor's type on the CPU where the older name above is not in use.
+OTHER_TYPES = frozenset(("bool", "bfloat16", "complex64", "complex128"))
 C_NAMES = {
     "bool": "bool",
     "uint8": "unsigned char",
@@ -134,6 +136,11 @@ def from_numpy(np_dtype: np.dtype[Any]) -> DType | None:
 def scalar_type(d: DType) -> str:
     """c10's name: Float, Long, ComplexDouble."""
     return SCALAR_TYPES[d.name]
+
+
+def tensor_type(d: DType) -> str:
+    """The type of a tensor in messages: torch.FloatTensor, CPUComplexFloatType."""
+    return f"CPU{SCALAR_TYPES[d.name]}Type" if d.name in OTHER_TYPES else f"torch.{TENSOR_TYPES[d.name]}"
 
 
 # ---------------------------------------------------------------- promotion

@@ -173,7 +173,7 @@ def infer_size(shape: Sequence[int], total: int) -> Shape:
                 raise ShapeMismatch("only one dimension can be inferred", param="shape")
             unknown = i
         elif n < -1:
-            raise ShapeMismatch(f"invalid shape dimension {n}", param="shape")
+            raise ShapeMismatch(f"invalid shape dimension {n} at index {i} of shape {text(shape)}", param="shape")
         else:
             known *= n
     fits = total == known if unknown is None else known > 0 and total % known == 0

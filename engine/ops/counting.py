@@ -25,7 +25,11 @@ def _places(k: K, input: Array) -> Array:
     xp = k.xp
     if input.ndim == 0:
         return xp.zeros((int(bool(input != 0)), 0), int64.np)
-    return xp.stack(xp.nonzero(input), axis=1).astype(int64.np)
+    found = xp.nonzero(input)
+    made = xp.empty((found[0].shape[0], input.ndim), int64.np, order="F")  # a dimension's places lie together
+    for d, places in enumerate(found):
+        made[:, d] = places
+    return made
 
 
 @op(
@@ -205,7 +209,7 @@ def _(k: K, input: Any, bins: int = 100, min: Any = 0, max: Any = 0) -> None:
 def _unique_meta(name: str) -> Any:
     def meta(k: K, input: Spec, sorted: bool, dim: Any) -> Any:
         if input.dtype.category == COMPLEX:
-            raise not_implemented(name, input.dtype)
+            raise not_implemented(name if dim is None else "unique_dim", input.dtype)
         if dim is None:
             n = input.numel
             return Spec((n,), input.dtype), Spec(input.shape, int64), Spec((n,), int64)

@@ -33,8 +33,9 @@ def refuse_empty(name: str, input: Spec, dim: Any, *, colon: str = "()") -> None
                 param="dim",
             )
         return
-    for d in wrap_dims(dim, input.ndim):
-        if input.shape[d] == 0:
+    given = (dim,) if isinstance(dim, int) else tuple(dim) or range(input.ndim)
+    for d, at in zip(given, wrap_dims(dim, input.ndim), strict=False):
+        if input.shape[at] == 0:
             raise IndexOutOfRange(
                 f"{name}{colon}: Expected reduction dim {d} to have non-zero size.", code="empty-reduction", param="dim"
             )

@@ -93,6 +93,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _r2c_meta(k: K, input: Spec, dim: Any, normalization: int, onesided: bool) -> Spec:
+    if input.dtype.category != FLOAT:
+        raise DtypeMismatch(
+            f"Only supports floating-point dtypes, but found: {scalar_type(input.dtype)}", param="input"
+        )
     sizes = list(input.shape)
     if onesided:
         sizes[dim[-1]] = sizes[dim[-1]] // 2 + 1
@@ -353,8 +357,6 @@ def _hermitian_n(F: Any, input: Any, s: Any, dim: Any, norm: Any) -> Any:
 def _inverse_hermitian_n(F: Any, input: Any, s: Any, dim: Any, norm: Any) -> Any:
     dims, sizes = _at_least_one(_sides(F.shape(input), s, dim), "ihfftn")
     scale = _scaling(norm, False)
-    _promoted(F, input)
-    _real_only(F, input, "Only supports floating-point dtypes, but found: {}")
     x = _resized(F, _promoted(F, input), dims, sizes)
     made = F.conj(F._fft_r2c(x, dims[-1:], scale, True))
     return made if len(dims) == 1 else F._fft_c2c(made, dims[:-1], scale, False)
@@ -533,7 +535,7 @@ def _scaled(k: K, places: Any, n: int, d: float) -> Any:
     else:
         whole = k.from_host(whole)
     with np.errstate(all="ignore"):
-        return whole * whole.dtype.type(np.float64(1.0) / np.float64(n * d))
+        return whole * float(np.float64(1.0) / np.float64(n * d))
 
 
 @op(

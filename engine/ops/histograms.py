@@ -62,6 +62,8 @@ def _edges_meta(k: K, input: Spec, column: int, bins: int, low: Any, high: Any) 
         _check_range(float(low), float(high), column)
     elif input.numel and input.dtype.name not in ("float32", "float64"):
         raise not_implemented("histogramdd", input.dtype)
+    if input.dtype.category != FLOAT:
+        raise not_implemented("histogram_cpu", input.dtype)
     return Spec((max(bins, 0) + 1,), input.dtype)
 
 
@@ -105,6 +107,8 @@ def _(k: K, input: Any, column: int, bins: int, low: Any, high: Any) -> None:
 
 
 def _counts_meta(k: K, input: Spec, edges: Any, weight: Any, density: bool) -> Spec:
+    if input.dtype.category != FLOAT:
+        raise not_implemented("histogram_cpu", input.dtype)
     return Spec(tuple([e.shape[0] - 1 for e in edges]), input.dtype)
 
 

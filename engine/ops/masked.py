@@ -10,7 +10,7 @@ import numpy as np
 from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Ints, Scalar, Shape, composite, op, special
-from engine.dtypes import BOOL, FLOAT, SCALAR_TYPES, int64, scalar_type
+from engine.dtypes import BOOL, FLOAT, int64, scalar_type, tensor_type
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Spec
 from engine.samples import B, C, I, S, T
@@ -74,7 +74,7 @@ def _(k: K, input: Any, mask: Any, source: Any) -> None:
 def _inplace_meta(k: K, input: Spec, mask: Spec, source: Spec) -> None:
     if mask.ndim > input.ndim:
         raise ShapeMismatch(
-            f"expand(CPU{SCALAR_TYPES[mask.dtype.name]}Type{{{text(mask.shape)}}}, size={text(input.shape)}): the "
+            f"expand({tensor_type(mask.dtype)}{{{text(mask.shape)}}}, size={text(input.shape)}): the "
             f"number of sizes provided ({input.ndim}) must be greater or equal to the number of dimensions in the "
             f"tensor ({mask.ndim})",
             param="mask",

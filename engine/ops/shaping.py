@@ -123,7 +123,7 @@ def _repeat_interleave(
     shape = F.shape(input)
     d = wrap_dim(dim, len(shape))
     if not shape:
-        input, shape = F.reshape(input, (1,)), (1,)
+        raise DimOutOfRange(f"Dimension specified as {dim} but tensor has no dimensions", param="dim")
     n = shape[d]
     if type(repeats) is int:
         if repeats < 0:
@@ -134,7 +134,7 @@ def _repeat_interleave(
                 param="output_size",
             )
         wide = F.expand(F.unsqueeze(input, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :]))
-        return F.reshape(wide, (*shape[:d], n * repeats, *shape[d + 1 :]))
+        return F._reshape_copy(wide, (*shape[:d], n * repeats, *shape[d + 1 :]))
     sizes = F.shape(repeats)
     if len(sizes) > 1:
         raise ShapeMismatch("repeats must be 0-dim or 1-dim tensor", param="repeats")
@@ -143,7 +143,7 @@ def _repeat_interleave(
     elif sizes[0] != n:
         raise ShapeMismatch(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {sizes[0]} and "
-            f"input.size({d}) = {n}",
+            f"input.size({dim}) = {n}",
             param="repeats",
         )
     return F._index(input, [F._repeat_places(repeats, output_size)], (d,))
@@ -166,7 +166,9 @@ def _flip_meta(k: K, input: Spec, dims: Any) -> Spec:
 def flip(k: K, input: Array, dims: Dims) -> Array:
     """The elements in reverse order along `dims`."""
     axes = wrap_dims(dims, input.ndim, empty_is_all=False)
-    return k.xp.flip(input, axes) if axes else input.copy()
+    made = k.xp.empty_like(input)  # in the input's layout, as in PyTorch
+    made[...] = k.xp.flip(input, axes) if axes else input
+    return made
 
 
 @flip.vjp
@@ -199,7 +201,7 @@ def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     if not shifts:
         raise Invalid("`shifts` required", code="no-shifts", param="shifts")
     for d in dims:
-        wrap_dim(d, input.ndim)
+        wrap_dim(d, input.ndim, scalar_ok=False)
     if len(dims) != len(shifts) and not (len(shifts) == 1 and not dims):
         raise ShapeMismatch(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}", param="dims")
     for d in dims:
@@ -233,7 +235,7 @@ def _rot_meta(k: K, input: Spec, times: int = 1, dims: Any = (0, 1)) -> Spec:
     n = input.ndim
     if n < 2:
         raise ShapeMismatch(f"expected total dims >= 2, but got total dims = {n}", param="input")
-    if dims[0] == dims[1] or abs(dims[0] - dims[1]) == n:
+    if dims[0] == dims[1] or (abs(dims[0] - dims[1]) == n and all(-n <= d < n for d in dims)):
         raise Invalid(
             f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}",
             code="repeated-dim",
@@ -248,7 +250,17 @@ def _rot_meta(k: K, input: Spec, times: int = 1, dims: Any = (0, 1)) -> Spec:
 
 def _rot90(k_: K, input: Array, k: int = 1, dims: Shape = (0, 1)) -> Array:
     """The tensor turned by 90 degrees, `k` times, in the plane of two dimensions, from the first to the second."""
-    return k_.xp.rot90(input, k, tuple(dims)).copy()
+    xp = k_.xp
+    if not k % 4:
+        return input.copy()
+    kept = xp.empty_like(input)
+    kept[...] = xp.flip(input, tuple(dims) if k % 4 == 2 else dims[k % 4 == 1])
+    if k % 4 == 2:
+        return kept
+    turned = kept.swapaxes(*dims)  # a view in PyTorch's hands too: the result keeps its layout
+    made = xp.empty_like(turned)
+    made[...] = turned
+    return made
 
 
 def _rot90_gradient(F: Any, saved: Any, g: Any, need: Any) -> Any:
@@ -287,7 +299,7 @@ _TRIANGLES = [S(T(3, 3)), S(T(2, 3), 1), S(T(2, 3, 2), -1), S(C(2, 2)), S(T(0, 2
 def tril(k: K, input: Array, diagonal: int = 0) -> Array:
     """The lower triangle of matrices, zeros above the diagonal numbered `diagonal`."""
     kept = _below(k, input.shape[-2], input.shape[-1], diagonal)
-    return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
+    return k.xp.where(kept, k.xp.ascontiguousarray(input), k.xp.zeros((), input.dtype))
 
 
 @tril.vjp
@@ -299,7 +311,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def triu(k: K, input: Array, diagonal: int = 0) -> Array:
     """The upper triangle of matrices, zeros below the diagonal numbered `diagonal`."""
     kept = ~_below(k, input.shape[-2], input.shape[-1], diagonal - 1)
-    return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
+    return k.xp.where(kept, k.xp.ascontiguousarray(input), k.xp.zeros((), input.dtype))
 
 
 @triu.vjp
@@ -383,7 +395,7 @@ def _block_meta(k: K, tensors: Any) -> Spec:
     for i, t in enumerate(tensors):
         if t.ndim > 2:
             raise ShapeMismatch(
-                f"block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t.ndim} dimensions",
+                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t.ndim} dimensions",
                 param="tensors",
             )
         n, m = _as_matrix(t.shape)
@@ -483,7 +495,7 @@ def _copying(name: str) -> None:
     function: Any = made.body or made.kernel
 
     def body(F: Any, *args: Any) -> Any:
-        seen = getattr(F, name)(*args)
+        seen = getattr(F, "reshape" if name == "view" else name)(*args)
         if isinstance(seen, list):
             return [_row_major(F, x) for x in seen]
         return _row_major(F, seen)
@@ -520,6 +532,17 @@ for _name in (
     _copying(_name)
 
 
+def _loose(F: Any, input: Any, parts: Any, dim: int) -> list[Any]:
+    """The same parts, each a view by itself: those that come together refuse changes in place."""
+    d = wrap_dim(dim, len(F.shape(input)))
+    made, at = [], 0
+    for part in parts:
+        end = at + F.shape(part)[d]
+        made.append(F._slice(input, d, at, end, 1))
+        at = end
+    return made
+
+
 def _bounds(shape: Any, dim: int, start: int | None, end: int | None, step: int) -> tuple[int, int, int, int]:
     """(dim, start, end, step) of a slice, all of them in range."""
     d = wrap_dim(dim, len(shape))
@@ -553,8 +576,8 @@ def slice_copy(
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), [1, 3])])
 def unsafe_split_with_sizes(F: Any, input: Array, split_sizes: Shape, dim: Dim = 0) -> Any:
-    """As `split_with_sizes`, each piece with memory of its own."""
-    return [F.clone(x) for x in F.split_with_sizes(input, split_sizes, dim)]
+    """As `split_with_sizes`, but each piece may be changed in place."""
+    return _loose(F, input, F.split_with_sizes(input, split_sizes, dim), dim)
 
 
 def _scattered(F: Any, input: Any, src: Any, step: str, rest: tuple[Any, ...]) -> Any:
@@ -612,11 +635,11 @@ def as_strided_copy(F: Any, input: Array, size: Shape, stride: Shape, storage_of
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])
 def unsafe_split(F: Any, input: Array, split_size: int, dim: Dim = 0) -> Any:
-    """As `split`, each piece with memory of its own."""
-    return [F.clone(x) for x in F._split(input, split_size, dim)]
+    """As `split`, but each piece may be changed in place."""
+    return _loose(F, input, F._split(input, split_size, dim), dim)
 
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])
 def unsafe_chunk(F: Any, input: Array, chunks: int, dim: Dim = 0) -> Any:
-    """As `chunk`, each piece with memory of its own."""
-    return [F.clone(x) for x in F.chunk(input, chunks, dim)]
+    """As `chunk`, but each piece may be changed in place."""
+    return _loose(F, input, F.chunk(input, chunks, dim), dim)

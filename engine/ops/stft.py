@@ -6,9 +6,10 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, composite, op
-from engine.dtypes import COMPLEX, FLOAT, SCALAR_TYPES, TENSOR_TYPES, scalar_type
+from engine.dtypes import COMPLEX, FLOAT, scalar_type, tensor_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
+from engine.ops.common import not_implemented
 from engine.ops.fft import BY_N, BY_ROOT, UNSCALED
 from engine.samples import C, S, T
 from engine.shapes import text, wrap_dim
@@ -19,8 +20,7 @@ _HAMMING = T(4, values=[0.1, 0.9, 1.0, 0.6], dtype="float32", grad=False)
 
 
 def _type(F: Any, x: Any) -> str:
-    d = F.dtype(x)
-    return f"CPU{SCALAR_TYPES[d.name]}Type" if d.is_complex else f"torch.{TENSOR_TYPES[d.name]}"
+    return tensor_type(F.dtype(x))
 
 
 def _call(F: Any, name: str, x: Any, n_fft: int, hop: int, width: int, window: Any, **options: Any) -> str:
@@ -173,6 +173,8 @@ def stft(
 
 
 def _envelope_meta(k: K, input: Spec, call: str) -> Spec:
+    if input.dtype.category < FLOAT:
+        raise not_implemented("istft", input.dtype)
     if not input.numel:
         raise ShapeMismatch(
             "min(): Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with the "
@@ -204,7 +206,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     samples=[
         S(C(3, 5), 4),
         S(C(2, 3, 5), 4, 2, 4, _HAMMING, length=9),
-        S(C(4, 4), 4, 1, 3, center=False, normalized=True, onesided=False, return_complex=True),
+        S(C(4, 4), 4, 1, 3, normalized=True, onesided=False, return_complex=True),
         S(C(4, 4), 4, onesided=False, length=5),
     ],
 )
