@@ -10,7 +10,7 @@ from engine.declare import Array, Dim, Scalar, composite, op
 from engine.dtypes import COMPLEX, FLOAT, INT, float32, float64, int64
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import not_implemented, number
 from engine.samples import B, C, I, S, T
 from engine.shapes import wrap_dim
 
@@ -131,7 +131,7 @@ def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: in
         raise ShapeMismatch("bincount only supports 1-d non-negative integral inputs.", param="input")
     if weights is not None and weights.shape != input.shape:
         raise ShapeMismatch("weights should be 1-d and have the same length as input", param="weights")
-    d = int64 if weights is None else float32 if weights.dtype is float32 else float64
+    d = int64 if weights is None or not input.numel else float32 if weights.dtype is float32 else float64
     return Spec((minlength,), d)
 
 
@@ -161,12 +161,12 @@ def _(k: K, input: Any, weights: Any = None, minlength: int = 0) -> None:
 
 
 def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) -> Spec:
-    if input.dtype.category != FLOAT:
-        raise not_implemented("histogram_cpu", input.dtype)
     if bins <= 0:
         raise Invalid(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0", param="bins")
     if min > max:
         raise Invalid("torch.histc: max must be larger than min", param="max")
+    if input.dtype.category != FLOAT:
+        raise not_implemented("histogram_cpu", input.dtype)
     return Spec((bins,), input.dtype)
 
 
@@ -200,7 +200,7 @@ def _histogram_range(x: Array, low: float, high: float) -> tuple[float, float]:
 def _(k: K, input: Any, bins: int = 100, min: Any = 0, max: Any = 0) -> None:
     low, high = _histogram_range(input, min, max)
     if not (isfinite(low) and isfinite(high)):
-        raise Invalid(f"torch.histc: range of [{low}, {high}] is not finite", param="input")
+        raise Invalid(f"torch.histc: range of [{number(low)}, {number(high)}] is not finite", param="input")
 
 
 # ---------------------------------------------------------------- once

@@ -263,7 +263,7 @@ _SAMPLES = [
 ]
 
 
-@composite(family="reductions", moves=True, samples=[*_SAMPLES, S(T(2, 0))])
+@composite(family="reductions", moves=True, samples=[*_SAMPLES, S(T(2, 0, grad=False))])
 def trapezoid(F: Any, y: Array, x: Array | None = None, dx: Scalar = 1, dim: Dim = -1) -> Array:
     """The integral of y along `dim` by the trapezoidal rule, its samples `dx` apart or at the places `x`."""
     return _integral(F, y, x, dx, dim)

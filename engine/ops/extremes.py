@@ -260,7 +260,7 @@ def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> 
             param="input",
         )
     dims = wrap_dims(dim, input.ndim)
-    refuse_empty("aminmax", input, dim, colon="")
+    refuse_empty("aminmax", input, None if dim is None else wrap_dim(dim, input.ndim), colon="")
     out = Spec(reduced(input.shape, dims, keepdim), input.dtype)
     return out, out
 

@@ -309,10 +309,10 @@ def _arange_meta(k: K, start: Any = 0, end: Any = None, step: Any = 1, dtype: An
     d = as_dtype(dtype)
     if d is None:
         d = k.default_dtype if any(type(x) is float for x in (start, end, step)) else int64
-    n = _range_size(start, end, step, d)
-    check_size((n,))
     if d.category in (BOOL, COMPLEX):
         raise not_implemented("arange_cpu", d)
+    n = _range_size(start, end, step, d)
+    check_size((n,))
     return Spec((n,), d)
 
 
@@ -393,9 +393,9 @@ def _linspace_meta(k: K, start: Any, end: Any, steps: int, dtype: Any = None, *r
             param="dtype",
         )
     d = d or inferred
-    if d.category == BOOL:
+    if d.category == BOOL and steps > 1:
         raise not_implemented("linspace_cpu", d)
-    for x, name in ((start, "start"), (end, "end")):
+    for x, name in ((start, "start"), (end, "end"))[:steps]:  # what is not used need not fit
         if type(x) is not Spec:
             fitting(x, d, name)
     check_size((steps,))
@@ -420,7 +420,7 @@ def linspace(
     """`steps` numbers from start to end, both included, evenly spaced; floating unless `dtype` says otherwise."""
     d = k.spec.dtype
     first, last = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end))
-    return k.from_host(spaced(fitting(first, d), fitting(last, d), steps, d))
+    return k.from_host(spaced(fitting(first, d), fitting(last, d) if steps > 1 else 0, steps, d))
 
 
 def spaced(start: Any, end: Any, n: int, d: DType) -> Any:

@@ -178,9 +178,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _log_meta(k: K, input: Spec, dim: int) -> Spec:
+    wrap_dim(dim, input.ndim)
     if input.dtype.category < FLOAT:
         raise not_implemented("logcumsumexp_out_cpu", input.dtype)
-    wrap_dim(dim, input.ndim)
     return input
 
 

@@ -398,6 +398,8 @@ def _index_reduce_meta(
     _source_checks("index_reduce_", input, dim, index, source)
     if input.dtype.category in (BOOL, COMPLEX) and not include_self:
         raise not_implemented("index_reduce_func_exclude_input_init", input.dtype)
+    if input.dtype.category in (BOOL, COMPLEX) and input.ndim < 2:
+        raise not_implemented("index_func_", input.dtype)
     if input.dtype.category == BOOL and reduce == "mean":
         raise not_implemented("div_floor_cpu", input.dtype)
     if input.dtype.category == COMPLEX and reduce in ("amax", "amin"):

@@ -385,6 +385,8 @@ def swapdims_(ctx: Context, input: Array, dim0: Dim, dim1: Dim) -> Array:
 @special(family="views", samples=[S(T(2, 3))])
 def t_(ctx: Context, input: Array) -> Array:
     """In-place version of `t`: transposes the matrix itself."""
+    if input.ndim > 2:
+        raise ShapeMismatch(f"t_() expects a tensor with <= 2 dimensions, but self is {input.ndim}D", param="input")
     return regeometry(ctx, input, REGISTRY["t"], (), "TBackward1")
 
 
