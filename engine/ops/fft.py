@@ -120,9 +120,20 @@ def _fft_r2c(k: K, input: Array, dim: Shape, normalization: int, onesided: bool)
     """The transform of real numbers along `dim`; `onesided`: of the last one only the half that determines the rest."""
     if not input.size:
         return k.xp.zeros(k.spec.shape, k.spec.dtype.np)
-    transform = k.sp.fft.rfftn if onesided else k.sp.fft.fftn
+    norm = _FORWARD[normalization]
     dims = _by_stride(input, dim, last=1)
-    return _owned(k, _run(input, dims, lambda x, axes: transform(x, axes=axes, norm=_FORWARD[normalization])))
+
+    def half(x: Any, axes: tuple[int, ...]) -> Any:
+        return k.sp.fft.rfftn(x, axes=axes, norm=norm)
+
+    def whole(x: Any, axes: tuple[int, ...]) -> Any:
+        if len(axes) > 1:
+            return k.sp.fft.fftn(x.astype(k.spec.dtype.np), axes=axes, norm=norm)
+        made = half(x, axes)  # the other half mirrors it
+        mirrored = made[..., (x.shape[-1] - 1) // 2 : 0 : -1]
+        return k.xp.concatenate([made, k.xp.conjugate(mirrored)], axis=-1)
+
+    return _owned(k, _run(input, dims, half if onesided else whole))
 
 
 @_fft_r2c.vjp
