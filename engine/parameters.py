@@ -273,6 +273,8 @@ PARAMETERS: dict[str, str] = {
     "stft.center": "whether the frames' middles, and not their beginnings, are hop_length apart from 0 on",
     "istft.length": "how many samples the signal has",
     "norm": "how it is scaled: backward, ortho or forward",
+    "obj": "numbers, lists of them as deep as there are dimensions, or a tensor",
+    "range.end": "the last value that may be there",
     "n_fft": "the size of the transforms",
     "hop_length": "how far it is from one frame to the next; null for n_fft // 4",
     "win_length": "the length of the window; null for n_fft",

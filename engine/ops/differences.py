@@ -184,7 +184,7 @@ def gradient(
     if not isinstance(spacing, list | tuple):
         step = 1 if spacing is None else spacing
         wrapped = _check_gradient(F, input, None, dims, edge_order)
-        return [_scalar_slope(F, input, d, step, edge_order) for d in wrapped]  # type: ignore[return-value]
+        return [_scalar_slope(F, input, d, step, edge_order) for d in wrapped]
     wrapped = _check_gradient(F, input, len(spacing), dims, edge_order)
     made = []
     for d, places in zip(wrapped, spacing, strict=True):
@@ -198,7 +198,7 @@ def gradient(
                 param="spacing",
             )
         made.append(_uneven_slope(F, input, d, places, edge_order))
-    return made  # type: ignore[return-value]
+    return made
 
 
 # ---------------------------------------------------------------- integrals

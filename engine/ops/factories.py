@@ -344,6 +344,43 @@ def arange(
     return k.from_host(_progression(float(start), float(step), n, d))
 
 
+def _closed_range_meta(k: K, start: Any, end: Any, step: Any = 1, dtype: Any = None, *rest: Any) -> Spec:
+    d = as_dtype(dtype) or k.default_dtype
+    if d.category in (BOOL, COMPLEX):
+        raise not_implemented("range_cpu", d)
+    _range_size(start, end, step, d)
+    first, last, by = (int(x) if d is int64 else x for x in (start, end, step))
+    n = int((last - first) / by + 1)
+    check_size((n,))
+    return Spec((n,), d)
+
+
+@op(
+    family="factories",
+    name="range",
+    meta=_closed_range_meta,
+    vjp=None,
+    samples=[S(1, 4), S(0, 1, 0.25), S(5, 0, -2), S(0, 0), S(0, 5, 2, dtype="int64")],
+)
+def closed_range(
+    k: K,
+    start: Scalar,
+    end: Scalar,
+    step: Scalar = 1,
+    dtype: DTypeArg | None = None,
+    device: Device | None = None,
+    requires_grad: bool = False,
+) -> Array:
+    """start, start + step, ..., up to and with `end`; floating unless `dtype` says otherwise.
+
+    PyTorch deprecates it in favour of `arange`, which leaves the end out.
+    """
+    (n,), d = k.spec.shape, k.spec.dtype
+    if d.category == INT:
+        return k.from_host((np.arange(n, dtype=np.int64) * int(step) + int(start)).astype(d.np))
+    return k.from_host(rounded(np.arange(n) * float(step) + float(start), d))
+
+
 def _progression(start: float, step: float, n: int, d: DType) -> Any:
     """start + step * i as PyTorch computes it on the CPU: group by group of the numbers that fit a vector register.
 

@@ -102,6 +102,7 @@ _STARRED = "PyTorch takes any number of arguments there"
 _TWO_NAMES = "the function and the method of PyTorch name it differently"
 _SHARED = "shared with another name of the same operation"
 OWN_PARAMETERS: dict[str, dict[str, str]] = {
+    "asarray": dict.fromkeys(("dtype", "device"), "may be left out there too, whatever its signature says"),
     "broadcast_shapes": {"shapes": _STARRED},
     "hamming_window": dict.fromkeys(("periodic", "alpha", "beta"), "PyTorch's documented defaults"),
     "einsum": {"operands": _STARRED, "tensors": _STARRED, "path": "no choice of path"},
