@@ -254,7 +254,10 @@ def _shaped(k: K, input: Array, dim: Any, made: tuple[Array, Array, Array]) -> t
     if dim is None:
         return values, inverse.reshape(input.shape), counts
     d = wrap_dim(dim, input.ndim)
-    return k.xp.moveaxis(values.reshape(-1, *input.shape[:d], *input.shape[d + 1 :]), 0, d), inverse, counts
+    moved = k.xp.moveaxis(values.reshape(-1, *input.shape[:d], *input.shape[d + 1 :]), 0, d)
+    kept = k.xp.empty_like(moved)  # slice by slice in memory
+    kept[...] = moved
+    return kept, inverse, counts
 
 
 @op(family="sorting", meta=_unique_meta("unique"), vjp=None, dynamic=True, outputs=("result", "inverse", "counts"))

@@ -44,7 +44,7 @@ def _where(k: K, condition: Array, input: Array | Scalar, other: Array | Scalar)
     """input where condition, else other."""
     if condition.dtype.kind != "b":
         condition = condition != 0
-    return select(k, condition, input, other)
+    return select(k, condition, input, other, masked=True)
 
 
 @_where.vjp

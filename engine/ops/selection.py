@@ -193,7 +193,7 @@ def index_add(
     in_rows = input.ndim == 0 or d == 0
     made = editable(k, input, out) if in_rows else rows_of(k, input, d).copy()
     add_rows(k, made.reshape(input.shape[d] if input.ndim else 1, -1), index.reshape(-1), rows_of(k, source, d))
-    return edited(made if in_rows else from_rows(k, made, input.shape, d), out)
+    return edited(made if in_rows else k.xp.ascontiguousarray(from_rows(k, made, input.shape, d)), out)
 
 
 def _slice_guard(input: Any, dim: int, index: Any) -> None:

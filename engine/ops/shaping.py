@@ -52,7 +52,7 @@ def _repeat_meta(k: K, input: Spec, repeats: Any) -> Spec:
 )
 def repeat(k: K, input: Array, repeats: Shape) -> Array:
     """The tensor so many times along each dimension; more numbers than dimensions add dimensions in front."""
-    return k.xp.tile(input, tuple(repeats)) if repeats else input.copy()
+    return k.xp.tile(k.xp.ascontiguousarray(input), tuple(repeats)) if repeats else input.copy()
 
 
 @repeat.vjp

@@ -550,7 +550,7 @@ def mT_(F: Any, input: Array) -> Array:  # noqa: N802
     return _matrices(F, input, "mT")
 
 
-@composite(family="views", name="H", samples=[S(T(2, 3)), S(C(2, 3))])
+@composite(family="views", name="H", moves=True, samples=[S(T(2, 3)), S(C(2, 3))])
 def H_(F: Any, input: Array) -> Array:  # noqa: N802
     """A matrix transposed and conjugated."""
     n = len(F.shape(input))
@@ -563,13 +563,13 @@ def H_(F: Any, input: Array) -> Array:  # noqa: N802
     return _adjoint(F, input, "H")
 
 
-@composite(family="views", name="mH", samples=[S(T(2, 3)), S(C(2, 2, 3))])
+@composite(family="views", name="mH", moves=True, samples=[S(T(2, 3)), S(C(2, 2, 3))])
 def mH_(F: Any, input: Array) -> Array:  # noqa: N802
     """The last two dimensions exchanged, and conjugated."""
     return _adjoint(F, input, "mH")
 
 
-@composite(family="views", samples=[S(T(2, 3)), S(C(2, 2, 3))])
+@composite(family="views", moves=True, samples=[S(T(2, 3)), S(C(2, 2, 3))])
 def adjoint(F: Any, input: Array) -> Array:
     """The last two dimensions exchanged, and conjugated; another name of `mH`."""
     return _adjoint(F, input, "adjoint()")
