@@ -26,6 +26,8 @@ from engine.shapes import text
 )
 def broadcast_shapes(ctx: Context, shapes: Any) -> list[int]:
     """The common shape of tensors with these shapes; a whole number stands for a shape of one dimension."""
+    if not isinstance(shapes, list | tuple):
+        raise Invalid("shapes are lists of whole numbers", code="wrong-type", param="shapes")
     listed = [(s,) if type(s) is int else tuple(s) if isinstance(s, list | tuple) else s for s in shapes]
     for s in listed:
         if type(s) is not tuple or not all(type(n) is int for n in s):

@@ -490,6 +490,8 @@ def spaced(start: Any, end: Any, n: int, d: DType) -> Any:
 
 
 def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any) -> Spec:
+    if type(base) is Spec and base.shape:
+        raise ShapeMismatch("logspace() argument 'base' must be a number", param="base")
     return _linspace_meta(k, start, end, steps, dtype)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from math import isfinite, prod
 from typing import Any
 
-from engine.carriers import K
+from engine.carriers import NUMBERS, K
 from engine.declare import Array, Ints, Scalar, composite, op
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, bool_, scalar_type
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, bool_, scalar_dtype, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented, number
@@ -19,11 +19,16 @@ from engine.shapes import text, wrap_dim
 
 
 def _isin_meta(k: K, elements: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False) -> Spec:
+    if type(elements) is not Spec and type(test_elements) is not Spec:
+        raise Invalid(
+            "isin() received an invalid combination of arguments: one of the two must be a tensor",
+            code="wrong-type",
+            param="elements",
+        )
     for x in (elements, test_elements):
-        if type(x) is Spec and x.dtype.category in (BOOL, COMPLEX):
-            raise DtypeMismatch(
-                f"Unsupported input type encountered for isin(): {scalar_type(x.dtype)}", param="elements"
-            )
+        d = x.dtype if type(x) is Spec else scalar_dtype(x, k.default_dtype)
+        if d.category in (BOOL, COMPLEX):
+            raise DtypeMismatch(f"Unsupported input type encountered for isin(): {scalar_type(d)}", param="elements")
     return Spec(elements.shape if type(elements) is Spec else (), bool_)
 
 
@@ -44,8 +49,9 @@ def isin(
 ) -> Array:
     """Whether each of `elements` is among `test_elements`, or with `invert` is not. NaN is among none."""
     xp = k.xp
-    mine = xp.asarray(elements)
-    others = xp.sort(xp.asarray(test_elements, dtype=mine.dtype).reshape(-1))
+    d = next(x for x in (elements, test_elements) if type(x) not in NUMBERS).dtype
+    mine = xp.asarray(elements, dtype=d)
+    others = xp.sort(xp.asarray(test_elements, dtype=d).reshape(-1))
     if not others.size:
         return xp.full(mine.shape, invert)
     flat = mine.reshape(-1)

@@ -8,11 +8,11 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, composite, op
-from engine.dtypes import COMPLEX, FLOAT, INT, bool_, int64, scalar_type, to_real, uint8
+from engine.dtypes import COMPLEX, FLOAT, INT, bool_, float64, int64, scalar_type, to_real, uint8
 from engine.errors import Call, DtypeMismatch, Hint, Param
 from engine.metas import as_dtype, reduce
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import not_implemented, overflow
 from engine.samples import B, C, I, S, T
 from engine.shapes import Shape, reduced, wrap_dims
 
@@ -362,6 +362,8 @@ def variance(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) 
 
 def _var_meta(name: str) -> Any:
     def meta(k: K, input: Spec, dim: Any = None, correction: Any = None, keepdim: bool = False) -> Any:
+        if type(correction) is complex:
+            raise overflow(float64, "correction")
         if input.dtype.category < FLOAT:
             raise DtypeMismatch(
                 f"{name} only support floating point and complex dtypes",

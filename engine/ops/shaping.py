@@ -13,7 +13,7 @@ from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
 from engine.ops.joining import promoted
-from engine.ops.strided import geometry_of
+from engine.ops.strided import check_strided, geometry_of
 from engine.samples import C, I, S, T
 from engine.shapes import Shape as Sizes
 from engine.shapes import broadcast, check_size, text, wrap_dim, wrap_dims
@@ -622,15 +622,15 @@ def as_strided_scatter(
     F: Any, input: Array, src: Array, size: Shape, stride: Shape, storage_offset: int | None = None
 ) -> Array:
     """A copy with `src` in place of what a view with these sizes and strides sees."""
-    offset = input.offset if storage_offset is None else storage_offset
-    return _scattered(F, input, src, "_as_strided", (tuple(size), tuple(stride), offset, geometry_of(input)))
+    here = check_strided(input, size, stride, storage_offset)
+    return _scattered(F, input, src, "_as_strided", (*here, geometry_of(input)))
 
 
 @composite(family="shaping", moves=True, samples=[S(T(3, 3), [2, 2], [1, 2])])
 def as_strided_copy(F: Any, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """As `as_strided`, with memory of its own."""
-    offset = input.offset if storage_offset is None else storage_offset
-    return F.clone(F._as_strided(input, tuple(size), tuple(stride), offset, geometry_of(input)))
+    here = check_strided(input, size, stride, storage_offset)
+    return F.clone(F._as_strided(input, *here, geometry_of(input)))
 
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])
