@@ -188,6 +188,8 @@ def finish(op: Op, k: K, made: Any, spec: Spec, inputs: list[Any]) -> Array:
     if type(made) is not backend.ndarray:
         made = k.xp.asarray(made)
     if made.dtype != d.np or (d.reduced and not op.moves):
+        if made.base is not None and not made.flags.c_contiguous:
+            made = made.copy()  # as `owned` copies what needs no cast: in row-major order
         if d.reduced and not op.moves:
             made = backend.cast(made, from_numpy(made.dtype) or float32, d)
         else:

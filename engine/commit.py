@@ -60,6 +60,8 @@ class Reached:
                     self._tensor(thing, stack)
             elif kind is View:  # of a tensor whose own sizes were changed in place
                 stack.append(thing.base)
+            elif kind is Storage:  # of a tensor that was resized beyond its memory
+                self._storage(thing)
             elif kind is tuple and thing:
                 stack.append(thing[0])
             elif kind is Node and thing.seq >= start and thing.seq not in self.nodes:
@@ -302,7 +304,8 @@ class Rebuild:
         if t is None:
             self.tensors[row["uid"]] = t = made
             t.uid = row["uid"]
-        else:  # its geometry may have changed: squeeze_, transpose_
+        else:  # its geometry or memory may have changed: squeeze_, resize_
+            t.storage = storage
             t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
         t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
 

@@ -51,6 +51,20 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "dims": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "ints": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
     "shape": {"type": "array", "items": {"type": "integer"}},
+    "ints|tensors": {
+        "anyOf": [
+            {"type": "integer"},
+            {"type": "array", "items": {"type": "integer"}},
+            {"$ref": _REF + "TensorListArg"},
+        ]
+    },
+    "scalar|scalars|tensors": {
+        "anyOf": [
+            {"$ref": _REF + "ScalarArg"},
+            {"type": "array", "items": {"$ref": _REF + "ScalarArg"}},
+            {"$ref": _REF + "TensorListArg"},
+        ]
+    },
     "ints|str": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}]},
     "float|floats": {"anyOf": [{"$ref": _REF + "FloatArg"}, {"type": "array", "items": {"$ref": _REF + "FloatArg"}}]},
     "dtype": {"$ref": _REF + "DTypeArg"},
@@ -67,6 +81,8 @@ _SHOWN = {
     "dims": "int or list of ints",
     "tensor|tensors": "Tensor or list of Tensors",
     "ints": "int or list of ints",
+    "ints|tensors": "int, list of ints or list of Tensors",
+    "scalar|scalars|tensors": "Number, list of Numbers or list of Tensors",
     "ints|str": "int, list of ints or string",
     "float|floats": "float or list of floats",
     "shape": "list of ints",

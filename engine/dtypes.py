@@ -99,6 +99,8 @@ SCALAR_TYPES = {
     "complex64": "ComplexFloat",
     "complex128": "ComplexDouble",
 }
+# What PyTorch calls a tensor's type on the CPU where the older name above is not in use.
+OTHER_TYPES = frozenset(("bool", "bfloat16", "complex64", "complex128"))
 C_NAMES = {
     "bool": "bool",
     "uint8": "unsigned char",
@@ -140,10 +142,9 @@ def scalar_type(d: DType) -> str:
     return SCALAR_TYPES[d.name]
 
 
-def type_name(d: DType) -> str:
-    """What PyTorch calls a CPU tensor's type in messages: torch.FloatTensor, or CPUBFloat16Type where it is younger."""
-    young = d.name in ("bool", "bfloat16") or d.category == COMPLEX
-    return f"CPU{SCALAR_TYPES[d.name]}Type" if young else f"torch.{TENSOR_TYPES[d.name]}"
+def tensor_type(d: DType) -> str:
+    """The type of a tensor in messages: torch.FloatTensor, CPUComplexFloatType."""
+    return f"CPU{SCALAR_TYPES[d.name]}Type" if d.name in OTHER_TYPES else f"torch.{TENSOR_TYPES[d.name]}"
 
 
 # ---------------------------------------------------------------- promotion

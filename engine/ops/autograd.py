@@ -126,6 +126,12 @@ def set_default_dtype(ctx: Context, d: str) -> None:
     ctx.default_dtype = wanted
 
 
+@special(family="autograd", returns="value", samples=[S()])
+def get_default_dtype(ctx: Context) -> str:
+    """The dtype that JSON floats and factories have in this session, by name."""
+    return ctx.default_dtype.name
+
+
 _PROFILES: dict[str, dict[str, Any]] = {
     "default": {"precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80},
     "short": {"precision": 2, "threshold": 1000, "edgeitems": 2, "linewidth": 80},

@@ -65,8 +65,8 @@ _CPP = {
     "int16": "int16_t",
     "int32": "int",
     "int64": "int64_t",
-    "float16": "at::Half",
-    "bfloat16": "at::BFloat16",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
     "float32": "float",
     "float64": "double",
     "complex64": "c10::complex<float>",
@@ -166,7 +166,7 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
 _BITS = {"float32": "int32", "float64": "int64", "int32": "int32", "int64": "int64"}
 
 
-def select(k: K, mask: Any, a: Any, b: Any) -> Any:
+def select(k: K, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
     """a where mask, else b, with broadcasting; numbers fit the dtype of the arrays.
 
     NumPy's `where` branches at each element, which costs five times as much as moving bits does.
@@ -178,23 +178,27 @@ def select(k: K, mask: Any, a: Any, b: Any) -> Any:
         or mask.size < 1024
         or type(x) in NUMBERS
         or x.shape != mask.shape
+        or (masked and not (mask.flags.c_contiguous and x.flags.c_contiguous))
         or x.dtype.name not in _BITS
     ):
-        return either(xp, mask, a, b)
+        return either(xp, mask, a, b, masked)
     if type(b) in NUMBERS and b == 0:
         return xp.multiply(_bits(a), mask).view(a.dtype)
     if type(a) in NUMBERS and a == 0:
         return xp.multiply(_bits(b), ~mask).view(b.dtype)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
-        return either(xp, mask, a, b)
+        return either(xp, mask, a, b, masked)
     return in_blocks(k, _selected, (mask, a, b), xp.empty_like(a))
 
 
-def either(xp: Any, mask: Any, a: Any, b: Any) -> Any:
-    """`where`, in the layout of its operands: NumPy's result is always in row-major order."""
+def either(xp: Any, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
+    """`where`, in the layout of its operands: NumPy's result is always in row-major order.
+
+    `masked`: the mask counts as the first of them, as in PyTorch's `where`.
+    """
     made = xp.where(mask, a, b)
     if made.ndim > 1:
-        for x in (a, b):
+        for x in (mask, a, b) if masked else (a, b):
             if type(x) not in NUMBERS and x.shape == made.shape:
                 if not x.flags.c_contiguous and 0 not in x.strides:
                     kept = xp.empty_like(x, dtype=made.dtype)

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Declared, Ints, op
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, scalar_type, type_name
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, scalar_type, tensor_type
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -138,7 +138,7 @@ def _check_types(input: Spec, weight: Spec, groups: int, dims: int, *, dilated: 
     if x is not w and (x.category == COMPLEX or onednn):
         or_else = " or input should be a MKLDNN tensor and weight is a dense tensor" if onednn else ""
         raise DtypeMismatch(
-            f"Input type ({type_name(x)}) and weight type ({type_name(w)}) should be the same{or_else}",
+            f"Input type ({tensor_type(x)}) and weight type ({tensor_type(w)}) should be the same{or_else}",
             hint=hint,
             param="weight",
         )

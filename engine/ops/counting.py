@@ -10,7 +10,7 @@ from engine.declare import Array, Dim, Scalar, composite, op
 from engine.dtypes import COMPLEX, FLOAT, INT, float32, float64, int64
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import not_implemented, number
 from engine.samples import B, C, I, S, T
 from engine.shapes import wrap_dim
 
@@ -25,7 +25,11 @@ def _places(k: K, input: Array) -> Array:
     xp = k.xp
     if input.ndim == 0:
         return xp.zeros((int(bool(input != 0)), 0), int64.np)
-    return xp.stack(xp.nonzero(input), axis=1).astype(int64.np)
+    found = xp.nonzero(input)
+    made = xp.empty((found[0].shape[0], input.ndim), int64.np, order="F")  # a dimension's places lie together
+    for d, places in enumerate(found):
+        made[:, d] = places
+    return made
 
 
 @op(
@@ -128,7 +132,7 @@ def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: in
         raise ShapeMismatch("bincount only supports 1-d non-negative integral inputs.", param="input")
     if weights is not None and weights.shape != input.shape:
         raise ShapeMismatch("weights should be 1-d and have the same length as input", param="weights")
-    d = int64 if weights is None else float32 if weights.dtype is float32 else float64
+    d = int64 if weights is None or not input.numel else float32 if weights.dtype is float32 else float64
     return Spec((minlength,), d)
 
 
@@ -158,12 +162,12 @@ def _(k: K, input: Any, weights: Any = None, minlength: int = 0) -> None:
 
 
 def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) -> Spec:
-    if input.dtype.category != FLOAT:
-        raise not_implemented("histogram_cpu", input.dtype)
     if bins <= 0:
         raise Invalid(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0", param="bins")
     if min > max:
         raise Invalid("torch.histc: max must be larger than min", param="max")
+    if input.dtype.category != FLOAT:
+        raise not_implemented("histogram_cpu", input.dtype)
     return Spec((bins,), input.dtype)
 
 
@@ -197,7 +201,7 @@ def _histogram_range(x: Array, low: float, high: float) -> tuple[float, float]:
 def _(k: K, input: Any, bins: int = 100, min: Any = 0, max: Any = 0) -> None:
     low, high = _histogram_range(input, min, max)
     if not (isfinite(low) and isfinite(high)):
-        raise Invalid(f"torch.histc: range of [{low}, {high}] is not finite", param="input")
+        raise Invalid(f"torch.histc: range of [{number(low)}, {number(high)}] is not finite", param="input")
 
 
 # ---------------------------------------------------------------- once
@@ -206,7 +210,7 @@ def _(k: K, input: Any, bins: int = 100, min: Any = 0, max: Any = 0) -> None:
 def _unique_meta(name: str) -> Any:
     def meta(k: K, input: Spec, sorted: bool, dim: Any) -> Any:
         if input.dtype.category == COMPLEX:
-            raise not_implemented(name, input.dtype)
+            raise not_implemented(name if dim is None else "unique_dim", input.dtype)
         if dim is None:
             n = input.numel
             return Spec((n,), input.dtype), Spec(input.shape, int64), Spec((n,), int64)
@@ -251,7 +255,10 @@ def _shaped(k: K, input: Array, dim: Any, made: tuple[Array, Array, Array]) -> t
     if dim is None:
         return values, inverse.reshape(input.shape), counts
     d = wrap_dim(dim, input.ndim)
-    return k.xp.moveaxis(values.reshape(-1, *input.shape[:d], *input.shape[d + 1 :]), 0, d), inverse, counts
+    moved = k.xp.moveaxis(values.reshape(-1, *input.shape[:d], *input.shape[d + 1 :]), 0, d)
+    kept = k.xp.empty_like(moved)  # slice by slice in memory
+    kept[...] = moved
+    return kept, inverse, counts
 
 
 @op(family="sorting", meta=_unique_meta("unique"), vjp=None, dynamic=True, outputs=("result", "inverse", "counts"))

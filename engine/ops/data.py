@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.backend import CPU, find
+from engine.backend import CPU, canonical, find
 from engine.context import Context
 from engine.declare import Array, Data, Device, DTypeArg, Shape, special
-from engine.dtypes import DTYPES, DType
-from engine.errors import DtypeMismatch, Hint, WrongType
+from engine.dtypes import DTYPES, DType, scalar_type
+from engine.errors import DtypeMismatch, Hint, Invalid, WrongType
 from engine.literal import WORDS, read
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
@@ -81,6 +81,52 @@ def as_tensor(ctx: Context, data: Data, dtype: DTypeArg | None = None, device: D
     if type(data) is Tensor:
         return REGISTRY["to"].run((data, dtype, device, None, False, False))
     return make_tensor(ctx, data, dtype, device)
+
+
+@special(
+    family="data",
+    example={"obj": [[1.5, 2.5], [3.5, 4.5]]},
+    samples=[
+        S([[1.5, 2.5], [3.5, 4.5]]),
+        S(T(2)),
+        S(T(2), copy=True),
+        S(T(2), dtype="float64"),
+        S(I(2), requires_grad=False),
+    ],
+)
+def asarray(
+    ctx: Context,
+    obj: Data,
+    dtype: DTypeArg | None = None,
+    device: Device | None = None,
+    copy: bool | None = None,
+    requires_grad: bool | None = None,
+) -> Array:
+    """As `as_tensor`; with `copy` a copy in any case, or in no case.
+
+    `requires_grad` makes the result a leaf that does or does not require grad; null leaves a tensor its history.
+    """
+    if type(obj) is not Tensor:
+        if copy is False:
+            raise Invalid("can't alias arbitrary sequence into a tensor.", param="copy")
+        return make_tensor(ctx, obj, dtype, device, bool(requires_grad))
+    d, where = as_dtype(dtype) or obj.dtype, obj.device if device is None else canonical(device)
+    if copy is False and where != obj.device:
+        raise Invalid(f"can't alias tensor from device '{obj.device}' to '{where}'.", param="copy")
+    if copy is False and d is not obj.dtype:
+        raise Invalid(
+            f"can't alias tensor with dtype '{scalar_type(obj.dtype)}' into dtype '{scalar_type(d)}'.", param="copy"
+        )
+    made: Tensor = obj
+    if d is not obj.dtype or where != obj.device:
+        made = REGISTRY["to"].run((obj, d.name, where, None, False, False))
+    elif copy:
+        made = REGISTRY["clone"].run((obj,))
+    if requires_grad is not None and not (requires_grad and made.requires_grad and made.edge is None):
+        made = REGISTRY["detach"].run((made,))
+        if requires_grad:
+            require_grad(made)
+    return made
 
 
 @special(

@@ -110,7 +110,7 @@ def _renorm_meta(k: K, input: Spec, p: Any, dim: int, maxnorm: Any) -> Spec:
 )
 def renorm(k: K, input: Array, p: Scalar, dim: Dim, maxnorm: Scalar) -> Array:
     """The slices along `dim` whose p-norm is over `maxnorm`, scaled down to it."""
-    return scaled_down(k.raw, input, p, dim, maxnorm)
+    return k.xp.ascontiguousarray(scaled_down(k.raw, input, p, dim, maxnorm))
 
 
 @renorm.vjp

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.context import grad_mode
 from engine.declare import Array, composite, op
-from engine.dtypes import int32, int64, type_name
+from engine.dtypes import int32, int64, tensor_type
 from engine.errors import IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.losses import torch_size
@@ -21,7 +21,7 @@ def _lookup_meta(k: K, weight: Spec, indices: Spec, *rest: Any) -> Spec:
     if weight.ndim != 2:
         raise ShapeMismatch("'weight' must be 2-D", param="weight")
     if indices.dtype is not int64 and indices.dtype is not int32:
-        name = type_name(indices.dtype)
+        name = tensor_type(indices.dtype)
         raise cast_index(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
             f"{name} instead (while checking arguments for embedding)",

@@ -33,8 +33,9 @@ def refuse_empty(name: str, input: Spec, dim: Any, *, colon: str = "()") -> None
                 param="dim",
             )
         return
-    for d in wrap_dims(dim, input.ndim):
-        if input.shape[d] == 0:
+    given = (dim,) if isinstance(dim, int) else tuple(dim) or range(input.ndim)
+    for d, at in zip(given, wrap_dims(dim, input.ndim), strict=False):
+        if input.shape[at] == 0:
             raise IndexOutOfRange(
                 f"{name}{colon}: Expected reduction dim {d} to have non-zero size.", code="empty-reduction", param="dim"
             )
@@ -259,7 +260,7 @@ def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> 
             param="input",
         )
     dims = wrap_dims(dim, input.ndim)
-    refuse_empty("aminmax", input, dim, colon="")
+    refuse_empty("aminmax", input, None if dim is None else wrap_dim(dim, input.ndim), colon="")
     out = Spec(reduced(input.shape, dims, keepdim), input.dtype)
     return out, out
 

@@ -318,10 +318,10 @@ def _arange_meta(k: K, start: Any = 0, end: Any = None, step: Any = 1, dtype: An
     d = as_dtype(dtype)
     if d is None:
         d = k.default_dtype if any(type(x) is float for x in (start, end, step)) else int64
-    n = _range_size(start, end, step, d)
-    check_size((n,))
     if d.category in (BOOL, COMPLEX):
         raise not_implemented("arange_cpu", d)
+    n = _range_size(start, end, step, d)
+    check_size((n,))
     return Spec((n,), d)
 
 
@@ -353,6 +353,43 @@ def arange(
     return k.from_host(_progression(float(start), float(step), n, d))
 
 
+def _closed_range_meta(k: K, start: Any, end: Any, step: Any = 1, dtype: Any = None, *rest: Any) -> Spec:
+    d = as_dtype(dtype) or k.default_dtype
+    if d.category in (BOOL, COMPLEX):
+        raise not_implemented("range_cpu", d)
+    _range_size(start, end, step, d)
+    first, last, by = (int(x) if d is int64 else x for x in (start, end, step))
+    n = int((last - first) / by + 1)
+    check_size((n,))
+    return Spec((n,), d)
+
+
+@op(
+    family="factories",
+    name="range",
+    meta=_closed_range_meta,
+    vjp=None,
+    samples=[S(1, 4), S(0, 1, 0.25), S(5, 0, -2), S(0, 0), S(0, 5, 2, dtype="int64")],
+)
+def closed_range(
+    k: K,
+    start: Scalar,
+    end: Scalar,
+    step: Scalar = 1,
+    dtype: DTypeArg | None = None,
+    device: Device | None = None,
+    requires_grad: bool = False,
+) -> Array:
+    """start, start + step, ..., up to and with `end`; floating unless `dtype` says otherwise.
+
+    PyTorch deprecates it in favour of `arange`, which leaves the end out.
+    """
+    (n,), d = k.spec.shape, k.spec.dtype
+    if d.category == INT:
+        return k.from_host((np.arange(n, dtype=np.int64) * int(step) + int(start)).astype(d.np))
+    return k.from_host(rounded(np.arange(n) * float(step) + float(start), d))
+
+
 def _progression(start: float, step: float, n: int, d: DType) -> Any:
     """start + step * i as PyTorch computes it on the CPU: group by group of the numbers that fit a vector register.
 
@@ -364,16 +401,16 @@ def _progression(start: float, step: float, n: int, d: DType) -> Any:
     places = np.arange(n)
     grouped = n // (2 * lanes) * (2 * lanes)
     lane = np.where(places < grouped, places % lanes, 0)
-    first = _rounded((exact(start) + exact(step) * (places - lane).astype(exact)).astype(np.float64), d)
+    first = rounded((exact(start) + exact(step) * (places - lane).astype(exact)).astype(np.float64), d)
     made = (first.astype(exact) + exact(step) * lane.astype(exact)).astype(np.float64)
-    return _rounded(made, d)
+    return rounded(made, d)
 
 
-def _rounded(values: Any, d: DType) -> Any:
+def rounded(values: Any, d: DType) -> Any:
     """float64 host values as `d` has them: bfloat16 as float32."""
     if d.itemsize == 8:
         return values
-    single = values.astype(np.float32)
+    single = np.asarray(values).astype(np.float32)
     return CPU.widen(CPU.cast(single, float32, d), d) if d.reduced else single
 
 
@@ -401,9 +438,9 @@ def _linspace_meta(
             param="dtype",
         )
     d = d or inferred
-    if d.category == BOOL:
+    if d.category == BOOL and steps > 1:
         raise not_implemented("linspace_cpu", d)
-    for x, name in ((start, "start"), (end, "end")):
+    for x, name in ((start, "start"), (end, "end"))[:steps]:  # what is not used need not fit
         if type(x) is not Spec:
             fitting(x, d, name)
     check_size((steps,))
@@ -428,10 +465,10 @@ def linspace(
     """`steps` numbers from start to end, both included, evenly spaced; floating unless `dtype` says otherwise."""
     d = k.spec.dtype
     first, last = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end))
-    return k.from_host(_spaced(fitting(first, d), fitting(last, d), steps, d))
+    return k.from_host(spaced(fitting(first, d), fitting(last, d) if steps > 1 else 0, steps, d))
 
 
-def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
+def spaced(start: Any, end: Any, n: int, d: DType) -> Any:
     """Counted from the nearer end, in the roundings of PyTorch's CPU kernel."""
     if n < 2:
         return np.full(n, start, d.compute.np)
@@ -447,11 +484,11 @@ def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
         step = (end - start) / t(n - 1)
         return np.where(low, start + step * up.astype(d.np), end - step * down.astype(d.np)).astype(d.np)
     if d.reduced:  # every operation is rounded
-        start, end = _rounded(np.float64(start), d), _rounded(np.float64(end), d)
-        step = _rounded(_rounded(end - start, d) / np.float32(n - 1), d)
-        up, down = _rounded(up.astype(np.float64), d), _rounded(down.astype(np.float64), d)
-        made = np.where(low, start + _rounded(step * up, d), end - _rounded(step * down, d))
-        return _rounded(made, d)
+        start, end = rounded(np.float64(start), d), rounded(np.float64(end), d)
+        step = rounded(rounded(end - start, d) / np.float32(n - 1), d)
+        up, down = rounded(up.astype(np.float64), d), rounded(down.astype(np.float64), d)
+        made = np.where(low, start + rounded(step * up, d), end - rounded(step * down, d))
+        return rounded(made, d)
     t = d.np.type
     step = (t(end) - t(start)) / t(n - 1)
     exact: Any = np.longdouble if d.itemsize == 8 else np.float64  # as if multiplied and added in one rounding
@@ -461,6 +498,8 @@ def _spaced(start: Any, end: Any, n: int, d: DType) -> Any:
 
 
 def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any) -> Spec:
+    if type(base) is Spec and base.shape:
+        raise ShapeMismatch("logspace() argument 'base' must be a number", param="base")
     return _linspace_meta(k, start, end, steps, dtype, name="logspace")
 
 
@@ -485,7 +524,7 @@ def logspace(
     first, last, b = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end, base))
     first, last = fitting(first, d), fitting(last, d)
     if d.category != INT:
-        exponents = _spaced(first, last, steps, d)
+        exponents = spaced(first, last, steps, d)
         return k.from_host(np.power(exponents.dtype.type(b), exponents))
     step = np.float32(last - first) / np.float32(steps - 1) if steps > 1 else np.float32(0)
     up = np.arange(steps)

@@ -8,7 +8,7 @@ from engine.carriers import NUMBERS, K
 from engine.context import Context
 from engine.declare import Array, Scalar, composite, op, special
 from engine.dtypes import BOOL, C_NAMES, FLOAT, INT, from_numpy, scalar_type, uint8
-from engine.errors import DtypeMismatch, Hint, ShapeMismatch
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting, overflow, publish_inplace, select
@@ -44,7 +44,7 @@ def _where(k: K, condition: Array, input: Array | Scalar, other: Array | Scalar)
     """input where condition, else other."""
     if condition.dtype.kind != "b":
         condition = condition != 0
-    return select(k, condition, input, other)
+    return select(k, condition, input, other, masked=True)
 
 
 @_where.vjp
@@ -73,6 +73,12 @@ def where(F: Any, condition: Array, input: Array | Scalar | None = None, other: 
     """
     if input is None and other is None:
         return F.nonzero(condition, as_tuple=True)
+    if input is None or other is None:
+        raise Invalid(
+            "where() received an invalid combination of arguments: input and other go together",
+            code="missing-parameter",
+            param="input" if input is None else "other",
+        )
     return F._where(condition, input, other)
 
 

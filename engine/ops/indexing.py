@@ -19,7 +19,7 @@ from engine.dtypes import INT, bool_, from_numpy, int32, int64, scalar_type, uin
 from engine.errors import DtypeMismatch, Hint, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting
-from engine.ops.scatter import add_rows, check_range, combine, floats
+from engine.ops.scatter import add_rows, check_range, combine, floats, relaid
 from engine.ops.views import number_in, region_gradient
 from engine.record import REC
 from engine.samples import B, C, I, S, T
@@ -431,7 +431,11 @@ _PUT_SAVES: dict[str, Sequence[str]] = {"input": ("indices",), "values": ("indic
 )
 def _index_put(k: K, input: Array, indices: list[Array], values: Array, dims: Shape, *, out: Any = None) -> Array:
     """A copy with `values` written at integer indices along `dims`; of duplicates the last one wins on the CPU."""
-    made = input.copy() if out is None else out
+    if out is None:
+        made = k.xp.empty_like(input)
+        made[...] = input
+    else:
+        made = out
     if all(i.size for i in indices):
         if out is not None and k.xp.may_share_memory(out, values):
             values = values.copy()
@@ -465,10 +469,7 @@ def _index_put_add(k: K, input: Array, indices: list[Array], values: Array, dims
     """A copy with `values` added at integer indices along `dims`, duplicates adding up."""
     made = input.copy(order="C") if out is None or not out.flags.c_contiguous else out
     _add_at(k, made, indices, dims, _trimmed(values, _result_ndim(input, indices, dims)))
-    if out is not None and made is not out:
-        out[...] = made
-        return out
-    return made
+    return relaid(k, made, input, out)
 
 
 @_index_put_add.guard
@@ -481,22 +482,38 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.input and g, None, need.values and _values_gradient(F, saved, g)
 
 
-def _put_places(F: Any, input: Any, indices: Any) -> tuple[list[Any], tuple[int, ...]]:
-    """The indices of `index_put`, one for each leading dimension, or None for all of one."""
+def _put_places(F: Any, input: Any, indices: Any) -> tuple[Any, list[int], list[Any], tuple[int, ...]]:
+    """The indices of `index_put`, one for each leading dimension, or None for all of one.
+
+    A bool of no dimensions indexes a dimension of size 1 that the input gets for it: (the input with these, where
+    they are, the places, the dimensions that they index).
+    """
     shape = F.shape(input)
-    tensors = []
+    if len(indices) > len(shape):
+        raise IndexOutOfRange(
+            f"too many indices for tensor of dimension {len(shape)} (got {len(indices)})", param="indices"
+        )
+    tensors: list[tuple[int, Any]] = []
+    added: list[int] = []
     place = 0
     for item in indices:
-        if item is not None:
+        if item is None:
+            place += 1
+        elif not F.shape(item) and F.dtype(item) in (bool_, uint8):
+            tensors.append((place, type(item) is Spec or bool(number_in(item))))
+            added.append(place)
+            place += 1
+        else:
             tensors.append((place, item))
             place += _dims_of(F, item)
-        else:
-            place += 1
-    if place > len(shape):
-        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)} (got {place})", param="indices")
+    used = place - len(added)
+    if used > len(shape):
+        raise IndexOutOfRange(f"too many indices for tensor of dimension {len(shape)} (got {used})", param="indices")
+    for at in added:
+        input = F.unsqueeze(input, at)
     if not tensors:
         raise Invalid("at least one of the indices must be a tensor", code="no-indices", param="indices")
-    return _places_of(F, input, tensors)
+    return input, added, *_places_of(F, input, tensors)
 
 
 _PUT = [
@@ -510,10 +527,11 @@ _PUT = [
 @composite(family="indexing", samples=_PUT, moves=True, node="IndexPutBackward0")
 def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
     """A copy with `values` written at, or with `accumulate` added to, the elements that `indices` select."""
-    flat, dims = _put_places(F, input, indices)
-    if accumulate:
-        return F._index_put_add(input, flat, values, dims)
-    return F._index_put(input, flat, values, dims)
+    whole, added, flat, dims = _put_places(F, input, indices)
+    made = (F._index_put_add if accumulate else F._index_put)(whole, flat, values, dims)
+    for at in reversed(added):
+        made = F.squeeze(made, at)
+    return made
 
 
 def _refuse_overlap(target: Tensor, values: Tensor) -> None:
@@ -530,10 +548,11 @@ def _refuse_overlap(target: Tensor, values: Tensor) -> None:
 @special(family="indexing", samples=_PUT)
 def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
     """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
-    flat, dims = _put_places(REC, input, indices)
+    whole, _, flat, dims = _put_places(REC, input, indices)
     _refuse_overlap(input, values)
     name = "_index_put_add_" if accumulate else "_index_put_"
-    return REGISTRY[name].run((input, flat, values, dims))
+    REGISTRY[name].run((whole, flat, values, dims))
+    return input
 
 
 # ---------------------------------------------------------------- x[...]

@@ -199,7 +199,8 @@ def column_stack(F: Any, tensors: list[Array]) -> Array:
 
 def _unbind_geometry(input: Any, dim: int = 0) -> Any:
     sizes, strides, offset = input.shape, input.strides, input.offset
-    d = wrap_dim(dim, len(sizes), scalar_ok=False)
+    d = wrap_dim(dim, len(sizes))
+    wrap_dim(d, len(sizes), scalar_ok=False)
     rest, steps, step = sizes[:d] + sizes[d + 1 :], strides[:d] + strides[d + 1 :], strides[d]
     return [(rest, steps, offset + i * step) for i in range(sizes[d])]
 
@@ -281,7 +282,7 @@ _split.vjp(region_gradient("_split"))
 
 def _sections_geometry(input: Any, split_sizes: Any, dim: int = 0) -> Any:
     if not input.shape:
-        raise ShapeMismatch("split_with_sizes expects at least a 1-dimensional tensor", param="input")
+        raise ShapeMismatch("split expects at least a 1-dimensional tensor", param="input")
     d = wrap_dim(dim, len(input.shape))
     if any(n < 0 for n in split_sizes):
         raise Invalid(
@@ -293,7 +294,7 @@ def _sections_geometry(input: Any, split_sizes: Any, dim: int = 0) -> Any:
     n = input.shape[d]
     if sum(split_sizes) != n:
         raise ShapeMismatch(
-            f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {d}), but "
+            f"split_with_sizes expects split_sizes to sum exactly to {n} (input tensor's size at dimension {dim}), but "
             f"got split_sizes={text(split_sizes)}",
             hint=Hint("split-sizes", size=n, dim=d),
             param="split_sizes",

@@ -555,10 +555,10 @@ def matrix_power(F: Any, input: Array, n: int) -> Array:
 )
 def trace(F: Any, input: Array) -> Array:
     """The sum of a matrix's diagonal."""
-    if len(F.shape(input)) != 2:
-        raise ShapeMismatch(f"trace: expected a matrix, but got tensor with dim {len(F.shape(input))}", param="input")
     if F.dtype(input).category == BOOL:
         raise not_implemented("trace", F.dtype(input))
+    if len(F.shape(input)) != 2:
+        raise ShapeMismatch(f"trace: expected a matrix, but got tensor with dim {len(F.shape(input))}", param="input")
     return F.sum(F.diagonal(input))
 
 

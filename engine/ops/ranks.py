@@ -54,7 +54,8 @@ def _middle(k: K, lines: Array, skip_nan: bool) -> Array:
 def _declare_median(name: str, skip_nan: bool, what: str) -> None:
     def whole(k: K, input: Array) -> Array:
         if input.size == 0:
-            return k.xp.full((), float("nan") if input.dtype.kind == "f" else 0, input.dtype)
+            nothing = float("nan") if input.dtype.kind == "f" else k.xp.iinfo(input.dtype).min
+            return k.xp.full((), nothing, input.dtype)
         lines = input.reshape(-1)
         order = order_of(k, lines, False)
         return lines[order[_middle(k, lines, skip_nan)]].reshape(())
@@ -188,10 +189,10 @@ def _(k: K, ordered: Any, q: Any, interpolation: str, skip_nan: Any) -> None:
 
 def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip_nan: bool) -> Any:
     shape, dtype = F.shape(input), F.dtype(input)
-    if dtype is not float32 and dtype is not float64:
-        raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
     if 0 in shape:
         raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
+    if dtype is not float32 and dtype is not float64:
+        raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
     if interpolation not in _INTERPOLATIONS:
         raise Invalid(
             "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "

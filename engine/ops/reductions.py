@@ -8,10 +8,11 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, composite, op
-from engine.dtypes import COMPLEX, FLOAT, INT, bool_, int64, scalar_type, to_real, uint8
+from engine.dtypes import COMPLEX, FLOAT, INT, bool_, float64, int64, scalar_type, to_real, uint8
 from engine.errors import Call, DtypeMismatch, Hint, Param
 from engine.metas import as_dtype, reduce
 from engine.op import Spec
+from engine.ops.common import not_implemented, overflow
 from engine.samples import B, C, I, S, T
 from engine.shapes import Shape, reduced, wrap_dims
 
@@ -254,6 +255,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _nansum_types(k: K, input: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if input.dtype.category == COMPLEX:
         raise DtypeMismatch("nansum on CPU does not support complex inputs", param="input")
+    wanted = as_dtype(dtype)
+    if wanted is not None and wanted.is_complex:
+        raise not_implemented("nansum_cpu", wanted)
     return _sum_types(k, input, dim, keepdim, dtype)
 
 
@@ -290,6 +294,13 @@ def nanmean(
     if d.category < FLOAT:
         raise DtypeMismatch(
             f"nanmean(): expected input to have floating point or complex dtype but got {scalar_type(d)}", param="input"
+        )
+    wanted = as_dtype(dtype)
+    if wanted is not None and wanted.category < FLOAT:
+        raise DtypeMismatch(
+            "nanmean(): could not infer output dtype. Optional dtype must be either a floating point or complex dtype. "
+            f"Got: {scalar_type(wanted)}",
+            param="dtype",
         )
     return F.div(F.nansum(input, dim, keepdim, dtype), F.sum(F.eq(input, input), dim, keepdim))
 
@@ -352,6 +363,8 @@ def variance(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) 
 
 def _var_meta(name: str) -> Any:
     def meta(k: K, input: Spec, dim: Any = None, correction: Any = None, keepdim: bool = False) -> Any:
+        if type(correction) is complex:
+            raise overflow(float64, "correction")
         if input.dtype.category < FLOAT:
             raise DtypeMismatch(
                 f"{name} only support floating point and complex dtypes",

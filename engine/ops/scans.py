@@ -34,6 +34,11 @@ def _scan_meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
     return Spec(input.shape, k.dtype)
 
 
+def row_major(k: K, x: Array) -> Array:
+    """The array in row-major order, in which the results of scans are whatever the order of their input."""
+    return x if x.flags.c_contiguous else k.xp.ascontiguousarray(x)
+
+
 def running(k: K, how: str, x: Array, axis: int) -> Array:
     """The ufunc `how` accumulated along an axis; by doubling on a GPU, which has no such loop."""
     ufunc = getattr(k.xp, how)
@@ -123,7 +128,7 @@ def _cumsum(k: K, input: Array, dim: int, reverse: bool) -> Array:
         made = xp.empty(input.shape, input.dtype)
         xp.cumsum(lines, axis=dim, dtype="f8" if kind == "f" else "c16", out=made)
     else:
-        made = xp.cumsum(lines, axis=dim, dtype=input.dtype)
+        made = xp.cumsum(row_major(k, lines), axis=dim, dtype=input.dtype)
     return xp.flip(made, axis=dim) if reverse else made
 
 
@@ -163,7 +168,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 )
 def cumprod(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Array:
     """Running products along `dim`; integers and bools multiply in int64."""
-    return k.xp.cumprod(input, axis=dim, dtype=input.dtype) if input.ndim else input.copy()
+    if not input.ndim:
+        return input.copy()
+    return k.xp.cumprod(row_major(k, input), axis=dim, dtype=input.dtype)
 
 
 @cumprod.vjp
@@ -178,9 +185,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _log_meta(k: K, input: Spec, dim: int) -> Spec:
+    wrap_dim(dim, input.ndim)
     if input.dtype.category < FLOAT:
         raise not_implemented("logcumsumexp_out_cpu", input.dtype)
-    wrap_dim(dim, input.ndim)
     return input
 
 
@@ -213,7 +220,7 @@ def logcumsumexp(k: K, input: Array, dim: Dim) -> Array:
         return input.copy()
     if input.dtype.kind == "c":
         return k.xp.moveaxis(_complex_logcumsumexp(k, k.xp.moveaxis(input, dim, 0)), 0, dim)
-    return running(k, "logaddexp", input, dim)
+    return running(k, "logaddexp", row_major(k, input), dim)
 
 
 @logcumsumexp.vjp
@@ -244,7 +251,7 @@ def _declare_cumulative(name: str, how: str, word: str) -> None:
         if input.ndim == 0:
             return input.copy(), xp.zeros((), int64.np)
         axis = wrap_dim(dim, input.ndim)
-        wide = input.astype("i1") if input.dtype.kind == "b" else input
+        wide = row_major(k, input.astype("i1") if input.dtype.kind == "b" else input)
         values = running(k, how, wide, axis)
         there = (wide == values) | (wide != wide)
         line = xp.arange(input.shape[axis], dtype=int64.np).reshape((-1,) + (1,) * (input.ndim - 1 - axis))

@@ -185,6 +185,13 @@ def editable(k: K, input: Array, out: Any) -> Array:
     return out if out is not None and out.flags.c_contiguous else k.xp.array(input, order="C")
 
 
+def relaid(k: K, made: Array, like: Array, out: Any) -> Array:
+    """The result of such a kernel, stored where it was wanted, or else in the layout of the input."""
+    if out is None and not like.flags.c_contiguous and made.ndim > 1:
+        out = k.xp.empty_like(like, dtype=made.dtype)
+    return edited(made, out)
+
+
 def edited(made: Array, out: Any) -> Array:
     """The result of such a kernel, stored where it was wanted."""
     if out is not None and made is not out:

@@ -26,6 +26,7 @@ from engine.ops.scatter import (
     places,
     reduce_at,
     reduce_gradient,
+    relaid,
     rows_of,
 )
 from engine.samples import B, C, I, S, T
@@ -82,8 +83,8 @@ def index_select(k: K, input: Array, dim: Dim, index: Array) -> Array:
 def _(k: K, input: Any, dim: int, index: Any) -> None:
     d = wrap_dim(dim, input.ndim)
     n = input.shape[d] if input.ndim else 1
-    if d == 1 and not n and index.size:
-        raise IndexOutOfRange("index_select(): self indexing axis dim should be positive", param="dim")
+    if not n and index.size and input.ndim > 1:
+        raise IndexOutOfRange("index_select(): self indexing axis dim should be positive", param="index")
     if d == 1:  # PyTorch has a kernel of its own for this one
         check_range(index, 0, n, lambda bad: f"INDICES element is out of DATA bounds, id={bad} axis_dim={n}")
     check_range(index, 0, n, "index out of range in self")
@@ -191,7 +192,7 @@ def index_add(
     in_rows = input.ndim == 0 or d == 0
     made = editable(k, input, out) if in_rows else rows_of(k, input, d).copy()
     add_rows(k, made.reshape(input.shape[d] if input.ndim else 1, -1), index.reshape(-1), rows_of(k, source, d))
-    return edited(made if in_rows else from_rows(k, made, input.shape, d), out)
+    return edited(made if in_rows else k.xp.ascontiguousarray(from_rows(k, made, input.shape, d)), out)
 
 
 def _slice_guard(input: Any, dim: int, index: Any) -> None:
@@ -366,7 +367,7 @@ def index_fill(k: K, input: Array, dim: Dim, index: Array, value: Array | Scalar
     elif index.size:
         lines = made if dim in (0, -made.ndim) else k.xp.moveaxis(made, dim, 0)
         lines[index.reshape(-1)] = value
-    return edited(made, out)
+    return relaid(k, made, input, out)
 
 
 @index_fill.guard
@@ -394,6 +395,10 @@ def _index_reduce_meta(
             f"index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {reduce}.", param="reduce"
         )
     _source_checks("index_reduce_", input, dim, index, source)
+    if input.dtype.category in (BOOL, COMPLEX) and not include_self:
+        raise not_implemented("index_reduce_func_exclude_input_init", input.dtype)
+    if input.dtype.category in (BOOL, COMPLEX) and input.ndim < 2:
+        raise not_implemented("index_func_", input.dtype)
     if input.dtype.category == BOOL and reduce == "mean":
         raise not_implemented("div_floor_cpu", input.dtype)
     if input.dtype.category == COMPLEX and reduce in ("amax", "amin"):
@@ -563,7 +568,7 @@ def put(k: K, input: Array, index: Array, source: Array, accumulate: bool = Fals
         combine(k, "add", flat, at, source.reshape(-1))
     else:
         flat[at] = source.reshape(-1)
-    return edited(made, out)
+    return relaid(k, made, input, out)
 
 
 @put.guard

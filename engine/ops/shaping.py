@@ -8,12 +8,12 @@ from typing import Any, get_type_hints
 from engine.carriers import K
 from engine.declare import Array, Device, Dim, Dims, DTypeArg, Ints, Scalar, Shape, composite, op
 from engine.dtypes import INT, int64
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DimOutOfRange, DtypeMismatch, Invalid, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
 from engine.ops.joining import promoted
-from engine.ops.strided import geometry_of
+from engine.ops.strided import check_strided, geometry_of
 from engine.samples import C, I, S, T
 from engine.shapes import Shape as Sizes
 from engine.shapes import broadcast, check_size, text, wrap_dim, wrap_dims
@@ -52,7 +52,7 @@ def _repeat_meta(k: K, input: Spec, repeats: Any) -> Spec:
 )
 def repeat(k: K, input: Array, repeats: Shape) -> Array:
     """The tensor so many times along each dimension; more numbers than dimensions add dimensions in front."""
-    return k.xp.tile(input, tuple(repeats)) if repeats else input.copy()
+    return k.xp.tile(k.xp.ascontiguousarray(input), tuple(repeats)) if repeats else input.copy()
 
 
 @repeat.vjp
@@ -123,7 +123,7 @@ def _repeat_interleave(
     shape = F.shape(input)
     d = wrap_dim(dim, len(shape))
     if not shape:
-        input, shape = F.reshape(input, (1,)), (1,)
+        raise DimOutOfRange(f"Dimension specified as {dim} but tensor has no dimensions", param="dim")
     n = shape[d]
     if type(repeats) is int:
         if repeats < 0:
@@ -134,7 +134,7 @@ def _repeat_interleave(
                 param="output_size",
             )
         wide = F.expand(F.unsqueeze(input, d + 1), (*shape[: d + 1], repeats, *shape[d + 1 :]))
-        return F.reshape(wide, (*shape[:d], n * repeats, *shape[d + 1 :]))
+        return F._reshape_copy(wide, (*shape[:d], n * repeats, *shape[d + 1 :]))
     sizes = F.shape(repeats)
     if len(sizes) > 1:
         raise ShapeMismatch("repeats must be 0-dim or 1-dim tensor", param="repeats")
@@ -143,7 +143,7 @@ def _repeat_interleave(
     elif sizes[0] != n:
         raise ShapeMismatch(
             f"repeats must have the same size as input along dim, but got repeats.size(0) = {sizes[0]} and "
-            f"input.size({d}) = {n}",
+            f"input.size({dim}) = {n}",
             param="repeats",
         )
     return F._index(input, [F._repeat_places(repeats, output_size)], (d,))
@@ -166,7 +166,9 @@ def _flip_meta(k: K, input: Spec, dims: Any) -> Spec:
 def flip(k: K, input: Array, dims: Dims) -> Array:
     """The elements in reverse order along `dims`."""
     axes = wrap_dims(dims, input.ndim, empty_is_all=False)
-    return k.xp.flip(input, axes) if axes else input.copy()
+    made = k.xp.empty_like(input)  # in the input's layout, as in PyTorch
+    made[...] = k.xp.flip(input, axes) if axes else input
+    return made
 
 
 @flip.vjp
@@ -216,6 +218,7 @@ def roll(k: K, input: Array, shifts: Ints, dims: Ints = ()) -> Array:
     if not input.size or not input.ndim:
         return input.copy()
     axes = _listed(dims)
+    input = k.xp.ascontiguousarray(input)  # the result is in row-major order, whatever the input's
     return k.xp.roll(input, _listed(shifts) if axes else _listed(shifts)[0], axes or None)
 
 
@@ -230,7 +233,7 @@ def _rot_meta(k: K, input: Spec, times: int = 1, dims: Any = (0, 1)) -> Spec:
     n = input.ndim
     if n < 2:
         raise ShapeMismatch(f"expected total dims >= 2, but got total dims = {n}", param="input")
-    if dims[0] == dims[1] or abs(dims[0] - dims[1]) == n:
+    if dims[0] == dims[1] or (abs(dims[0] - dims[1]) == n and all(-n <= d < n for d in dims)):
         raise Invalid(
             f"expected rotation dims to be different, but got dim0 = {dims[0]} and dim1 = {dims[1]}",
             code="repeated-dim",
@@ -245,7 +248,17 @@ def _rot_meta(k: K, input: Spec, times: int = 1, dims: Any = (0, 1)) -> Spec:
 
 def _rot90(k_: K, input: Array, k: int = 1, dims: Shape = (0, 1)) -> Array:
     """The tensor turned by 90 degrees, `k` times, in the plane of two dimensions, from the first to the second."""
-    return k_.xp.rot90(input, k, tuple(dims)).copy()
+    xp = k_.xp
+    if not k % 4:
+        return input.copy()
+    kept = xp.empty_like(input)
+    kept[...] = xp.flip(input, tuple(dims) if k % 4 == 2 else dims[k % 4 == 1])
+    if k % 4 == 2:
+        return kept
+    turned = kept.swapaxes(*dims)  # a view in PyTorch's hands too: the result keeps its layout
+    made = xp.empty_like(turned)
+    made[...] = turned
+    return made
 
 
 def _rot90_gradient(F: Any, saved: Any, g: Any, need: Any) -> Any:
@@ -284,7 +297,7 @@ _TRIANGLES = [S(T(3, 3)), S(T(2, 3), 1), S(T(2, 3, 2), -1), S(C(2, 2)), S(T(0, 2
 def tril(k: K, input: Array, diagonal: int = 0) -> Array:
     """The lower triangle of matrices, zeros above the diagonal numbered `diagonal`."""
     kept = _below(k, input.shape[-2], input.shape[-1], diagonal)
-    return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
+    return k.xp.where(kept, k.xp.ascontiguousarray(input), k.xp.zeros((), input.dtype))
 
 
 @tril.vjp
@@ -296,7 +309,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def triu(k: K, input: Array, diagonal: int = 0) -> Array:
     """The upper triangle of matrices, zeros below the diagonal numbered `diagonal`."""
     kept = ~_below(k, input.shape[-2], input.shape[-1], diagonal - 1)
-    return k.xp.where(kept, input, k.xp.zeros((), input.dtype))
+    return k.xp.where(kept, k.xp.ascontiguousarray(input), k.xp.zeros((), input.dtype))
 
 
 @triu.vjp
@@ -380,7 +393,7 @@ def _block_meta(k: K, tensors: Any) -> Spec:
     for i, t in enumerate(tensors):
         if t.ndim > 2:
             raise ShapeMismatch(
-                f"block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t.ndim} dimensions",
+                f"torch.block_diag: Input tensors must have 2 or fewer dimensions. Input {i} has {t.ndim} dimensions",
                 param="tensors",
             )
         n, m = _as_matrix(t.shape)
@@ -469,16 +482,21 @@ def meshgrid(F: Any, tensors: list[Array], indexing: str | None = None) -> Any:
 # ---------------------------------------------------------------- views, copied
 
 
+def _row_major(F: Any, x: Any) -> Any:
+    """A copy in row-major order."""
+    return F._reshape_copy(x, F.shape(x))
+
+
 def _copying(name: str) -> None:
     """`x_copy`: what the view operation `x` shows, in memory of its own."""
     made = REGISTRY[name]
     function: Any = made.body or made.kernel
 
     def body(F: Any, *args: Any) -> Any:
-        seen = getattr(F, name)(*args)
+        seen = getattr(F, "reshape" if name == "view" else name)(*args)
         if isinstance(seen, list):
-            return [F.clone(x) for x in seen]
-        return F.clone(seen)
+            return [_row_major(F, x) for x in seen]
+        return _row_major(F, seen)
 
     body.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
     body.__annotations__ = get_type_hints(function, include_extras=True)
@@ -512,6 +530,54 @@ for _name in (
     _copying(_name)
 
 
+def _loose(F: Any, input: Any, parts: Any, dim: int) -> list[Any]:
+    """The same parts, each a view by itself: those that come together refuse changes in place."""
+    d = wrap_dim(dim, len(F.shape(input)))
+    made, at = [], 0
+    for part in parts:
+        end = at + F.shape(part)[d]
+        made.append(F._slice(input, d, at, end, 1))
+        at = end
+    return made
+
+
+def _bounds(shape: Any, dim: int, start: int | None, end: int | None, step: int) -> tuple[int, int, int, int]:
+    """(dim, start, end, step) of a slice, all of them in range."""
+    d = wrap_dim(dim, len(shape))
+    if not shape:
+        raise DimOutOfRange("slice() cannot be applied to a 0-dim tensor.", param="input")
+    if step <= 0:
+        raise Invalid("slice step must be positive", code="slice-step", param="step")
+    low, high, step = slice(start, end, step).indices(shape[d])
+    return d, low, max(low, high), step
+
+
+@composite(family="shaping", moves=True, samples=[S(T(2, 3)), S(T()), S(I(2))])
+def alias_copy(F: Any, input: Array) -> Array:
+    """A copy of the tensor, in row-major order."""
+    return _row_major(F, input)
+
+
+@composite(family="shaping", moves=True, samples=[S(T(4, 2), 2), S(T(2, 5), 2, 1)], returns="list of Tensors")
+def split_copy(F: Any, input: Array, split_size: int, dim: Dim = 0) -> Any:
+    """As `split`, with memory of its own."""
+    return [_row_major(F, x) for x in F._split(input, split_size, dim)]
+
+
+@composite(family="shaping", moves=True, samples=[S(T(4, 2), 0, 1, 3), S(T(2, 5), 1, None, None, 2), S(T(3))])
+def slice_copy(
+    F: Any, input: Array, dim: Dim = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Array:
+    """input[start:end:step] along `dim`, with memory of its own."""
+    return _row_major(F, F._slice(input, *_bounds(F.shape(input), dim, start, end, step)))
+
+
+@composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), [1, 3])])
+def unsafe_split_with_sizes(F: Any, input: Array, split_sizes: Shape, dim: Dim = 0) -> Any:
+    """As `split_with_sizes`, but each piece may be changed in place."""
+    return _loose(F, input, F.split_with_sizes(input, split_sizes, dim), dim)
+
+
 def _scattered(F: Any, input: Any, src: Any, step: str, rest: tuple[Any, ...]) -> Any:
     want = tuple(F.shape(getattr(F, step)(input, *rest)))
     if tuple(F.shape(src)) != want:
@@ -536,12 +602,7 @@ def slice_scatter(
     F: Any, input: Array, src: Array, dim: Dim = 0, start: int | None = None, end: int | None = None, step: int = 1
 ) -> Array:
     """A copy with `src` in place of the part from `start` to before `end` along `dim`."""
-    shape = F.shape(input)
-    d = wrap_dim(dim, len(shape))
-    if step <= 0:
-        raise Invalid("slice step must be positive", code="slice-step", param="step")
-    low, high, step = slice(start, end, step).indices(shape[d])
-    return _scattered(F, input, src, "_slice", (d, low, max(low, high), step))
+    return _scattered(F, input, src, "_slice", _bounds(F.shape(input), dim, start, end, step))
 
 
 @composite(
@@ -559,24 +620,24 @@ def as_strided_scatter(
     F: Any, input: Array, src: Array, size: Shape, stride: Shape, storage_offset: int | None = None
 ) -> Array:
     """A copy with `src` in place of what a view with these sizes and strides sees."""
-    offset = input.offset if storage_offset is None else storage_offset
-    return _scattered(F, input, src, "_as_strided", (tuple(size), tuple(stride), offset, geometry_of(input)))
+    here = check_strided(input, size, stride, storage_offset)
+    return _scattered(F, input, src, "_as_strided", (*here, geometry_of(input)))
 
 
 @composite(family="shaping", moves=True, samples=[S(T(3, 3), [2, 2], [1, 2])])
 def as_strided_copy(F: Any, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """As `as_strided`, with memory of its own."""
-    offset = input.offset if storage_offset is None else storage_offset
-    return F.clone(F._as_strided(input, tuple(size), tuple(stride), offset, geometry_of(input)))
+    here = check_strided(input, size, stride, storage_offset)
+    return F.clone(F._as_strided(input, *here, geometry_of(input)))
 
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])
 def unsafe_split(F: Any, input: Array, split_size: int, dim: Dim = 0) -> Any:
-    """As `split`, each piece with memory of its own."""
-    return [F.clone(x) for x in F._split(input, split_size, dim)]
+    """As `split`, but each piece may be changed in place."""
+    return _loose(F, input, F._split(input, split_size, dim), dim)
 
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])
 def unsafe_chunk(F: Any, input: Array, chunks: int, dim: Dim = 0) -> Any:
-    """As `chunk`, each piece with memory of its own."""
-    return [F.clone(x) for x in F.chunk(input, chunks, dim)]
+    """As `chunk`, but each piece may be changed in place."""
+    return _loose(F, input, F.chunk(input, chunks, dim), dim)

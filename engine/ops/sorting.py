@@ -28,6 +28,16 @@ def _unlines(k: K, x: Array, shape: tuple[int, ...], dim: int) -> Array:
     return k.xp.moveaxis(x, -1, dim) if shape else x.reshape(())
 
 
+def _sorted_like(k: K, x: Array, input: Array, dim: int) -> Array:
+    """Lines back in their place, in the layout of the input."""
+    made = _unlines(k, x, input.shape, dim)
+    if made.ndim < 2:
+        return made
+    kept = k.xp.empty_like(input, dtype=x.dtype)
+    kept[...] = made
+    return kept
+
+
 def order_of(k: K, lines: Array, descending: bool) -> Array:
     """The permutation that sorts along the last axis: NaN is the largest, and equals keep their order."""
     xp = k.xp
@@ -103,7 +113,7 @@ def sort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bo
     lines = lines_of(k, input, dim)
     order = order_of(k, lines, descending)
     values = k.xp.take_along_axis(lines, order, -1)
-    return _unlines(k, values, input.shape, dim), _unlines(k, order, input.shape, dim)
+    return _sorted_like(k, values, input, dim), _sorted_like(k, order, input, dim)
 
 
 @sort.vjp
@@ -125,7 +135,7 @@ def _argsort_meta(k: K, input: Spec, dim: int = -1, descending: bool = False, st
 )
 def argsort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bool = False) -> Array:
     """The indices that sort the elements along `dim`; equal elements keep their order."""
-    return _unlines(k, order_of(k, lines_of(k, input, dim), descending), input.shape, dim)
+    return _sorted_like(k, order_of(k, lines_of(k, input, dim), descending), input, dim)
 
 
 @composite(family="sorting", moves=True, samples=[S(_DISTINCT), S(T()), S(I(3, 2))])

@@ -152,7 +152,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._as_strided(g, saved.size, saved.stride, saved.storage_offset, saved.origin)
 
 
-def _check_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None) -> tuple[Any, ...]:
+def check_strided(input: Any, size: Any, stride: Any, storage_offset: int | None) -> tuple[Any, ...]:
+    """(sizes, strides, offset) in the storage of a tensor. Raises in PyTorch's words where they do not fit."""
     offset = input.offset if storage_offset is None else storage_offset
     if len(size) != len(stride):
         raise ShapeMismatch("mismatch in length of strides and shape", param="stride")
@@ -169,7 +170,8 @@ def _check_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | 
     if offset < 0:
         raise Invalid(f"Tensor: invalid storage offset {offset}", param="storage_offset")
     reach = extent(tuple(size), tuple(stride))
-    item, held = input.dtype.itemsize, input.storage.nbytes
+    item = input.dtype.itemsize
+    held = input.storage.nbytes if type(input) is Tensor else 1 << 62  # of a Spec nothing is known
     if reach and (offset + reach) * item > held:
         raise ShapeMismatch(
             f"setStorage: sizes {text(size)}, strides {text(stride)}, storage offset {offset}, and itemsize {item} "
@@ -187,7 +189,7 @@ def geometry_of(x: Any) -> tuple[Any, ...]:
 @special(family="views", samples=[S(T(3, 3), [2, 2], [1, 2]), S(T(2, 4), [3], [2], 1), S(T(4), [2, 2], [1, 1])])
 def as_strided(ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """A view of the tensor's storage with any sizes and strides, counted in elements."""
-    here = _check_strided(input, size, stride, storage_offset)
+    here = check_strided(input, size, stride, storage_offset)
     made: Tensor = REGISTRY["_as_strided"].run((input, *here, geometry_of(input)))
     view_ = made.view
     if view_ is not None and view_.base is not input:
@@ -305,7 +307,7 @@ def imag(F: Any, input: Array) -> Array:
 # ---------------------------------------------------------------- in place
 
 
-def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: str) -> Tensor:
+def regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: str) -> Tensor:
     """Gives a tensor the geometry that a view of it would have. Its memory is not touched, its version is raised.
 
     Views that were made of it before are views of what it was: a tensor of the old geometry becomes their base, and
@@ -355,41 +357,43 @@ def _regeometry(ctx: Context, t: Tensor, op_: Op, rest: tuple[Any, ...], node: s
 def squeeze_(ctx: Context, input: Array, dim: Dims | None = None) -> Array:
     """In-place version of `squeeze`: takes dimensions of size 1 out of the tensor itself."""
     node = f"SqueezeBackward{3 if dim is None else 4 if type(dim) is int else 5}"
-    return _regeometry(ctx, input, REGISTRY["squeeze"], (dim,), node)
+    return regeometry(ctx, input, REGISTRY["squeeze"], (dim,), node)
 
 
 @special(family="views", samples=[S(T(2, 3), 0)])
 def unsqueeze_(ctx: Context, input: Array, dim: Dim) -> Array:
     """In-place version of `unsqueeze`: puts a dimension of size 1 into the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["unsqueeze"], (dim,), "UnsqueezeBackward1")
+    return regeometry(ctx, input, REGISTRY["unsqueeze"], (dim,), "UnsqueezeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def transpose_(ctx: Context, input: Array, dim0: Dim, dim1: Dim) -> Array:
     """In-place version of `transpose`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def swapaxes_(ctx: Context, input: Array, axis0: Dim, axis1: Dim) -> Array:
     """In-place version of `swapaxes`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (axis0, axis1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (axis0, axis1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), 0, 1)])
 def swapdims_(ctx: Context, input: Array, dim0: Dim, dim1: Dim) -> Array:
     """In-place version of `swapdims`: exchanges two dimensions of the tensor itself."""
-    return _regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
+    return regeometry(ctx, input, REGISTRY["transpose"], (dim0, dim1), "TransposeBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3))])
 def t_(ctx: Context, input: Array) -> Array:
     """In-place version of `t`: transposes the matrix itself."""
-    return _regeometry(ctx, input, REGISTRY["t"], (), "TBackward1")
+    if input.ndim > 2:
+        raise ShapeMismatch(f"t_() expects a tensor with <= 2 dimensions, but self is {input.ndim}D", param="input")
+    return regeometry(ctx, input, REGISTRY["t"], (), "TBackward1")
 
 
 @special(family="views", samples=[S(T(2, 3), [3], [2])])
 def as_strided_(ctx: Context, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """In-place version of `as_strided`: gives the tensor itself other sizes and strides."""
-    rest = (*_check_strided(input, size, stride, storage_offset), geometry_of(input))
-    return _regeometry(ctx, input, REGISTRY["_as_strided"], rest, "AsStridedBackward1")
+    rest = (*check_strided(input, size, stride, storage_offset), geometry_of(input))
+    return regeometry(ctx, input, REGISTRY["_as_strided"], rest, "AsStridedBackward1")

@@ -193,3 +193,35 @@ def iinfo(ctx: Context, dtype: DTypeArg) -> dict[str, Any]:
         raise Invalid("torch.iinfo() requires an integer input type. Use torch.finfo to handle 'torch.iinfo'")
     info = np.iinfo(d.np)
     return {"bits": int(info.bits), "max": int(info.max), "min": int(info.min), "dtype": d.name}
+
+
+# ---------------------------------------------------------------- memory
+
+
+@special(family="values", returns="value", samples=[S(T(2, 3)), S(C(2))])
+def is_conj(ctx: Context, input: Array) -> bool:
+    """Whether the tensor is the conjugate of its memory: never here, conjugates are computed at once."""
+    return False
+
+
+@special(family="values", returns="value", samples=[S(T(2, 3)), S(C(2))])
+def is_neg(ctx: Context, input: Array) -> bool:
+    """Whether the tensor is the negative of its memory: never here, negatives are computed at once."""
+    return False
+
+
+@special(family="values", returns="value", samples=[S(T(2, 3), T(2, 3))])
+def is_set_to(ctx: Context, input: Array, tensor: Array) -> bool:
+    """Whether both tensors are the same elements of the same memory: offset, sizes and strides are equal too."""
+    return (
+        input.storage is tensor.storage
+        and input.offset == tensor.offset
+        and input.shape == tensor.shape
+        and input.strides == tensor.strides
+    )
+
+
+@special(family="values", returns="value", samples=[S(T(2, 3)), S(T())])
+def dim_order(ctx: Context, input: Array) -> list[int]:
+    """The dimensions as they lie in memory, the outermost first."""
+    return sorted(range(input.ndim), key=lambda d: (-input.strides[d], -input.shape[d]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, Shape, composite, join, op, view
-from engine.dtypes import INT, scalar_type, type_name
+from engine.dtypes import INT, scalar_type, tensor_type
 from engine.errors import Call, DimOutOfRange, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
@@ -25,13 +25,17 @@ def _put_meta(k: K, input: Spec, src: Spec, steps: Any) -> Spec:
 @op(family="views", meta=_put_meta, moves=True, updates=True)
 def _view_put(k: K, input: Array, src: Array, steps: Any, *, out: Any = None) -> Array:
     """A copy of `input` in which the region that a chain of view steps selects is `src`."""
-    made = input.copy() if out is None else out
+    if out is None:
+        made = k.xp.empty_like(input)
+        made[...] = input
+    else:
+        made = out
     region = _region(k, made, steps)
     if not src.size:
         return made
     if not k.xp.may_share_memory(made, region) or any(step.name == "expand" for step, _, _ in steps):
         places = _region(k, k.xp.arange(made.size).reshape(made.shape), steps)
-        flat = made.reshape(-1)
+        flat = k.xp.ascontiguousarray(made).reshape(-1)
         flat[places.reshape(-1)] = src.reshape(-1)
         return flat.reshape(made.shape)
     region[...] = src
@@ -252,7 +256,7 @@ def unflatten(F: Any, input: Array, dim: Dim, sizes: Shape) -> Array:
 @composite(family="views", moves=True, samples=[S(T(2, 3)), S(T())])
 def ravel(F: Any, input: Array) -> Array:
     """All elements in one dimension."""
-    return F.reshape(input, (-1,)) if 0 not in F.shape(input) else F.reshape(input, (0,))
+    return F.view(F.contiguous(input), (prod(F.shape(input)),))
 
 
 # ---------------------------------------------------------------- repeated without a copy
@@ -262,25 +266,27 @@ def _expand_geometry(input: Any, size: Any) -> Any:
     old, strides = input.shape, input.strides
     if len(size) < len(old):
         raise ShapeMismatch(
-            f"expand({type_name(input.dtype)}{{{text(old)}}}, size={text(size)}): the number of sizes provided "
+            f"expand({tensor_type(input.dtype)}{{{text(old)}}}, size={text(size)}): the number of sizes provided "
             f"({len(size)}) must be greater or equal to the number of dimensions in the tensor ({len(old)})",
             param="size",
         )
     shift = len(size) - len(old)
-    sizes, steps = [], []
-    for i, n in reversed([*enumerate(size)]):
-        if i < shift and n < 0:
-            raise ShapeMismatch(
-                f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
-                param="size",
-            )
-        have = old[i - shift] if i >= shift else 1
-        if i >= shift and n in (-1, have):
-            sizes.append(have)
-            steps.append(strides[i - shift])
+    sizes, steps = [0] * len(size), [0] * len(size)
+    for i in range(len(size) - 1, -1, -1):  # from the last one, which PyTorch complains of first
+        n = size[i]
+        if i < shift:
+            if n < 0:
+                raise ShapeMismatch(
+                    f"The expanded size of the tensor ({n}) isn't allowed in a leading, non-existing dimension {i}",
+                    param="size",
+                )
+            sizes[i] = n
+            continue
+        have = old[i - shift]
+        if n == -1 or n == have:
+            sizes[i], steps[i] = have, strides[i - shift]
         elif have == 1 and n >= 0:
-            sizes.append(n)
-            steps.append(0)
+            sizes[i] = n
         else:
             raise ShapeMismatch(
                 f"The expanded size of the tensor ({n}) must match the existing size ({have}) at non-singleton "
@@ -547,7 +553,7 @@ def mT_(F: Any, input: Array) -> Array:  # noqa: N802
     return _matrices(F, input, "mT")
 
 
-@composite(family="views", name="H", samples=[S(T(2, 3)), S(C(2, 3))])
+@composite(family="views", name="H", moves=True, samples=[S(T(2, 3)), S(C(2, 3))])
 def H_(F: Any, input: Array) -> Array:  # noqa: N802
     """A matrix transposed and conjugated."""
     n = len(F.shape(input))
@@ -560,16 +566,16 @@ def H_(F: Any, input: Array) -> Array:  # noqa: N802
     return _adjoint(F, input, "H")
 
 
-@composite(family="views", name="mH", samples=[S(T(2, 3)), S(C(2, 2, 3))])
+@composite(family="views", name="mH", moves=True, samples=[S(T(2, 3)), S(C(2, 2, 3))])
 def mH_(F: Any, input: Array) -> Array:  # noqa: N802
     """The last two dimensions exchanged, and conjugated."""
     return _adjoint(F, input, "mH")
 
 
-@composite(family="views", samples=[S(T(2, 3)), S(C(2, 2, 3))])
+@composite(family="views", moves=True, samples=[S(T(2, 3)), S(C(2, 2, 3))])
 def adjoint(F: Any, input: Array) -> Array:
     """The last two dimensions exchanged, and conjugated; another name of `mH`."""
-    return _adjoint(F, input, "mH")
+    return _adjoint(F, input, "adjoint()")
 
 
 def _matrices(F: Any, input: Any, name: str) -> Any:

@@ -38,6 +38,8 @@ PLACES = (
     ("nn.functional.", torch.nn.functional, ("", "nn_functional_")),
     ("linalg.", torch.linalg, ("linalg_",)),
     ("special.", torch.special, ("special_",)),
+    ("fft.", torch.fft, ("fft_",)),
+    ("signal.windows.", torch.signal.windows, ()),
     ("autograd.", torch.autograd, ()),
 )
 

@@ -24,13 +24,19 @@ EXCLUDED: tuple[Row, ...] = (
         r", 1\)|scale",
         "a padding row gets no gradient, and scale_grad_by_freq scales one, on purpose",
     ),
+    (
+        "guards",
+        "unravel_index _unravel",
+        None,
+        "an index out of range wraps around in the first dimension, as in PyTorch",
+    ),
     ("gradient", "nn.functional.embedding", "padding|scale", "as `embedding`"),
     ("gradient", "native_batch_norm native_layer_norm", None, "PyTorch gives the saved mean and deviation no gradient"),
     ("tape", "native_batch_norm native_layer_norm", None, "PyTorch gives the saved mean and deviation no gradient"),
     ("carriers", "as_strided_copy as_strided_scatter", None, _STRIDES + ", which a rule may not ask for"),
     ("layouts", "as_strided_copy as_strided_scatter", None, _STRIDES),
     *(
-        (law, "view view_as view_copy _view_dtype", None, "a view of strided memory may not exist: then it is refused")
+        (law, "view view_as _view_dtype", None, "a view of strided memory may not exist: then it is refused")
         for law in ("layouts", "ownership")
     ),
     *(
@@ -41,9 +47,16 @@ EXCLUDED: tuple[Row, ...] = (
     *((law, "nn.functional.batch_norm", None, _STATISTICS) for law in ("layouts", "ownership")),
     ("reduced", "bincount", None, "weights that are not float32 are added up in float64, as in PyTorch"),
     ("reduced", "chain_matmul linalg.multi_dot", None, "each of several products is rounded, as in PyTorch"),
+    (
+        "reduced",
+        "cumulative_trapezoid diff gradient trapezoid trapz",
+        None,
+        "each of several operations is rounded, as in PyTorch",
+    ),
     ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
     ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
+    ("undo", "histogramdd", None, "its second result is a list, and the program of the law names single tensors"),
     ("tape", "unique unique_consecutive", None, "PyTorch has no gradient for it"),
 )
 
@@ -89,6 +102,9 @@ _STARRED = "PyTorch takes any number of arguments there"
 _TWO_NAMES = "the function and the method of PyTorch name it differently"
 _SHARED = "shared with another name of the same operation"
 OWN_PARAMETERS: dict[str, dict[str, str]] = {
+    "asarray": dict.fromkeys(("dtype", "device"), "may be left out there too, whatever its signature says"),
+    "broadcast_shapes": {"shapes": _STARRED},
+    "hamming_window": dict.fromkeys(("periodic", "alpha", "beta"), "PyTorch's documented defaults"),
     "einsum": {"operands": _STARRED, "tensors": _STARRED, "path": "no choice of path"},
     "split": {"input": _TWO_NAMES, "tensor": _TWO_NAMES},
     "arange": dict.fromkeys(("start", "end"), "three overloads in one: arange(end), arange(start, end[, step])"),
