@@ -283,7 +283,7 @@ def _numbered(name: str, node: str, samples: list[S], dims: int) -> None:
         "numbers for its modes.\n\n"
         "`interpolation_mode`: 0 bilinear, 1 nearest, 2 bicubic. `padding_mode`: 0 zeros, 1 border, 2 reflection."
     )
-    composite(family="nn", name=name, node=node, samples=samples)(sampler)
+    composite(family="nn", name=name, node=node or None, moves=not dims, samples=samples)(sampler)
 
 
 _numbered("grid_sampler", "", [*_CASES[:2], _CASES3[0]], 0)
