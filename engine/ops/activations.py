@@ -320,6 +320,8 @@ def below_zero(F: Any, x: Any) -> Any:
 
 
 def exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> Any:
+    """elu with its three numbers, as a function of blocks."""
+
     def run(xp: Any, x: Any, out: Any) -> None:
         t = xp.minimum(x, 0)
         if input_scale != 1:

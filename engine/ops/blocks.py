@@ -290,7 +290,7 @@ def fold(
             f"{given} size of input's dimension 2 to match the calculated number of sliding blocks {h} * {w} = "
             f"{h * w}, but got input.size(2)={count}."
             if h * w != count
-            else f"{given} the calculated shape of the array of sliding blocks to be positive, but got {_pair((h, w))}.",
+            else f"{given} the shape of the array of sliding blocks to be positive, but got {_pair((h, w))}.",
             param="output_size",
         )
     if F.dtype(input).category == INT:

@@ -212,7 +212,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 # ---------------------------------------------------------------- the names without nn.functional
 
 
-@composite(family="dropout", name="alpha_dropout", moves=True, samples=[S(T(2, 3), 0.5, True), S(T(2, 3), 0.5, False)])
+@composite(family="dropout", name="alpha_dropout", samples=[S(T(2, 3), 0.5, True), S(T(2, 3), 0.5, False)])
 def plain_alpha_dropout(F: Any, input: Array, p: float, train: bool) -> Array:
     """Dropout that keeps mean and variance of what selu gives: elements become selu's lowest value, not 0."""
     return _alpha(F, input, p, train, False, False)
@@ -221,7 +221,6 @@ def plain_alpha_dropout(F: Any, input: Array, p: float, train: bool) -> Array:
 @composite(
     family="dropout",
     name="feature_alpha_dropout",
-    moves=True,
     samples=[S(T(2, 3, 4), 0.5, True), S(T(2, 3, 4), 0.5, False)],
 )
 def plain_feature_alpha_dropout(F: Any, input: Array, p: float, train: bool) -> Array:

@@ -262,7 +262,9 @@ def _sampled(F: Any, input: Any, grid: Any, mode: int, padding: int, align: bool
 
 _IMAGE, _VOLUME = T(1, 2, 3, 4), T(1, 2, 2, 3, 2)
 _GRID, _GRID3 = T(1, 2, 3, 2, low=-1.3, high=1.3), T(1, 2, 2, 2, 3, low=-1.3, high=1.3)
-_CASES = [S(_IMAGE, _GRID, m, p, a) for m, p, a in ((0, 0, False), (0, 1, True), (0, 2, False), (2, 0, True), (2, 2, True))]
+_CASES = [
+    S(_IMAGE, _GRID, m, p, a) for m, p, a in ((0, 0, False), (0, 1, True), (0, 2, False), (2, 0, True), (2, 2, True))
+]
 _CASES3 = [S(_VOLUME, _GRID3, 0, p, a) for p, a in ((0, False), (1, True), (2, False))]
 
 
@@ -319,8 +321,7 @@ def grid_sample(
     modes, paddings = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
     if mode not in modes:
         raise Invalid(
-            "nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: "
-            f"'{mode}'",
+            f"nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: '{mode}'",
             param="mode",
         )
     if padding_mode not in paddings:
@@ -397,5 +398,3 @@ def _affine_base(k: K, theta: Array, sizes: Any, align: bool) -> Array:
         shape[i] = n
         made[..., len(sizes) - 1 - i] = line.reshape(shape)
     return made.reshape(-1, len(sizes) + 1)
-
-

@@ -130,7 +130,7 @@ def dirac_(ctx: Context, tensor: Array, groups: int = 1) -> Tensor:
     with grad_mode(False):
         REC.zero_(tensor)
         middle = tensor
-        for at, n in enumerate(shape[2:]):
+        for n in shape[2:]:
             middle = REC.select(middle, 2, n // 2)
         for group in range(groups):
             rows = REC.narrow(middle, 0, group * each, each)
@@ -201,7 +201,10 @@ def kaiming_normal_(
 
 @_declare("orthogonal_", _MATRIX, S(T(2, 3), 2.0), S(T(3, 2, 2)))
 def orthogonal_(ctx: Context, tensor: Array, gain: float = 1) -> Tensor:
-    """Fills with a random matrix of orthogonal rows or columns, times gain (Saxe 2013); later dimensions are columns."""
+    """Fills with a random matrix of orthogonal rows or columns, times gain (Saxe 2013).
+
+    Dimensions after the first count as columns.
+    """
     shape = tensor.shape
     if len(shape) < 2:
         raise ShapeMismatch("Only tensors with 2 or more dimensions are supported", param="tensor")
@@ -366,9 +369,7 @@ def clip_grad_norm_(
     returns="value",
     example={**_CLIPPED, "total_norm": 2.0},
 )
-def clip_grads_with_norm_(
-    ctx: Context, parameters: Array | list[Array], max_norm: float, total_norm: Array
-) -> None:
+def clip_grads_with_norm_(ctx: Context, parameters: Array | list[Array], max_norm: float, total_norm: Array) -> None:
     """Scales the gradients of `parameters`, in place, by min(1, max_norm / (total_norm + 1e-6))."""
     with grad_mode(False):
         grads = _gradients(parameters)

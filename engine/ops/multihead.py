@@ -167,9 +167,7 @@ def _heads(F: Any, x: Any, batch: int, size: int) -> Any:
 
 def _drawn(*given: Any, **more: Any) -> S:
     """A sample with projections of an embedding of 4 and 2 heads."""
-    return S(
-        *given, 4, 2, T(12, 4), T(12), None, None, False, 0.0, T(4, 4), T(4), **{"training": False, **more}
-    )
+    return S(*given, 4, 2, T(12, 4), T(12), None, None, False, 0.0, T(4, 4), T(4), **{"training": False, **more})
 
 
 @composite(
@@ -256,9 +254,7 @@ def multi_head_attention_forward(
         mask = _added(F, attn_mask, "attn_mask", query)
         is_causal = is_causal and padding is None
     weights = (in_proj_weight, q_proj_weight, k_proj_weight, v_proj_weight)
-    _check_sizes(
-        F, query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight, weights, in_proj_bias
-    )
+    _check_sizes(F, query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight, weights, in_proj_bias)
     each = size // num_heads
     q, k, v = _projected(F, (query, key, value), weights, in_proj_bias, use_separate_proj_weight)
     if mask is not None:

@@ -23,6 +23,7 @@ FAMILY = "optim"
 
 
 def check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
+    """Refuses gradients that do not fit their parameters."""
     if len(params) != len(grads):
         raise Invalid(
             f"{op} takes one gradient for each parameter: got {len(params)} params and {len(grads)} grads",
@@ -45,6 +46,7 @@ COUNTERS = frozenset(("step", "mu_product", "eta", "mu"))
 def check_state(
     params: Sequence[Any], state: Any, fields: Sequence[str], op: str, maker: str, unused: Sequence[str] = ()
 ) -> None:
+    """Refuses a state without one of the fields, or with one that is neither among them nor among the `unused`."""
     if state is None:
         raise MissingParameter(
             f"{op} needs a state: make it once with {maker}", param="state", hint=Hint("make-state", op=maker)
@@ -76,12 +78,14 @@ _SAID = {"lr": "learning rate", "eps": "epsilon value"}
 
 
 def check_rates(op: str, **rates: float) -> None:
+    """Refuses negative rates, in torch.optim's words."""
     for name, value in rates.items():
         if not value >= 0:
             raise Invalid(f"Invalid {_SAID.get(name, f'{name} value')}: {value}", code="bad-rate", param=name, op=op)
 
 
 def check_betas(betas: Any) -> None:
+    """Refuses what are not two numbers in [0, 1)."""
     if len(betas) != 2:
         raise Invalid(f"betas are two numbers, got {len(betas)}", param="betas")
     for i, beta in enumerate(betas):
@@ -89,9 +93,7 @@ def check_betas(betas: Any) -> None:
             raise Invalid(f"Invalid beta parameter at index {i}: {beta}", param="betas")
 
 
-def make_state(
-    ctx: Any, params: Sequence[Tensor], fields: Sequence[str], **fills: float
-) -> dict[str, list[Tensor]]:
+def make_state(ctx: Any, params: Sequence[Tensor], fields: Sequence[str], **fills: float) -> dict[str, list[Tensor]]:
     """Zeros, or the number in `fills`, like each parameter for every field; counters are float32 as in PyTorch."""
     out: dict[str, list[Tensor]] = {}
     for field in fields:
@@ -232,9 +234,7 @@ def _adam_fields(amsgrad: bool) -> tuple[str, ...]:
     return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
 
 
-@special(
-    family=FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]}
-)
+@special(family=FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
 def adam_state(ctx: Any, params: list[Array], amsgrad: bool = False) -> dict[str, list[Tensor]]:
     """The state of `optim.adam_` and `optim.adamw_`: `step`, `exp_avg`, `exp_avg_sq` (and `max_exp_avg_sq`)."""
     return make_state(ctx, params, _adam_fields(amsgrad))

@@ -73,9 +73,7 @@ def _example(fields: Fields, **fills: float) -> dict[str, Any]:
     return {**EXAMPLE, "state": state}
 
 
-def _step(
-    name: str, meta: Callable[..., None], fields: Fields, **fills: float
-) -> Callable[[Callable[..., None]], Any]:
+def _step(name: str, meta: Callable[..., None], fields: Fields, **fills: float) -> Callable[[Callable[..., None]], Any]:
     """Declares a step that changes parameters and state."""
     return op(
         family=FAMILY,
@@ -167,9 +165,7 @@ def rmsprop_(
 
 
 @_state("optim.adagrad_state")
-def adagrad_state(
-    ctx: Any, params: list[Array], initial_accumulator_value: float = 0.0
-) -> dict[str, list[Tensor]]:
+def adagrad_state(ctx: Any, params: list[Array], initial_accumulator_value: float = 0.0) -> dict[str, list[Tensor]]:
     """The state of `optim.adagrad_`: `step` and `sum`, which begins with `initial_accumulator_value`."""
     check_rates("optim.adagrad_state", initial_accumulator_value=initial_accumulator_value)
     return make_state(ctx, params, ("step", "sum"), sum=initial_accumulator_value)
@@ -244,9 +240,7 @@ def adadelta_(
 ) -> None:
     """One step of Adadelta (Zeiler 2012), as torch.optim.Adadelta: steps in the units of the parameters."""
     xp = k.xp
-    for p, g, counter, square, delta in each(
-        k, params, grads, state, ("step", "square_avg", "acc_delta"), maximize
-    ):
+    for p, g, counter, square, delta in each(k, params, grads, state, ("step", "square_avg", "acc_delta"), maximize):
         counter += 1
         if weight_decay:
             g = g + p * weight_decay

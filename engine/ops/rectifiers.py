@@ -288,13 +288,13 @@ def mish(F: Any, input: Array, inplace: bool = False) -> Array:
 # ---------------------------------------------------------------- shrinking
 
 
-@composite(family="activations", name="nn.functional.softsign", moves=True, samples=[*_REAL, S(I(3))])
+@composite(family="activations", name="nn.functional.softsign", samples=[*_REAL, S(I(3))])
 def softsign(F: Any, input: Array) -> Array:
     """x / (1 + |x|)."""
     return F.div(input, F.add(F.abs(input), 1))
 
 
-@composite(family="activations", name="nn.functional.tanhshrink", moves=True, samples=[*_REAL, S(I(3))])
+@composite(family="activations", name="nn.functional.tanhshrink", samples=[*_REAL, S(I(3))])
 def tanhshrink(F: Any, input: Array) -> Array:
     """x - tanh(x)."""
     return F.sub(input, F.tanh(input))

@@ -11,9 +11,10 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, composite, op
-from engine.errors import Invalid, ShapeMismatch
+from engine.dtypes import FLOAT, DType, scalar_type
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.samples import S, T
+from engine.samples import C, S, T
 from engine.shapes import broadcast_two, wrap_dim
 
 # ---------------------------------------------------------------- gates
@@ -38,7 +39,13 @@ def _sigmoid(xp: Any, x: Any) -> Any:
     return xp.reciprocal(made, out=made)
 
 
+def _floating(d: DType) -> None:
+    if d.category < FLOAT:
+        raise DtypeMismatch(f"result type Float can't be cast to the desired output type {scalar_type(d)}")
+
+
 def _lstm_meta(k: K, gates: Spec, cx: Spec) -> tuple[Spec, Spec]:
+    _floating(gates.dtype)
     shape = broadcast_two((*gates.shape[:-1], gates.shape[-1] // 4), cx.shape)
     return Spec(shape, gates.dtype), Spec(shape, gates.dtype)
 
@@ -48,7 +55,7 @@ def _lstm_meta(k: K, gates: Spec, cx: Spec) -> tuple[Spec, Spec]:
     meta=_lstm_meta,
     outputs=("hy", "cy"),
     save={"gates": ("gates", "cx", "cy"), "cx": ("gates", "cy")},
-    samples=[S(T(2, 8), T(2, 2)), S(T(0, 4), T(0, 1))],
+    samples=[S(T(2, 8), T(2, 2)), S(T(0, 4), T(0, 1)), S(C(1, 4), C(1, 1))],
 )
 def _lstm_gates(k: K, gates: Array, cx: Array) -> Any:
     """The hidden and the cell state after a step, from the sums that enter the gates: input, forget, cell, output."""
@@ -64,9 +71,9 @@ def _lstm_gates(k: K, gates: Array, cx: Array) -> Any:
 @_lstm_gates.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     to_h, to_c = g
-    i, f, c, o = _parts(F, saved.gates, 4)
+    i, f, c, o = _parts(F, F.conj(saved.gates), 4)
     o, f = F.sigmoid(o), F.sigmoid(f)
-    t = F.tanh(saved.cy)
+    t = F.tanh(F.conj(saved.cy))
     total = to_c
     if to_h is not None:
         through = to_h * o * (1 - t * t)
@@ -76,7 +83,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
         i, c = F.sigmoid(i), F.tanh(c)
         parts = [
             total * c * (i * (1 - i)),
-            total * saved.cx * (f * (1 - f)),
+            total * F.conj(saved.cx) * (f * (1 - f)),
             total * i * (1 - c * c),
             F.zeros_like(o) if to_h is None else to_h * t * (o * (1 - o)),
         ]
@@ -85,6 +92,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _gru_meta(k: K, given: Spec, hidden: Spec, hx: Spec) -> Spec:
+    _floating(given.dtype)
     broadcast_two(given.shape, hidden.shape)
     return Spec(hx.shape, given.dtype)
 
@@ -93,7 +101,7 @@ def _gru_meta(k: K, given: Spec, hidden: Spec, hx: Spec) -> Spec:
     family="recurrent",
     meta=_gru_meta,
     save={"given": ("given", "hidden", "hx"), "hidden": ("given", "hidden", "hx"), "hx": ("given", "hidden")},
-    samples=[S(T(2, 6), T(2, 6), T(2, 2)), S(T(0, 3), T(0, 3), T(0, 1))],
+    samples=[S(T(2, 6), T(2, 6), T(2, 2)), S(T(0, 3), T(0, 3), T(0, 1)), S(C(1, 3), C(1, 3), C(1, 1))],
 )
 def _gru_gates(k: K, given: Array, hidden: Array, hx: Array) -> Array:
     """The hidden state after a step, from the products with input and hidden state: reset, update, new."""
@@ -107,15 +115,15 @@ def _gru_gates(k: K, given: Array, hidden: Array, hx: Array) -> Array:
 
 @_gru_gates.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    gr, gz, gn = _parts(F, saved.given, 3)
-    hr, hz, hn = _parts(F, saved.hidden, 3)
+    gr, gz, gn = _parts(F, F.conj(saved.given), 3)
+    hr, hz, hn = _parts(F, F.conj(saved.hidden), 3)
     z = F.sigmoid(gz + hz)
     of_given = of_hidden = None
     if need.given or need.hidden:
         r = F.sigmoid(gr + hr)
         n = F.tanh(r * hn + gn)
         to_n = g * (1 - z) * (1 - n * n)
-        to_z = g * (saved.hx - n) * (z * (1 - z))
+        to_z = g * (F.conj(saved.hx) - n) * (z * (1 - z))
         to_r = to_n * hn * (r * (1 - r))
         of_given = F.cat([to_r, to_z, to_n], -1)
         of_hidden = F.cat([to_r, to_z, to_n * r], -1)
@@ -134,9 +142,7 @@ def _check_cell(F: Any, input: Any, hidden: Sequence[Any], w_ih: Any, w_hh: Any,
         )
     wrap_dim(1, len(x))
     if x[1] != F.shape(w_ih)[1]:
-        raise ShapeMismatch(
-            f"input has inconsistent input_size: got {x[1]} expected {F.shape(w_ih)[1]}", param="input"
-        )
+        raise ShapeMismatch(f"input has inconsistent input_size: got {x[1]} expected {F.shape(w_ih)[1]}", param="input")
     for i, h in enumerate(hidden):
         shape = F.shape(h)
         wrap_dim(1, len(shape))
@@ -304,9 +310,7 @@ def _check_step(F: Any, x: Any, states: list[Any], row: list[Any], gates: int) -
             param="input",
         )
     if h[-1] != w[1]:
-        raise ShapeMismatch(
-            f"mat1 and mat2 shapes cannot be multiplied ({h[0]}x{h[-1]} and {w[1]}x{w[0]})", param="hx"
-        )
+        raise ShapeMismatch(f"mat1 and mat2 shapes cannot be multiplied ({h[0]}x{h[-1]} and {w[1]}x{w[0]})", param="hx")
     broadcast_two((h[0], w[0]), (batch, have[0]))
     if h[0] != batch:
         raise ShapeMismatch(
@@ -392,8 +396,8 @@ def _one(layers: int, batch: int) -> T:
 
 _SHAPES = (
     "Shapes: input (L, N, I), or (N, L, I) with `batch_first`; hx (layers * directions, N, H); `params` has w_ih, w_hh "
-    "and with `has_biases` b_ih, b_hh of each layer and direction, as torch.nn lays them out. `dropout` between layers, "
-    "in training. Gives the outputs of the last layer and the hidden states at the end."
+    "and with `has_biases` b_ih, b_hh of each layer and direction, as torch.nn lays them out. `dropout` between "
+    "layers, in training. Gives the outputs of the last layer and the hidden states at the end."
 )
 
 
@@ -475,9 +479,9 @@ def _declare_sequence(activation: str) -> None:
         f"A plain recurrent network with {activation} over a sequence: its outputs, and the hidden states at the end."
         f"\n\n{_SHAPES}"
     )
-    composite(
-        family="recurrent", name=f"rnn_{activation}", returns="list of Tensors", samples=_drawn(1, _one)
-    )(sequence)
+    composite(family="recurrent", name=f"rnn_{activation}", returns="list of Tensors", samples=_drawn(1, _one))(
+        sequence
+    )
 
 
 _declare_sequence("tanh")

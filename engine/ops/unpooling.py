@@ -166,8 +166,7 @@ def _declare_unpool(dims: int) -> None:
             raise Invalid("tuple index out of range", param="kernel_size")
         output = _unpooled_sizes(tuple(F.shape(input)), kernel, steps, pads, output_size)
         _check_unpool(F, input, indices, steps, dims)
-        made = F._max_unpool(input, indices, output)
-        return made
+        return F._max_unpool(input, indices, output)
 
     unpool.__doc__ = (
         f"The inverse of max_pool{dims}d as far as there is one: each element of `input` at the place that `indices` "
@@ -288,9 +287,7 @@ def _check_fractional(F: Any, input: Any, samples: Any, kernel: Shape, output: S
     if len(drawn) != 3:
         raise ShapeMismatch(f"Expect _random_samples to have 3 dimensions, got {len(drawn)}", param="_random_samples")
     if drawn[0] < (shape[0] if batched else 1):
-        raise ShapeMismatch(
-            "Expect _random_samples.size(0) no less then input batch size.", param="_random_samples"
-        )
+        raise ShapeMismatch("Expect _random_samples.size(0) no less then input batch size.", param="_random_samples")
     if drawn[1] != shape[len(shape) - dims - 1]:
         raise ShapeMismatch("Expect _random_samples.size(1) equals to input channel size.", param="_random_samples")
     if drawn[2] != dims:
@@ -376,8 +373,8 @@ def _declare_fractional(dims: int) -> None:
         "places (Graham 2014)"
     )
     pool.__doc__ = (
-        f"{said}.\n\n`output_ratio` gives the sizes as parts of the input's. `_random_samples`, (N, C, {dims}), decides "
-        "where windows begin; without it numbers are drawn."
+        f"{said}.\n\n`output_ratio` gives the sizes as parts of the input's. `_random_samples`, (N, C, {dims}), "
+        "decides where windows begin; without it numbers are drawn."
     )
     with_indices.__doc__ = f"{said}, and its index in the flattened sample."
     composite(
@@ -433,7 +430,6 @@ def _declare_power(dims: int) -> None:
     composite(
         family="nn",
         name=f"nn.functional.lp_pool{dims}d",
-        moves=True,
         samples=[
             S(T(1, 2, *size, low=0.2), 2, 2),
             S(T(2, *size, low=0.2), 3.0, 2, 1) if dims == 1 else S(T(1, 2, *size, low=0.2), 3.0, [2] * dims, 1),
@@ -446,4 +442,3 @@ def _declare_power(dims: int) -> None:
 
 for _dims in (1, 2, 3):
     _declare_power(_dims)
-
