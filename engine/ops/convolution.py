@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Declared, Ints, op
-from engine.dtypes import BOOL, C_NAMES, scalar_type
+from engine.dtypes import BOOL, C_NAMES, INT, int64, scalar_type
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -107,7 +107,9 @@ def per_dim(value: Any, dims: int, name: str) -> Shape:
     return values
 
 
-def _check_types(input: Spec, weight: Spec, bias: Spec | None, dims: int, transposed: bool) -> None:
+def _check_types(
+    input: Spec, weight: Spec, bias: Spec | None, dims: int, *, transposed: bool = False, dilated: bool = False
+) -> None:
     x, w = input.dtype, weight.dtype
     if x is not w:
         raise DtypeMismatch(
@@ -121,9 +123,10 @@ def _check_types(input: Spec, weight: Spec, bias: Spec | None, dims: int, transp
             hint=cast_hint(input, bias, "input", "bias"),
             param="bias",
         )
-    if x.category == BOOL:
-        kernel = "slow_conv_transpose2d_out_cpu" if transposed else "slow_conv2d_cpu"
-        raise not_implemented(kernel if dims < 3 else kernel.replace("2d", "3d"), x)
+    if x.category == BOOL or (x.category == INT and x is not int64 and (transposed or dilated)):
+        plain = "slow_conv2d_cpu" if dims < 3 else "compute_columns3d"
+        kernel = f"slow_conv_transpose{max(dims, 2)}d_out_cpu" if transposed else plain
+        raise not_implemented("slow_conv_dilated<>" if dilated and not transposed else kernel, x)
 
 
 def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
@@ -195,7 +198,8 @@ def _check_numbers(stride: Shape, dilation: Shape, padding: Sequence[int], group
     if any(s <= 0 for s in stride):
         raise Invalid("non-positive stride is not supported", param="stride")
     if any(d <= 0 for d in dilation):
-        raise Invalid(f"dilation should be greater than zero, but got {text(dilation)}", param="dilation")
+        shown = text(dilation if len(dilation) > 1 else (1, *dilation))
+        raise Invalid(f"dilation should be greater than zero, but got {shown}", param="dilation")
     if groups <= 0:
         raise Invalid("non-positive groups is not supported", param="groups")
 
@@ -245,7 +249,7 @@ def geometry_of(
     if 0 in x[2:]:
         raise ShapeMismatch(f"Only zero batch or zero channel inputs are supported, but got input shape: {text(x)}")
     output = tuple([(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)])
-    _check_types(input, weight, bias, dims, False)
+    _check_types(input, weight, bias, dims, dilated=any(d > 1 for d in dilations))
     return Geometry(x[2:], output, kernel, strides, low, high, dilations, groups)
 
 
@@ -288,13 +292,15 @@ def transposed_geometry(
             for n, s, p, d, m, e in zip(x[2:], steps, pads, dilations, w[2:], extra, strict=True)
         ]
     )
+    one = (1,) if spatial == 1 else ()
     if any(n <= 0 for n in output) and 0 not in x[2:]:
         raise ShapeMismatch(
-            f"Given input size per channel: {_sized(x[2:])}. Calculated output size per channel: {_sized(output)}. "
+            f"Given input size per channel: {_sized((*one, *x[2:]))}. Calculated output size per channel: "
+            f"{_sized((*one, *output))}. "
             "Output "
             "size is too small"
         )
-    _check_types(input, weight, bias, dims, True)
+    _check_types(input, weight, bias, dims, transposed=True)
     # What the extra padding adds may lie beyond every window: the padding after is then negative in effect.
     return Geometry(output, x[2:], w[2:], steps, pads, pads, dilations, groups)
 

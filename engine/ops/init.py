@@ -5,11 +5,12 @@ These work on leaves that require gradients: nothing is recorded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import erf, sqrt
 from typing import Any, Literal
 
 from engine.context import Context, grad_mode
-from engine.declare import Array, special
+from engine.declare import Array, Declared, special
 from engine.errors import Invalid, ShapeMismatch
 from engine.record import REC
 from engine.samples import S, T
@@ -32,8 +33,8 @@ Nonlinearity = Literal[
 _GAINS = {"tanh": 5.0 / 3, "relu": sqrt(2.0), "selu": 0.75}
 
 
-def _declare(name: str, *samples: S, **more: Any) -> Any:
-    return special(family="init", name=f"nn.init.{name}", samples=samples, **more)
+def _declare(name: str, *samples: S) -> Callable[[Callable[..., Any]], Declared]:
+    return special(family="init", name=f"nn.init.{name}", samples=samples)
 
 
 _MATRIX = S(T(3, 2))
@@ -135,7 +136,7 @@ def dirac_(ctx: Context, tensor: Array, groups: int = 1) -> Tensor:
         for group in range(groups):
             rows = REC.narrow(middle, 0, group * each, each)
             REC.fill_(REC.diagonal(rows, 0, 0, 1), 1.0)
-    return tensor
+    return tensor  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- by the sizes of a layer
@@ -178,7 +179,7 @@ def kaiming_uniform_(
 ) -> Tensor:
     """Fills from [-b, b) with b = gain * sqrt(3 / fan) (He 2015); `a` is the slope of leaky_relu below 0."""
     if 0 in tensor.shape:
-        return tensor
+        return tensor  # type: ignore[no-any-return]
     bound = sqrt(3.0) * _he(tensor, a, mode, nonlinearity)
     with grad_mode(False):
         return REC.uniform_(tensor, -bound, bound)  # type: ignore[no-any-return]
@@ -194,7 +195,7 @@ def kaiming_normal_(
 ) -> Tensor:
     """Fills with normal numbers of deviation gain / sqrt(fan) (He 2015); `a` is the slope of leaky_relu below 0."""
     if 0 in tensor.shape:
-        return tensor
+        return tensor  # type: ignore[no-any-return]
     with grad_mode(False):
         return REC.normal_(tensor, 0.0, _he(tensor, a, mode, nonlinearity))  # type: ignore[no-any-return]
 
@@ -209,7 +210,7 @@ def orthogonal_(ctx: Context, tensor: Array, gain: float = 1) -> Tensor:
     if len(shape) < 2:
         raise ShapeMismatch("Only tensors with 2 or more dimensions are supported", param="tensor")
     if 0 in shape:
-        return tensor
+        return tensor  # type: ignore[no-any-return]
     with grad_mode(False):
         columns = 1
         for n in shape[1:]:
@@ -234,7 +235,7 @@ def sparse_(ctx: Context, tensor: Array, sparsity: float, std: float = 0.01) -> 
         for column in range(columns):
             picked = REC.narrow(REC.randperm(rows, device=tensor.backend.name), 0, 0, min(count, rows))
             REC.index_fill_(REC.select(tensor, 1, column), 0, picked, 0.0)
-    return tensor
+    return tensor  # type: ignore[no-any-return]
 
 
 # ---------------------------------------------------------------- truncated normal numbers

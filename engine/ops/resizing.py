@@ -418,7 +418,8 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
         raise Invalid(f"{name}: output_size must be {dims}", param="output_size")
     sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
     first = 1 if len(shape) == dims + 2 else 0
-    for at in range(len(shape) - dims if dims > 1 else first, len(shape)):
+    single = all(m == 1 for m in sizes)  # PyTorch takes the mean then, with that operation's own checks
+    for at in range(first if dims == 3 and not single else len(shape) - dims, len(shape)):
         if shape[at] == 0:
             raise ShapeMismatch(
                 f"{name if dims > 1 else 'adaptive_avg_pool2d'}(): Expected input to have non-zero size for non-batch "
@@ -431,10 +432,12 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
             f"{{{', '.join(map(str, sizes))}}}",
             param="output_size",
         )
-    if spec.dtype.category != FLOAT:
+    if spec.dtype.category != FLOAT and single:
+        return F.mean(input, list(range(-dims, 0)), True)
+    if spec.dtype.category != FLOAT and (dims == 3 or 0 not in (*shape, *sizes)):
         raise not_implemented("adaptive_avg_pool2d" if dims < 3 else "adaptive_avg_pool3d_cpu", spec.dtype)
     node = "SqueezeBackward1" if dims == 1 else f"AdaptiveAvgPool{dims}DBackward0"
-    if dims > 1 and all(m == 1 for m in sizes):
+    if dims > 1 and single:
         node = "MeanBackward1"
     if all(m and n % m == 0 for n, m in zip(spatial, sizes, strict=True)):
         kernel = tuple([n // m for n, m in zip(spatial, sizes, strict=True)])
@@ -547,10 +550,10 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
         raise ShapeMismatch(
             f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input"
         )
-    for at in range(len(shape) - dims, len(shape)):
+    for at in range(len(shape) - dims - 1 if len(shape) == dims + 2 else 0, len(shape)):
         if shape[at] == 0:
             raise ShapeMismatch(
-                f"{name if dims > 1 else 'adaptive_max_pool2d'}(): Expected input to have non-zero size for non-batch "
+                f"{name}(): Expected input to have non-zero size for non-batch "
                 f"dimensions, but input has sizes {text(shape)} with dimension {at} being empty",
                 param="input",
             )
