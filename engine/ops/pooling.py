@@ -514,7 +514,12 @@ def _avg_geometry(
         raise ShapeMismatch(
             f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input"
         )
-    if dims == 3 and min(steps) > 0 and any(n < w for n, w in zip(shape[-3:], kernel, strict=True)) and 0 not in shape[-4:]:
+    if (
+        dims == 3
+        and min(steps) > 0
+        and any(n < w for n, w in zip(shape[-3:], kernel, strict=True))
+        and 0 not in shape[-4:]
+    ):
         raise ShapeMismatch(
             f"input image ({_named('THW', shape[-3:], '')}) smaller than kernel size ({_named('THW', kernel, 'k')})",
             hint=Hint("pool-size", input=list(shape[-3:]), kernel=list(kernel)),

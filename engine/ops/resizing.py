@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
-from engine.dtypes import FLOAT, int64, uint8
+from engine.dtypes import FLOAT, float32, int64, uint8
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -281,6 +281,26 @@ def _check_mode(spec: Spec, mode: str, align_corners: bool | None, antialias: bo
     return dims
 
 
+def _kernel(mode: str, dims: int, antialias: bool) -> str:
+    """What PyTorch calls the kernel in which it finds that a dtype is missing."""
+    if antialias:
+        return "compute_index_ranges_weights"
+    if mode == "bilinear" or (mode[:7] == "nearest" and dims == 2):
+        return f"upsample_{mode[:8].rstrip('-')}2d_channels_last"
+    return f"compute_indices_weights_{'nearest' if mode[:7] == 'nearest' else 'cubic' if dims == 2 else 'linear'}"
+
+
+def _resized_picture(F: Any, input: Any, axes: list[Axis]) -> Any:
+    """uint8 pictures: rows, then columns, each rounded to whole numbers from 0 to 255."""
+    made = F.to(input, float32)
+    for at in (1, 0):
+        other = axes[1 - at]
+        still = Axis("linear", other.input if at else other.output, other.input if at else other.output)
+        pair = (still, axes[1]) if at else (axes[0], still)
+        made = F.clamp(F.floor(F.add(F._resample(made, pair, False, ""), 0.5)), 0, 255)
+    return F.to(made, uint8)
+
+
 def _interpolated(
     F: Any,
     input: Any,
@@ -304,10 +324,16 @@ def _interpolated(
     if min((*sizes, *spatial)) <= 0:
         given, made = _DIMS[dims].format(*spatial), _DIMS[dims].format(*sizes)
         raise ShapeMismatch(
-            f"Input and output sizes should be greater than 0, but got input ({given}) output ({made})", param="size"
+            f"Input and output sizes should be greater than 0, but got input ({given}) {'and ' * (dims == 1)}output "
+            f"({made})",
+            param="size",
         )
-    if spec.dtype.category != FLOAT and not (spec.dtype is uint8 and mode[:7] == "nearest"):
-        raise not_implemented(f"upsample_{mode.replace('-', '_')}{dims}d_channels_last", spec.dtype)
+    picture = spec.dtype is uint8 and mode in ("bilinear", "bicubic")
+    if not picture and (
+        (spec.dtype.category != FLOAT and not (spec.dtype is uint8 and mode[:7] == "nearest"))
+        or (antialias and spec.dtype.reduced)
+    ):
+        raise not_implemented(_kernel(mode, dims, antialias), spec.dtype)
     align = bool(align_corners)
     kind = {"bilinear": "linear", "trilinear": "linear"}.get(mode, mode) + ("-aa" if antialias else "")
     axes = []
@@ -316,7 +342,11 @@ def _interpolated(
             scale = (n - 1) / (m - 1) if m > 1 else 0.0
         else:
             scale = 1.0 / factors[i] if factors is not None else n / m
+            if kind == "linear" and n == m:  # PyTorch copies then, whatever the factor
+                scale = 1.0
         axes.append(Axis(kind, n, m, scale, align))
+    if picture:
+        return _resized_picture(F, input, axes)
     node = f"Upsample{_NAMES[mode]}{dims}D{'Aa' if antialias else ''}Backward0"
     return F._resample(input, tuple(axes), False, node)
 
