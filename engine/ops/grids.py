@@ -92,16 +92,19 @@ def _taken_meta(k: K, input: Spec, places: list[Spec]) -> Spec:
 
 
 def _flat(k: K, sizes: Any, places: Any) -> tuple[Any, Any]:
-    """(index within the flattened image, whether it lies in it) of each place: both (N, places)."""
+    """(index within the flattened image, whether it lies in it or None where all do) of each place: (N, places)."""
     xp = k.xp
     index: Any = None
     inside: Any = None
     for n, place in zip(sizes, places, strict=True):
-        here = (place >= 0) & (place < n)
-        at = xp.where(here, place, xp.zeros((), place.dtype)).astype(xp.int64)
+        at = place.astype(xp.int64)
+        here = at.view(xp.uint64) < xp.asarray(n, dtype=xp.uint64)  # negative ones are the largest then
         index = at if index is None else index * n + at
         inside = here if inside is None else inside & here
-    return index.reshape(index.shape[0], -1), inside.reshape(index.shape[0], -1)
+    rows = index.shape[0]
+    if bool(inside.all()):
+        return index.reshape(rows, -1), None
+    return (index * inside).reshape(rows, -1), inside.reshape(rows, -1)
 
 
 @op(family="nn", meta=_taken_meta, save={"input": ("places",)})
@@ -116,9 +119,8 @@ def _grid_take(k: K, input: Array, places: list[Array]) -> Array:
     made = xp.empty((n, c, index.shape[1]), input.dtype)
     for i in range(n):
         made[i] = xp.take(lines[i], index[i], axis=1)
-    outside = ~inside
-    if outside.any():
-        xp.copyto(made, xp.zeros((), made.dtype), where=outside[:, None, :])
+    if inside is not None:
+        xp.copyto(made, xp.zeros((), made.dtype), where=~inside[:, None, :])
     return made.reshape(k.spec.shape)
 
 
@@ -143,7 +145,7 @@ def _grid_put(k: K, grad: Array, places: list[Array], sizes: Any) -> Array:
         length = prod(sizes)
         rows = xp.arange(c)[:, None] * length
         for i in range(n):
-            weights = xp.where(inside[i], values[i], xp.zeros((), grad.dtype))
+            weights = values[i] if inside is None else xp.where(inside[i], values[i], xp.zeros((), grad.dtype))
             at = (rows + index[i]).reshape(-1)
             made[i] = xp.bincount(at, weights.reshape(-1), c * length).reshape(c, length).astype(grad.dtype)
     return made.reshape(n, c, *sizes)

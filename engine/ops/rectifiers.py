@@ -439,7 +439,7 @@ def _prelu_meta(k: K, input: Spec, weight: Spec) -> Spec:
 )
 def _prelu_kernel(k: K, input: Array, weight: Array, *, out: Any = None) -> Array:
     """x where it is positive, weight * x elsewhere, with broadcasting."""
-    return k.xp.where(input > 0, input, input * weight)
+    return select(k, input > 0, input, input * weight)
 
 
 @_prelu_kernel.vjp
