@@ -331,10 +331,10 @@ def _scale(grads: list[Tensor], max_norm: float, total: Tensor) -> None:
         REC.mul_(g, REC.to(factor, g.backend.name) if factor.backend is not g.backend else factor)
 
 
-_CLIPPED = {"parameters": [[0.5, 1.5]], "max_norm": 1.0}
+_CLIPPED = {"parameters": [[0.5, 1.5]], "max_norm": 1.5}
 
 
-@special(family="init", name="nn.utils.get_total_norm", example={"tensors": [[3.0, 4.0]]})
+@special(family="init", name="nn.utils.get_total_norm", example={"tensors": [[2.5, 1.5]]})
 def get_total_norm(
     ctx: Context, tensors: Array | list[Array], norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
@@ -368,7 +368,7 @@ def clip_grad_norm_(
     family="init",
     name="nn.utils.clip_grads_with_norm_",
     returns="value",
-    example={**_CLIPPED, "total_norm": 2.0},
+    example={**_CLIPPED, "total_norm": 2.5},
 )
 def clip_grads_with_norm_(ctx: Context, parameters: Array | list[Array], max_norm: float, total_norm: Array) -> None:
     """Scales the gradients of `parameters`, in place, by min(1, max_norm / (total_norm + 1e-6))."""

@@ -68,7 +68,8 @@ def _sample(fields: Fields, **fills: float) -> dict[str, Any]:
 def _example(fields: Fields, **fills: float) -> dict[str, Any]:
     state = {}
     for field in fields:
-        fill = fills.get(field, 0.0)
+        fill = fills.get(field, 0)
+        fill = int(fill) if fill == int(fill) else fill  # a whole number stays what it is in any client
         state[field] = [{"data": fill if field in COUNTERS else [fill, fill], "dtype": "float32"}]
     return {**EXAMPLE, "state": state}
 
