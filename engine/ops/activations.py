@@ -314,7 +314,14 @@ def leaky_relu(F: Any, input: Array, negative_slope: Scalar = 0.01, inplace: boo
     return F._leaky_relu(input, negative_slope)
 
 
-def _exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> Any:
+def below_zero(F: Any, x: Any) -> Any:
+    """min(x, 0), whose gradient at 0 is 0, as PyTorch's second derivatives of exponentials below 0 have it."""
+    return F.where(F.lt(x, 0), x, 0)
+
+
+def exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> Any:
+    """elu with its three numbers, as a function of blocks."""
+
     def run(xp: Any, x: Any, out: Any) -> None:
         t = xp.minimum(x, 0)
         if input_scale != 1:
@@ -341,7 +348,7 @@ def _elu(
     k: K, input: Array, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0, *, out: Any = None
 ) -> Array:
     """scale * (x where it is positive, alpha * (exp(input_scale * x) - 1) elsewhere)."""
-    return in_blocks(k, _exponential_below(k, float(alpha), float(scale), float(input_scale)), (input,), out)
+    return in_blocks(k, exponential_below(k, float(alpha), float(scale), float(input_scale)), (input,), out)
 
 
 @_elu.vjp
@@ -349,7 +356,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x = saved.input
     alpha, scale, input_scale = float(saved.alpha), float(saved.scale), float(saved.input_scale)
     scaled = g if scale == 1 else g * scale
-    low = F.clamp_max(x, 0)
+    low = below_zero(F, x)
     slope = F.exp(low if input_scale == 1 else low * input_scale) * (alpha * input_scale)
     return F.where(F.le(x, 0), scaled * slope, scaled)
 

@@ -389,6 +389,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @composite(
     family="linalg",
     name="nn.functional.bilinear",
+    alias=("bilinear",),
     samples=[S(T(2, 3), T(2, 2), T(2, 3, 2), T(2)), S(T(2, 3), T(2, 2), T(2, 3, 2)), S(T(3), T(2), T(4, 3, 2), T(4))],
 )
 def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | None = None) -> Array:

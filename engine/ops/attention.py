@@ -9,7 +9,7 @@ from engine.declare import Array, composite
 from engine.dtypes import BOOL, C_NAMES
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.samples import B, S, T
-from engine.shapes import broadcast_two
+from engine.shapes import broadcast_two, wrap_dim
 
 MINUS_INFINITY = float("-inf")
 
@@ -92,7 +92,12 @@ def scaled_dot_product_attention(
     """
     _check(F, query, key, value, attn_mask, is_causal)
     if enable_gqa:
+        wrap_dim(-3, min(len(F.shape(x)) for x in (query, key, value)))
         heads = F.shape(query)[-3]
+        if heads % (F.shape(key)[-3] or 1) or heads % (F.shape(value)[-3] or 1):
+            raise ShapeMismatch(
+                "Number of heads in key and value must divide the number of heads in query", param="enable_gqa"
+            )
         key, value = _repeated(F, key, heads), _repeated(F, value, heads)
     rows, size = F.shape(query)[-2:]
     columns = F.shape(key)[-2]

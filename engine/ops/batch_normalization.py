@@ -258,7 +258,17 @@ def batch_norm(
     if eps < 0 or (training and eps == 0):
         words = "positive during training" if training else "non-negative"
         raise Invalid(f"batch_norm eps must be {words}, but got {eps}", param="eps")
+    if 0 in shape and len(shape) > 1 and F.dtype(input).category == FLOAT:
+        return _of_nothing(F, input, weight, bias)
     return _batch_normalized(F, input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
+
+
+def _of_nothing(F: Any, input: Any, weight: Any, bias: Any) -> Any:
+    """The input, of no elements, and on the tape of weight and bias; the running statistics stay as they are."""
+    made = F.clone(input)
+    if weight is not None:
+        made = F.mul(made, F.select(weight, 0, 0))
+    return made if bias is None else F.add(made, F.select(bias, 0, 0))
 
 
 def _refuse_single(shape: tuple[int, ...]) -> None:

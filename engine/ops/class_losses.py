@@ -138,7 +138,7 @@ class _Rows:
 def _nll_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: str, ignore_index: int) -> Spec:
     shape = _check_classes(input, target, weight)
     if input.dtype.category != FLOAT:
-        raise not_implemented("nll_loss_out_frame", input.dtype)
+        raise not_implemented("nll_loss_out_frame" if input.ndim < 3 else "nll_loss2d_forward_out_frame", input.dtype)
     return Spec(shape if reduction == "none" else (), input.dtype)
 
 

@@ -223,6 +223,7 @@ def _ctc_loss_back(
         (state == chains.last[:, None]) | (state == chains.last[:, None] - 1), xp.zeros((), log_probs.dtype), none
     )
     made = xp.zeros(log_probs.shape, log_probs.dtype)
+    hopeless = None if zero_infinity else _impossible(k, alpha, chains, lengths)
     beta = xp.full((batch, states), float("-inf"), log_probs.dtype)  # without what the frame itself emits
     for t in range(frames - 1, -1, -1):
         if t < frames - 1:
@@ -234,7 +235,10 @@ def _ctc_loss_back(
         expected = xp.zeros((batch, log_probs.shape[2]), log_probs.dtype)
         share = xp.where(chains.live & inside, share, xp.zeros((), share.dtype))
         k.backend.scatter_add(expected, (xp.broadcast_to(chains.rows[:, None], share.shape), chains.labels), share)
-        made[t] = xp.where(inside, xp.exp(log_probs[t]) - expected, xp.zeros((), made.dtype))
+        step = xp.exp(log_probs[t]) - expected
+        if hopeless is not None:  # the loss is infinite, and PyTorch's gradient no number
+            step = xp.where(hopeless[:, None], xp.asarray(float("nan"), dtype=step.dtype), step)
+        made[t] = xp.where(inside, step, xp.zeros((), made.dtype))
     made *= grad[None, :, None]
     if zero_infinity:
         # A loss that was infinite has become zero, and so has its gradient.
@@ -301,7 +305,6 @@ def ctc_loss(
     single = len(F.shape(log_probs)) == 2
     if single:
         log_probs = F.unsqueeze(log_probs, 1)
-        targets = F.unsqueeze(targets, 0) if len(F.shape(targets)) == 1 else targets
     losses = F._ctc_loss(log_probs, targets, input_lengths, target_lengths, blank, zero_infinity)[0]
     if reduction == "sum":
         return F.sum(losses)

@@ -283,6 +283,8 @@ def pdist(F: Any, input: Array, p: float = 2.0) -> Array:
     if len(shape) != 2:
         raise ShapeMismatch(f"pdist only supports 2D tensors, got: {len(shape)}D", param="input")
     if F.dtype(input) not in (float32, float64):
+        if F.dtype(input).reduced:
+            raise not_implemented("pdist", F.dtype(input))
         raise DtypeMismatch("pdist only supports floating-point dtypes", param="input")
     if p < 0:
         raise Invalid("pdist only supports non-negative p values", param="p")

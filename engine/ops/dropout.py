@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
 from engine.carriers import K
-from engine.declare import Array, composite, op
+from engine.context import Context
+from engine.declare import Array, composite, op, special
 from engine.dtypes import COMPLEX, FLOAT, bool_, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import laid_out, not_implemented
 from engine.ops.random import stored
+from engine.record import REC
 from engine.samples import S, T
+from engine.tensor import Tensor
 
 
 def _check_p(p: float) -> None:
@@ -61,11 +65,10 @@ def _dropped(F: Any, input: Any, p: float, training: bool, inplace: bool, channe
     _check_p(p)
     if not training or p == 0 or 0 in F.shape(input):
         return input
-    shape = _channels(F, input) if channels else None
     if p == 1:
         scale: Any = False  # zeros of the input's dtype, whatever it is
     else:
-        scale = F._keep_mask(input, p, 1 - p, shape)
+        scale = F._keep_mask(input, p, 1 - p, _channels(F, input) if channels else None)
     return F.mul_(input, scale) if inplace and F.recording else F.mul(input, scale)
 
 
@@ -117,8 +120,11 @@ def dropout2d(F: Any, input: Array, p: float = 0.5, training: bool = True, inpla
 
 @composite(family="dropout", name="nn.functional.dropout3d", moves=True, samples=_PLANES)
 def dropout3d(F: Any, input: Array, p: float = 0.5, training: bool = True, inplace: bool = False) -> Array:
-    """Dropout of whole channels of (N, C, D, H, W) inputs."""
-    return _dropped(F, input, p, training, inplace, True)
+    """Dropout of whole channels of (N, C, D, H, W) or (C, D, H, W) inputs."""
+    if len(F.shape(input)) == 5:
+        return _dropped(F, input, p, training, inplace, True)
+    made = F.squeeze(_dropped(F, F.unsqueeze(input, 0), p, training, inplace, True), 0)
+    return input if inplace and F.recording else made
 
 
 @composite(
@@ -139,7 +145,8 @@ def _alpha(F: Any, input: Any, p: float, training: bool, inplace: bool, channels
     if not training or p == 0 or 0 in F.shape(input):
         return input
     if p == 1:
-        return F.mul_(input, 0.0) if inplace and F.recording else F.mul(input, 0.0)
+        nothing = F.new_zeros(input, [])
+        return F.mul_(input, nothing) if inplace and F.recording else F.mul(input, nothing)
     mask = F._keep_mask(input, p, 1.0, _channels(F, input) if channels else None)
     a = 1 / sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = (mask - 1) * (_ALPHA * a) + _ALPHA * a * p
@@ -200,3 +207,38 @@ def native_dropout(k: K, input: Array, p: float, train: bool | None) -> Array:
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     scale = 1.0 if saved.train is False or saved.p == 1 else 1 / (1 - saved.p)
     return F.mul(g[0] * scale, saved.mask)
+
+
+# ---------------------------------------------------------------- the names without nn.functional
+
+
+@composite(family="dropout", name="alpha_dropout", samples=[S(T(2, 3), 0.5, True), S(T(2, 3), 0.5, False)])
+def plain_alpha_dropout(F: Any, input: Array, p: float, train: bool) -> Array:
+    """Dropout that keeps mean and variance of what selu gives: elements become selu's lowest value, not 0."""
+    return _alpha(F, input, p, train, False, False)
+
+
+@composite(
+    family="dropout",
+    name="feature_alpha_dropout",
+    samples=[S(T(2, 3, 4), 0.5, True), S(T(2, 3, 4), 0.5, False)],
+)
+def plain_feature_alpha_dropout(F: Any, input: Array, p: float, train: bool) -> Array:
+    """Alpha dropout of whole channels."""
+    return _alpha(F, input, p, train, False, True)
+
+
+def _in_place(name: str, run: Callable[..., Any], channels: bool) -> None:
+    def dropped(ctx: Context, input: Array, p: float, train: bool) -> Tensor:
+        made: Tensor = run(REC, input, p, train, True, channels)
+        return made
+
+    dropped.__doc__ = f"In-place version of `{name}`: changes `input`, keeps its id and raises its version."
+    shape = (2, 3, 4) if channels else (2, 3)
+    special(family="dropout", name=f"{name}_", samples=[S(T(*shape), 0.5, True), S(T(*shape), 0.5, False)])(dropped)
+
+
+_in_place("dropout", _dropped, False)
+_in_place("feature_dropout", _dropped, True)
+_in_place("alpha_dropout", _alpha, False)
+_in_place("feature_alpha_dropout", _alpha, True)

@@ -482,6 +482,8 @@ def kl_div(
     for x in (input, target):
         if F.dtype(x).category < FLOAT:
             raise DtypeMismatch("kl_div: Integral inputs not supported.", param="input" if x is input else "target")
+        if F.dtype(x).is_complex:
+            raise DtypeMismatch("kl_div: Complex inputs not supported.", param="input" if x is input else "target")
     batch = reduction == "batchmean" and size_average is None and reduce is None
     plain = "sum" if batch else legacy(size_average, reduce, reduction)
     if log_target:

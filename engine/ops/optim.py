@@ -8,7 +8,7 @@ torch.optim's single-tensor implementations; a parameter whose gradient is null 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from engine.carriers import K
@@ -19,10 +19,11 @@ from engine.op import Spec
 from engine.samples import S, T
 from engine.tensor import Tensor, fresh
 
-_FAMILY = "optim"
+FAMILY = "optim"
 
 
-def _check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
+def check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
+    """Refuses gradients that do not fit their parameters."""
     if len(params) != len(grads):
         raise Invalid(
             f"{op} takes one gradient for each parameter: got {len(params)} params and {len(grads)} grads",
@@ -39,7 +40,14 @@ def _check_pairs(params: Sequence[Any], grads: Sequence[Any], op: str) -> None:
             raise Invalid(f"parameter {i} is of dtype {p.dtype.name}; optimizers change floats", param="params")
 
 
-def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: str, maker: str) -> None:
+# Fields that hold one number for a parameter: a 0-d float32 tensor.
+COUNTERS = frozenset(("step", "mu_product", "eta", "mu"))
+
+
+def check_state(
+    params: Sequence[Any], state: Any, fields: Sequence[str], op: str, maker: str, unused: Sequence[str] = ()
+) -> None:
+    """Refuses a state without one of the fields, or with one that is neither among them nor among the `unused`."""
     if state is None:
         raise MissingParameter(
             f"{op} needs a state: make it once with {maker}", param="state", hint=Hint("make-state", op=maker)
@@ -53,7 +61,7 @@ def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: s
                 param="state",
                 hint=Hint("make-state", op=maker),
             )
-        if field == "step":
+        if field in COUNTERS:
             continue
         for p, s in zip(params, found, strict=True):
             if s.shape != p.shape:
@@ -61,33 +69,46 @@ def _check_state(params: Sequence[Any], state: Any, fields: Sequence[str], op: s
                     f"a {field} has shape {list(s.shape)}, its parameter {list(p.shape)}", param="state"
                 )
     for field in state:
-        if field not in fields:
+        if field not in fields and field not in unused:
             raise Invalid(
                 f"the state has no field {field!r} here: {', '.join(fields)}", code="bad-state", param="state"
             )
 
 
-def _check_rates(op: str, **rates: float) -> None:
+_SAID = {"lr": "learning rate", "eps": "epsilon value"}
+
+
+def check_rates(op: str, **rates: float) -> None:
+    """Refuses negative rates, in torch.optim's words."""
     for name, value in rates.items():
         if not value >= 0:
-            raise Invalid(
-                f"Invalid {name} value: {value}", code="bad-rate", hint=Hint("rate-range", name=name), param=name, op=op
-            )
+            words = f"Invalid {_SAID.get(name, f'{name} value')}: {value}"
+            raise Invalid(words, code="bad-rate", hint=Hint("rate-range", name=name), param=name, op=op)
 
 
-def _make_state(
-    ctx: Any, params: Sequence[Tensor], fields: Sequence[str], fill: float = 0.0
-) -> dict[str, list[Tensor]]:
-    """Zeros like each parameter for every field, and a float32 step counter as PyTorch keeps it."""
+def check_betas(betas: Any) -> None:
+    """Refuses what are not two numbers in [0, 1)."""
+    if len(betas) != 2:
+        raise Invalid(f"betas are two numbers, got {len(betas)}", param="betas")
+    for i, beta in enumerate(betas):
+        if not 0 <= beta < 1:
+            raise Invalid(f"Invalid beta parameter at index {i}: {beta}", param="betas")
+
+
+def make_state(ctx: Any, params: Sequence[Tensor], fields: Sequence[str], **fills: float) -> dict[str, list[Tensor]]:
+    """Zeros, or the number in `fills`, like each parameter for every field; counters are float32 as in PyTorch."""
     out: dict[str, list[Tensor]] = {}
     for field in fields:
         rows = []
         for p in params:
             xp = p.backend.xp
-            if field == "step":
-                spec, array = Spec((), float32), xp.zeros((), dtype=float32.np)
+            fill: complex = fills.get(field, 0.0)
+            if field in COUNTERS:
+                spec, array = Spec((), float32), xp.full((), fill, dtype=float32.np)
             else:
                 ctx.admit(p.nbytes)
+                if p.dtype.is_complex and fill:  # real and imaginary parts are two independent numbers
+                    fill = complex(fill, fill)
                 spec, array = p.spec, xp.full(p.shape, fill, dtype=p.dtype.compute.np)
                 array = p.backend.cast(array, p.dtype.compute, p.dtype)
             rows.append(fresh(array, spec, p.backend, ctx.ledger))
@@ -104,17 +125,44 @@ def _descent(k: K, p: Any, g: Any, weight_decay: float, maximize: bool) -> Any:
     return g
 
 
-_PARAMS = {"params": [T(3, 2), T(2)], "grads": [T(3, 2, grad=False), T(2, grad=False)]}
-_EXAMPLE = {"params": [[0.5, 1.5]], "grads": [[0.25, -0.25]]}
+def each(
+    k: K, params: Any, grads: Any, state: Any, fields: Sequence[str], maximize: bool = False
+) -> Iterator[tuple[Any, ...]]:
+    """(parameter, gradient, one array for each field) of the parameters that have a gradient.
+
+    Complex ones come as the real numbers that they are made of, since PyTorch's optimizers treat real and imaginary
+    parts as independent; what was done to copies is written back.
+    """
+    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
+        if g is None:
+            continue
+        own = [p, *(state[field][i] for field in fields)]
+        seen = [_parts(k, x) for x in own]
+        g = _parts(k, g)
+        yield (seen[0], -g if maximize else g, *seen[1:])
+        for x, made in zip(own, seen, strict=True):
+            if x.dtype.kind == "c":
+                x[...] = made.view(x.dtype).reshape(x.shape)
+
+
+def _parts(k: K, x: Any) -> Any:
+    """Real and imaginary parts side by side in one line; what is real as it is."""
+    if x.dtype.kind != "c":
+        return x
+    return k.xp.ascontiguousarray(x.reshape(-1)).view(x.real.dtype)
+
+
+PARAMS = {"params": [T(3, 2), T(2)], "grads": [T(3, 2, grad=False), T(2, grad=False)]}
+EXAMPLE = {"params": [[0.5, 1.5]], "grads": [[0.25, -0.25]]}
 
 
 # ---------------------------------------------------------------- SGD
 
 
-@special(family=_FAMILY, name="optim.sgd_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
+@special(family=FAMILY, name="optim.sgd_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
 def sgd_state(ctx: Any, params: list[Array]) -> dict[str, list[Tensor]]:
     """The state of `optim.sgd_` with momentum: `step` and `momentum_buffer` for each parameter."""
-    return _make_state(ctx, params, ("step", "momentum_buffer"))
+    return make_state(ctx, params, ("step", "momentum_buffer"))
 
 
 def _sgd_meta(
@@ -129,23 +177,23 @@ def _sgd_meta(
     nesterov: bool = False,
     maximize: bool = False,
 ) -> None:
-    _check_pairs(params, grads, "optim.sgd_")
-    _check_rates("optim.sgd_", lr=lr, momentum=momentum, weight_decay=weight_decay)
+    check_pairs(params, grads, "optim.sgd_")
+    check_rates("optim.sgd_", lr=lr, momentum=momentum, weight_decay=weight_decay)
     if nesterov and (momentum <= 0 or dampening != 0):
         raise Invalid("Nesterov momentum requires a momentum and zero dampening", param="nesterov")
     if momentum or state is not None:
-        _check_state(params, state, ("step", "momentum_buffer"), "optim.sgd_ with momentum", "optim.sgd_state")
+        check_state(params, state, ("step", "momentum_buffer"), "optim.sgd_ with momentum", "optim.sgd_state")
 
 
 @op(
-    family=_FAMILY,
+    family=FAMILY,
     name="optim.sgd_",
     meta=_sgd_meta,
     vjp=None,
     mutates=("params", "state"),
     returns="value",
-    samples=[S(_PARAMS["params"], _PARAMS["grads"], lr=0.1)],
-    example={**_EXAMPLE, "lr": 0.1},
+    samples=[S(PARAMS["params"], PARAMS["grads"], lr=0.1)],
+    example={**EXAMPLE, "lr": 0.1},
 )
 def sgd_(
     k: K,
@@ -188,12 +236,10 @@ def _adam_fields(amsgrad: bool) -> tuple[str, ...]:
     return ("step", "exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if amsgrad else ()))
 
 
-@special(
-    family=_FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]}
-)
+@special(family=FAMILY, name="optim.adam_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
 def adam_state(ctx: Any, params: list[Array], amsgrad: bool = False) -> dict[str, list[Tensor]]:
     """The state of `optim.adam_` and `optim.adamw_`: `step`, `exp_avg`, `exp_avg_sq` (and `max_exp_avg_sq`)."""
-    return _make_state(ctx, params, _adam_fields(amsgrad))
+    return make_state(ctx, params, _adam_fields(amsgrad))
 
 
 def _adam_check(op: str) -> Any:
@@ -209,14 +255,10 @@ def _adam_check(op: str) -> Any:
         amsgrad: bool = False,
         maximize: bool = False,
     ) -> None:
-        _check_pairs(params, grads, op)
-        _check_rates(op, lr=lr, eps=eps, weight_decay=weight_decay)
-        if len(betas) != 2:
-            raise Invalid(f"betas are two numbers, got {len(betas)}", param="betas")
-        for i, beta in enumerate(betas):
-            if not 0 <= beta < 1:
-                raise Invalid(f"Invalid beta parameter at index {i}: {beta}", param="betas")
-        _check_state(params, state, _adam_fields(amsgrad), op, "optim.adam_state")
+        check_pairs(params, grads, op)
+        check_rates(op, lr=lr, eps=eps, weight_decay=weight_decay)
+        check_betas(betas)
+        check_state(params, state, _adam_fields(amsgrad), op, "optim.adam_state")
 
     return meta
 
@@ -236,26 +278,19 @@ def _adam_step(
 ) -> None:
     xp = k.xp
     beta1, beta2 = betas
-    for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-        if g is None:
-            continue
-        counter, mean, square = state["step"][i], state["exp_avg"][i], state["exp_avg_sq"][i]
+    for p, g, counter, mean, square, *more in each(k, params, grads, state, _adam_fields(amsgrad), maximize):
         counter += 1
         step = float(counter)
-        g = _descent(k, p, g, 0.0 if decoupled else weight_decay, maximize)
-        if decoupled and weight_decay:
-            xp.multiply(p, 1 - lr * weight_decay, out=p)
-        work = xp.subtract(g, mean)
-        xp.multiply(work, 1 - beta1, out=work)
-        xp.add(mean, work, out=mean)
-        xp.multiply(g, xp.conjugate(g), out=work)
-        xp.multiply(work, 1 - beta2, out=work)
-        xp.multiply(square, beta2, out=square)
-        xp.add(square, work, out=square)
+        if weight_decay:
+            if decoupled:
+                xp.multiply(p, 1 - lr * weight_decay, out=p)
+            else:
+                g = g + p * weight_decay
+        work = moved(xp, mean, g, 1 - beta1)
+        square_mean(xp, square, g, beta2, work)
         if amsgrad:
-            largest = state["max_exp_avg_sq"][i]
-            xp.maximum(largest, square, out=largest)
-            square = largest
+            xp.maximum(more[0], square, out=more[0])
+            square = more[0]
         xp.sqrt(square, out=work)
         xp.true_divide(work, (1 - beta2**step) ** 0.5, out=work)
         xp.add(work, eps, out=work)
@@ -264,13 +299,29 @@ def _adam_step(
         xp.subtract(p, work, out=p)
 
 
+def moved(xp: Any, mean: Any, g: Any, weight: float) -> Any:
+    """mean += weight * (g - mean); the array it worked in."""
+    work = xp.asarray(xp.subtract(g, mean))
+    xp.multiply(work, weight, out=work)
+    xp.add(mean, work, out=mean)
+    return work
+
+
+def square_mean(xp: Any, square: Any, g: Any, beta: float, work: Any = None) -> None:
+    """square = beta * square + (1 - beta) * g^2."""
+    work = xp.asarray(xp.multiply(g, g, out=work))
+    xp.multiply(work, 1 - beta, out=work)
+    xp.multiply(square, beta, out=square)
+    xp.add(square, work, out=square)
+
+
 _ADAM_SAMPLE = {
     "step": [T(values=0.0, dtype="float32"), T(values=0.0, dtype="float32")],
     "exp_avg": [T(3, 2, grad=False), T(2, grad=False)],
     "exp_avg_sq": [T(3, 2, low=0.1, grad=False), T(2, low=0.1, grad=False)],
 }
 _ADAM_EXAMPLE = {
-    **_EXAMPLE,
+    **EXAMPLE,
     "state": {
         "step": [{"data": 0, "dtype": "float32"}],
         "exp_avg": [{"data": [0, 0], "dtype": "float32"}],
@@ -281,13 +332,13 @@ _ADAM_EXAMPLE = {
 
 
 @op(
-    family=_FAMILY,
+    family=FAMILY,
     name="optim.adam_",
     meta=_adam_check("optim.adam_"),
     vjp=None,
     mutates=("params", "state"),
     returns="value",
-    samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
+    samples=[S(PARAMS["params"], PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
     example=_ADAM_EXAMPLE,
 )
 def adam_(
@@ -307,13 +358,13 @@ def adam_(
 
 
 @op(
-    family=_FAMILY,
+    family=FAMILY,
     name="optim.adamw_",
     meta=_adam_check("optim.adamw_"),
     vjp=None,
     mutates=("params", "state"),
     returns="value",
-    samples=[S(_PARAMS["params"], _PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
+    samples=[S(PARAMS["params"], PARAMS["grads"], _ADAM_SAMPLE, lr=0.1)],
     example=_ADAM_EXAMPLE,
 )
 def adamw_(

@@ -340,6 +340,16 @@ def _numbers(value: Any, dims: int, name: str, op_name: str) -> Shape:
         return (value,) * dims
     if len(value) == 1:
         return tuple(value) * dims
+    if len(value) != dims and op_name == "max_pool1d":
+        raise Invalid(
+            f"max_pool1d() {name} must be an int, list of ints or tuple of ints of size 1 but got size {len(value)}",
+            param=name,
+        )
+    if len(value) != dims and op_name == "avg_pool1d":
+        raise Invalid(f"avg_pool1d() argument '{name}' should contain one int (got {len(value)})", param=name)
+    if len(value) != dims and op_name == "avg_pool3d":
+        omitted = "be omitted, a single int, or" if name == "stride" else "be a single int, or"
+        raise Invalid(f"avg_pool3d: {name} must {omitted} a tuple of three ints", param=name)
     if len(value) != dims:
         either = "either be omitted, a single int, or" if name == "stride" else "either be a single int, or"
         if name == "dilation":
@@ -418,7 +428,14 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
 
 
 def _max_geometry(
-    input: Spec, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, dims: int
+    input: Spec,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    dims: int,
+    indices: bool = False,
 ) -> Pool:
     name = f"max_pool{dims}d"
     kernel = _numbers(kernel_size, dims, "kernel_size", name)
@@ -426,7 +443,7 @@ def _max_geometry(
     pads, dilations = _numbers(padding, dims, "padding", name), _numbers(dilation, dims, "dilation", name)
     shape = input.shape
     if dims == 1:
-        out = _check_line(input, kernel[0], steps[0], pads[0], dilations[0], ceil_mode)
+        out = _check_line(input, kernel[0], steps[0], pads[0], dilations[0], ceil_mode, indices)
         node = "SqueezeBackward1"
     else:
         if len(shape) not in (dims + 1, dims + 2):
@@ -440,7 +457,9 @@ def _max_geometry(
     return Pool(shape[-dims:], out, kernel, steps, pads, dilations, node)
 
 
-def _check_line(input: Spec, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Shape:
+def _check_line(
+    input: Spec, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool, indices: bool
+) -> Shape:
     shape = input.shape
     if len(shape) not in (2, 3) or 0 in shape[len(shape) - 2 :]:
         raise ShapeMismatch(
@@ -460,8 +479,9 @@ def _check_line(input: Spec, kernel: int, stride: int, padding: int, dilation: i
     out = _output(shape[-1], kernel, stride, padding, dilation, ceil_mode)
     if out <= 0:
         raise ShapeMismatch(f"max_pool1d() Invalid computed output size: {out}", param="kernel_size")
-    if input.dtype.category != FLOAT:
-        raise not_implemented("max_pool1d_impl", input.dtype)
+    category = input.dtype.category
+    if category != FLOAT and not (indices and category == INT):  # with indices PyTorch runs another kernel
+        raise not_implemented("max_pool2d" if indices else "max_pool1d_impl", input.dtype)
     return (out,)
 
 
@@ -504,9 +524,21 @@ def _avg_geometry(
         raise ShapeMismatch(
             f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input"
         )
+    if (
+        dims == 3
+        and min(steps) > 0
+        and any(n < w for n, w in zip(shape[-3:], kernel, strict=True))
+        and 0 not in shape[-4:]
+    ):
+        raise ShapeMismatch(
+            f"input image ({_named('THW', shape[-3:], '')}) smaller than kernel size ({_named('THW', kernel, 'k')})",
+            hint=Hint("pool-size", input=list(shape[-3:]), kernel=list(kernel)),
+            param="kernel_size",
+        )
     out = _check(input, kernel, steps, pads, (1,) * dims, ceil_mode)
-    if input.dtype.category not in (INT, FLOAT) or (input.dtype.category == INT and input.dtype is not int64):
-        raise not_implemented("avg_pool2d" if dims < 3 else "avg_pool3d_out_frame", input.dtype)
+    d = input.dtype
+    if d.category in (BOOL, COMPLEX) or (d.category == INT and d is not int64) or (dims == 3 and d.reduced):
+        raise not_implemented("avg_pool2d" if dims < 3 else "avg_pool3d_out_frame", d)
     counts: Any = divisor
     if divisor is None:
         counts = []
@@ -543,7 +575,7 @@ def _declare(dims: int) -> None:
         ceil_mode: bool = False,
         return_indices: bool = False,
     ) -> Array:
-        pool = _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims)
+        pool = _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims, return_indices)
         return F._max_pool_both(input, pool) if return_indices else F._max_pool(input, pool)
 
     def with_indices(
@@ -557,7 +589,7 @@ def _declare(dims: int) -> None:
         return_indices: bool = False,
     ) -> Array:
         return F._max_pool_both(
-            input, _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims)
+            input, _max_geometry(_spec(F, input), kernel_size, stride, padding, dilation, ceil_mode, dims, True)
         )
 
     max_pool.__doc__ = (

@@ -10,7 +10,7 @@ import numpy as np
 
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
-from engine.dtypes import FLOAT, int64, uint8
+from engine.dtypes import FLOAT, float32, int64, uint8
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -283,6 +283,26 @@ def _check_mode(spec: Spec, mode: str, align_corners: bool | None, antialias: bo
     return dims
 
 
+def _kernel(mode: str, dims: int, antialias: bool) -> str:
+    """What PyTorch calls the kernel in which it finds that a dtype is missing."""
+    if antialias:
+        return "compute_index_ranges_weights"
+    if mode == "bilinear" or (mode[:7] == "nearest" and dims == 2):
+        return f"upsample_{mode[:8].rstrip('-')}2d_channels_last"
+    return f"compute_indices_weights_{'nearest' if mode[:7] == 'nearest' else 'cubic' if dims == 2 else 'linear'}"
+
+
+def _resized_picture(F: Any, input: Any, axes: list[Axis]) -> Any:
+    """uint8 pictures: rows, then columns, each rounded to whole numbers from 0 to 255."""
+    made = F.to(input, float32)
+    for at in (1, 0):
+        other = axes[1 - at]
+        still = Axis("linear", other.input if at else other.output, other.input if at else other.output)
+        pair = (still, axes[1]) if at else (axes[0], still)
+        made = F.clamp(F.floor(F.add(F._resample(made, pair, False, ""), 0.5)), 0, 255)
+    return F.to(made, uint8)
+
+
 def _interpolated(
     F: Any,
     input: Any,
@@ -306,10 +326,16 @@ def _interpolated(
     if min((*sizes, *spatial)) <= 0:
         given, made = _DIMS[dims].format(*spatial), _DIMS[dims].format(*sizes)
         raise ShapeMismatch(
-            f"Input and output sizes should be greater than 0, but got input ({given}) output ({made})", param="size"
+            f"Input and output sizes should be greater than 0, but got input ({given}) {'and ' * (dims == 1)}output "
+            f"({made})",
+            param="size",
         )
-    if spec.dtype.category != FLOAT and not (spec.dtype is uint8 and mode[:7] == "nearest"):
-        raise not_implemented(f"upsample_{mode.replace('-', '_')}{dims}d_channels_last", spec.dtype)
+    picture = spec.dtype is uint8 and mode in ("bilinear", "bicubic")
+    if not picture and (
+        (spec.dtype.category != FLOAT and not (spec.dtype is uint8 and mode[:7] == "nearest"))
+        or (antialias and spec.dtype.reduced)
+    ):
+        raise not_implemented(_kernel(mode, dims, antialias), spec.dtype)
     align = bool(align_corners)
     kind = {"bilinear": "linear", "trilinear": "linear"}.get(mode, mode) + ("-aa" if antialias else "")
     axes = []
@@ -318,7 +344,11 @@ def _interpolated(
             scale = (n - 1) / (m - 1) if m > 1 else 0.0
         else:
             scale = 1.0 / factors[i] if factors is not None else n / m
+            if kind == "linear" and n == m:  # PyTorch copies then, whatever the factor
+                scale = 1.0
         axes.append(Axis(kind, n, m, scale, align))
+    if picture:
+        return _resized_picture(F, input, axes)
     node = f"Upsample{_NAMES[mode]}{dims}D{'Aa' if antialias else ''}Backward0"
     return F._resample(input, tuple(axes), False, node)
 
@@ -420,7 +450,8 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
         raise Invalid(f"{name}: output_size must be {dims}", param="output_size")
     sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
     first = 1 if len(shape) == dims + 2 else 0
-    for at in range(len(shape) - dims if dims > 1 else first, len(shape)):
+    single = all(m == 1 for m in sizes)  # PyTorch takes the mean then, with that operation's own checks
+    for at in range(first if dims == 3 and not single else len(shape) - dims, len(shape)):
         if shape[at] == 0:
             raise ShapeMismatch(
                 f"{name if dims > 1 else 'adaptive_avg_pool2d'}(): Expected input to have non-zero size for non-batch "
@@ -433,10 +464,12 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
             f"{{{', '.join(map(str, sizes))}}}",
             param="output_size",
         )
-    if spec.dtype.category != FLOAT:
+    if spec.dtype.category != FLOAT and single:
+        return F.mean(input, list(range(-dims, 0)), True)
+    if spec.dtype.category != FLOAT and (dims == 3 or 0 not in (*shape, *sizes)):
         raise not_implemented("adaptive_avg_pool2d" if dims < 3 else "adaptive_avg_pool3d_cpu", spec.dtype)
     node = "SqueezeBackward1" if dims == 1 else f"AdaptiveAvgPool{dims}DBackward0"
-    if dims > 1 and all(m == 1 for m in sizes):
+    if dims > 1 and single:
         node = "MeanBackward1"
     if all(m and n % m == 0 for n, m in zip(spatial, sizes, strict=True)):
         kernel = tuple([n // m for n, m in zip(spatial, sizes, strict=True)])
@@ -549,10 +582,10 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
         raise ShapeMismatch(
             f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input"
         )
-    for at in range(len(shape) - dims, len(shape)):
+    for at in range(len(shape) - dims - 1 if len(shape) == dims + 2 else 0, len(shape)):
         if shape[at] == 0:
             raise ShapeMismatch(
-                f"{name if dims > 1 else 'adaptive_max_pool2d'}(): Expected input to have non-zero size for non-batch "
+                f"{name}(): Expected input to have non-zero size for non-batch "
                 f"dimensions, but input has sizes {text(shape)} with dimension {at} being empty",
                 param="input",
             )

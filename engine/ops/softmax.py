@@ -30,8 +30,8 @@ def _types(name: str) -> Any:
     def types(k: K, input: Spec, dim: Any, dtype: Any = None) -> Any:
         d = as_dtype(dtype) or input.dtype
         if d.category != FLOAT:
-            last = not input.ndim or wrap_dim(dim, input.ndim) == input.ndim - 1
-            raise not_implemented(f"{name}_{'lastdim_' if last else ''}kernel_impl", d)
+            last = wrap_dim(dim, input.ndim) >= input.ndim - 1
+            raise not_implemented(f"{name}_lastdim_kernel_impl" if last else f"{name}_kernel_impl", d)
         return d, d
 
     return types

@@ -181,13 +181,13 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
         m = min(step, n - at)
         _product(k, weights, g[at : at + m], block[:m])
         shares = block[:m].reshape(m, c, prod(geo.kernel), g.shape[-1])
-        for i, position in enumerate(_positions(geo.kernel)):
+        for i, position in enumerate(positions(geo.kernel)):
             share = shares[:, :, i]
             if flat:
                 shift = sum(p * d * s for p, d, s in zip(position, geo.dilation, steps, strict=True))
                 target = images[at : at + m, :, shift : shift + flat]
             else:
-                target = made[(slice(at, at + m), slice(None), *_shifted(position, geo))]
+                target = made[(slice(at, at + m), slice(None), *shifted(position, geo))]
                 share = share.reshape(target.shape)
             xp.add(target, share, out=target)
     if not any(geo.low) and not any(geo.high):
@@ -195,17 +195,17 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
     return made[(..., *(slice(a, a + m) for a, m in zip(geo.low, geo.input, strict=True)))]
 
 
-def _positions(kernel: Shape) -> Iterator[Shape]:
+def positions(kernel: Shape) -> Iterator[Shape]:
     """The places in a window, in C order."""
     if not kernel:
         yield ()
         return
     for i in range(kernel[0]):
-        for rest in _positions(kernel[1:]):
+        for rest in positions(kernel[1:]):
             yield (i, *rest)
 
 
-def _shifted(position: Sequence[int], geo: Geometry) -> tuple[slice, ...]:
+def shifted(position: Sequence[int], geo: Geometry) -> tuple[slice, ...]:
     """What all windows see at one of their places."""
     return tuple(
         [

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-# What no operation here takes: where the result goes and how it lies in memory.
+# What no operation here takes: where the result goes, how it lies in memory, and in which order kernels run.
 LEFT_OUT = {
     "out",
     "generator",
@@ -31,6 +31,7 @@ LEFT_OUT = {
     "driver_hint",
     "class_",
     "cls",
+    "foreach",
 }
 PLACES = (
     ("", torch, ("",)),
@@ -41,6 +42,8 @@ PLACES = (
     ("fft.", torch.fft, ("fft_",)),
     ("signal.windows.", torch.signal.windows, ()),
     ("autograd.", torch.autograd, ()),
+    ("nn.init.", torch.nn.init, ()),
+    ("nn.utils.", torch.nn.utils, ()),
 )
 
 

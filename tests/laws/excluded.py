@@ -14,6 +14,26 @@ _ROUNDS = "it rounds to fewer digits, and finite differences in float64 see the 
 _STRIDES = "its result is defined by the strides of its input"
 _STATISTICS = "training updates the running statistics that it is given, as in PyTorch"
 
+_FILLED = " ".join(
+    f"nn.init.{name}_"
+    for name in (
+        "constant",
+        "dirac",
+        "eye",
+        "kaiming_normal",
+        "kaiming_uniform",
+        "normal",
+        "ones",
+        "orthogonal",
+        "sparse",
+        "trunc_normal",
+        "uniform",
+        "xavier_normal",
+        "xavier_uniform",
+        "zeros",
+    )
+)
+
 EXCLUDED: tuple[Row, ...] = (
     *((law, "bfloat16 cfloat float half", None, _ROUNDS) for law in ("gradient", "second-order")),
     *((law, "to", "float32|float16|half", _ROUNDS) for law in ("gradient", "second-order")),
@@ -53,7 +73,14 @@ EXCLUDED: tuple[Row, ...] = (
         None,
         "each of several operations is rounded, as in PyTorch",
     ),
-    ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
+    (
+        "reduced",
+        "_normal _random normal nn.functional.gumbel_softmax",
+        None,
+        "the stream depends on the dtype, as in PyTorch",
+    ),
+    ("reduced", "rrelu nn.functional.rrelu", "True", "the slopes are rounded to the dtype, as in PyTorch"),
+    ("gradient", _FILLED, None, "nothing is recorded, on purpose"),
     ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
     ("undo", "histogramdd", None, "its second result is a list, and the program of the law names single tensors"),
@@ -91,7 +118,26 @@ OWN: dict[str, str] = {
     **dict.fromkeys(("H", "T", "mH", "mT", "ndim", "shape"), "a property of tensors there"),
     **{
         f"optim.{name}": "a class of torch.optim there: an operation over explicit state here"
-        for name in ("adam_", "adam_state", "adamw_", "sgd_", "sgd_state")
+        for name in (
+            "adamw_",
+            *(
+                f"{optimizer}_{what}"
+                for optimizer in (
+                    "adadelta",
+                    "adagrad",
+                    "adam",
+                    "adamax",
+                    "asgd",
+                    "lbfgs",
+                    "nadam",
+                    "radam",
+                    "rmsprop",
+                    "rprop",
+                    "sgd",
+                )
+                for what in ("", "state")
+            ),
+        )
     },
     "getitem": "x[index] there",
     "setitem_": "x[index] = value there",
@@ -115,6 +161,13 @@ OWN_PARAMETERS: dict[str, dict[str, str]] = {
         f"{place}max_pool{n}d": {"return_indices": "PyTorch has it too, hidden behind a dispatch"}
         for place in ("", "nn.functional.", "nn.functional.adaptive_")
         for n in (1, 2, 3)
+    },
+    **{
+        f"nn.functional.fractional_max_pool{n}d": dict.fromkeys(
+            ("output_size", "output_ratio", "return_indices", "random_samples", "_random_samples"),
+            "PyTorch hides these behind a dispatch; they are those of ..._with_indices",
+        )
+        for n in (2, 3)
     },
     **{f"{name}": {"rounding_mode": _SHARED} for name in ("true_divide", "true_divide_")},
     "autograd.backward": {"grad_variables": "deprecated there"},
