@@ -25,6 +25,7 @@ def service_of(settings: Settings) -> Service:
         max_rounds=settings.max_rounds,
         max_run=settings.max_run,
         max_nesting=settings.max_nesting,
+        plan_from=settings.plan_from,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes

@@ -48,6 +48,13 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    """A whole number from 0."""
+    if not text.strip().isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
 def _port(text: str) -> int:
     if not text.strip().isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port")
@@ -143,6 +150,10 @@ class Settings:
         metadata=_option(_count, "N", "the steps that a program may run, each round of its repeats counted"),
     )
     max_nesting: int = field(default=8, metadata=_option(_count, "N", "how deep repeats may stand within each other"))
+    plan_from: int = field(
+        default=8,
+        metadata=_option(_whole, "N", "the rounds from which a repeat is compiled into a plan; 0 interprets them all"),
+    )
     log_level: str = field(default="info", metadata=_option(str, "LEVEL", "debug, info, warning or error"))
 
     @property
