@@ -29,6 +29,7 @@ def service_of(settings: Settings) -> Service:
         max_run=settings.max_run,
         max_nesting=settings.max_nesting,
         owner_bytes=settings.key_bytes,
+        plan_from=settings.plan_from,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes

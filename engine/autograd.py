@@ -198,7 +198,7 @@ def _flatten(node: Node, grads: Any) -> Sequence[Any]:
     return flat
 
 
-def _fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
+def fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
     """A gradient as its input is: summed over what was broadcast, real where it is real, in its storage dtype."""
     d = spec.dtype
     if node.backend is not backend and type(g) is node.backend.ndarray:
@@ -296,12 +296,12 @@ def _unseen(made: Array, g: Any, values: Sequence[Any], grads: Sequence[Any], ba
     return type(g) is not list or not any(x is made for x in g)
 
 
-def _unfit(node: Node, spec: Spec, backend: Backend) -> bool:
+def unfit(node: Node, spec: Spec, backend: Backend) -> bool:
     """Whether a gradient of an input's shape and dtype may still be something else than its gradient in storage."""
     return (spec.dtype.reduced and not node.op.moves) or node.backend is not backend
 
 
-class _Backward:
+class BackwardPass:
     """One backward pass."""
 
     # Set by `restrict`, where only some gradients are wanted.
@@ -393,9 +393,9 @@ class _Backward:
                             type(made) is not ndarray
                             or made.shape != spec.shape
                             or made.dtype is not spec.dtype.np
-                            or (not plain and _unfit(node, spec, target.backend))
+                            or (not plain and unfit(node, spec, target.backend))
                         ):
-                            made = _fit_array(made, spec, target.backend, node)
+                            made = fit_array(made, spec, target.backend, node)
                         if len(outs) == 1 and target not in buffers:
                             buffers[target] = made
                             heappush(heap, (-target.seq, target))
@@ -407,9 +407,9 @@ class _Backward:
                             type(made) is not ndarray
                             or made.shape != spec.shape
                             or made.dtype is not spec.dtype.np
-                            or (not plain and _unfit(node, spec, edge.backend))
+                            or (not plain and unfit(node, spec, edge.backend))
                         ):
-                            made = _fit_array(made, spec, edge.backend, node)
+                            made = fit_array(made, spec, edge.backend, node)
                         if edge in leaves:
                             self.send(edge, made)
                         else:
@@ -484,7 +484,7 @@ def _check_scalar(output: Tensor) -> None:
 _ones: dict[tuple[Backend, DType], Array] = {}
 
 
-def _seed_of_ones(output: Tensor) -> Array:
+def seed_of_ones(output: Tensor) -> Array:
     """1 in the output's shape and storage dtype; the 0-d one is shared, so nobody may write into it."""
     spec = output.spec
     found = None if spec.shape else _ones.get((output.backend, spec.dtype))
@@ -544,7 +544,7 @@ def run_backward(
     """
     ctx = HERE.ctx
     retain = create_graph if retain_graph is None else retain_graph
-    work = _Backward(ctx, create_graph, retain)
+    work = BackwardPass(ctx, create_graph, retain)
     roots = []
     for i, t in enumerate(outputs):
         gradient = gradients[i]
@@ -556,7 +556,7 @@ def run_backward(
                 hint=Hint("requires-grad", Call("requires_grad_", {"input": Param("input")})),
             )
         if gradient is None and not create_graph:
-            roots.append((t if t.edge is None else t.edge, _seed_of_ones(t)))
+            roots.append((t if t.edge is None else t.edge, seed_of_ones(t)))
             continue
         with grad_mode(create_graph):
             seed = seed_gradient(t, gradient, i)
@@ -594,7 +594,7 @@ def run_backward(
     return list(work.leaves)
 
 
-def _captured(work: _Backward, edge: Edge, t: Tensor) -> Tensor | None:
+def _captured(work: BackwardPass, edge: Edge, t: Tensor) -> Tensor | None:
     if type(edge) is tuple:
         g = work.captures.get(edge)
     else:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from engine.backend import Array
+from engine.cells import Cell, NotPlanned
 from engine.lower import Constant, Slot, Step
-from engine.trace import Cell, NotPlanned, Tracer
+from engine.trace import Tracer
 
 TILE = 1 << 15  # elements of a tile
 TILED_FROM = 1 << 16  # elements of an array from which tiles pay
@@ -60,7 +61,7 @@ class Plan:
             if step.removable and not step.writes and needed.isdisjoint(step.outputs):
                 continue
             kept.append(step)
-            needed.update(x for x in step.arguments if type(x) is not Constant)
+            needed.update(step.inputs)
         kept.reverse()
         return kept
 
@@ -69,13 +70,12 @@ class Plan:
         arrays = self._tracer.arrays
         uses: dict[Slot, int] = {}
         for step in self.steps:
-            for x in (*step.arguments, *step.outputs):
-                if type(x) is not Constant:
-                    uses[x] = uses.get(x, 0) + 1
+            for x in (*step.inputs, *step.outputs):
+                uses[x] = uses.get(x, 0) + 1
         other: dict[Slot, Slot] = {}
         kept = []
         for step in self.steps:
-            step.arguments = [other.get(x, x) if type(x) is not Constant else x for x in step.arguments]
+            step.arguments = _renamed(step.arguments, other)
             step.writes = tuple(other.get(x, x) for x in step.writes)
             if step.function is np.ndarray.copy:
                 source, made = step.arguments[0], arrays[step.arguments[0]]
@@ -98,7 +98,7 @@ class Plan:
         for step in self.steps:
             if step.ufunc and not step.writes and step.outputs[0] not in moving:
                 self._static.setdefault(step.outputs[0], arrays[step.outputs[0]])
-            elif step.view and all(type(x) is Constant or x in self._static for x in step.arguments):
+            elif step.view and all(x in self._static for x in step.inputs):
                 self._static[step.outputs[0]] = arrays[step.outputs[0]]
                 continue
             remaining.append(step)
@@ -151,12 +151,12 @@ class Plan:
         lines = []
         if step.k is not None:
             lines.append((step.place, f"{self._constant(step.k)}.spec = {self._constant(step.spec)}"))
-        arguments = [self._constant(x.value) if type(x) is Constant else self._named(x) for x in step.arguments]
+        arguments = [self._argument(x) for x in step.arguments]
         function = self._constant(step.function)
         if step.ufunc:
             slot = step.outputs[0]
             text = f"{function}({', '.join(arguments)}"
-            if slot in self._static or step.writes or slot in (x for x in step.arguments if type(x) is not Constant):
+            if slot in self._static or step.writes or slot in step.inputs:
                 keyword = "out=" if step.function in _OUT_BY_NAME else ""
                 lines.append((step.place, f"{text}, {keyword}{self._named(slot)})"))
             else:
@@ -168,6 +168,11 @@ class Plan:
             text = f"{targets[0] if step.single else ', '.join(targets) + ','} = {text}"
         lines.append((step.place, text))
         return lines
+
+    def _argument(self, x: Any) -> str:
+        if type(x) is list:
+            return f"[{', '.join(map(self._argument, x))}]"
+        return self._constant(x.value) if type(x) is Constant else self._named(x)
 
     def _named(self, slot: Slot) -> str:
         if slot in self._static:
@@ -191,9 +196,11 @@ class Plan:
         group: list[Step] = []
         shape = None
         for step in self.steps[at:]:
-            if not step.ufunc:
+            if (
+                not isinstance(step.function, np.ufunc) or not step.ufunc or step.function.signature is not None
+            ):  # a product of matrices is not element by element
                 break
-            slots = [x for x in (*step.arguments, *step.outputs) if type(x) is not Constant]
+            slots = [*step.inputs, *step.outputs]
             if any(slot not in self._static for slot in slots):
                 break
             target = arrays[slots[-1]]
@@ -207,9 +214,7 @@ class Plan:
 
     def _tiled(self, group: Sequence[Step]) -> list[tuple[int, str]]:
         """One loop over tiles. What only this group sees is as large as one tile."""
-        slots = list(
-            dict.fromkeys(x for step in group for x in (*step.arguments, *step.outputs) if type(x) is not Constant)
-        )
+        slots = list(dict.fromkeys(x for step in group for x in (*step.inputs, *step.outputs)))
         inner = {step.outputs[0] for step in group if not step.writes} - self._seen_outside(group)
         arrays = self._tracer.arrays
         size = max(arrays[slot].size for slot in slots)
@@ -242,7 +247,7 @@ class Plan:
         seen = {end for _, end in self.carried.values()} | set(self.asked.values())
         for step in self.steps:
             if id(step) not in inside:
-                seen.update(x for x in (*step.arguments, *step.outputs) if type(x) is not Constant)
+                seen.update((*step.inputs, *step.outputs))
         # A view that was settled once may look into a result.
         bases = {id(a.base) for a in self._static.values() if a.base is not None}
         return seen | {slot for slot, a in self._static.items() if id(a) in bases}
@@ -269,6 +274,10 @@ class Plan:
         """Bytes of the memory that the plan keeps for results."""
         kept = {id(a): a.nbytes for slot, a in self._static.items() if slot not in self._tracer.externals}
         return sum(kept.values())
+
+
+def _renamed(arguments: Sequence[Any], other: Mapping[Slot, Slot]) -> list[Any]:
+    return [x if type(x) is Constant else _renamed(x, other) if type(x) is list else other.get(x, x) for x in arguments]
 
 
 @lru_cache(maxsize=256)

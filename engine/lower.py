@@ -7,7 +7,7 @@ that is kept, and several of them over large arrays can take turns tile by tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ class Constant:
 
 
 class Step:
-    """One call: `function` of slots and constants, in the order of its parameters.
+    """One call: `function` of slots, constants and lists of them, in the order of its parameters.
 
     `outputs`: the slots of what it returns, -1 for what is no array; `single` where that is no tuple. `writes`: slots
     whose memory it changes. `removable`: whether nothing is lost where nobody needs its outputs. `ufunc`: whether it is
@@ -70,6 +70,20 @@ class Step:
         self.ufunc = ufunc
         self.view = view
         self.k, self.spec = k, spec
+
+    @property
+    def inputs(self) -> list[Slot]:
+        """The slots among the arguments, those in lists too."""
+        return list(slots_in(self.arguments))
+
+
+def slots_in(arguments: Iterable[Any]) -> Iterator[Slot]:
+    """The slots among arguments, which may be lists of slots and constants."""
+    for x in arguments:
+        if type(x) is list:
+            yield from slots_in(x)
+        elif type(x) is not Constant:
+            yield x
 
 
 class Trace(Protocol):
@@ -150,6 +164,20 @@ class _Probe(NDArrayOperatorsMixin):
             return self.noted(function, args)
         raise _Opaque
 
+    @property
+    def T(self) -> _Probe:  # noqa: N802  NumPy's name
+        return self.noted(np.transpose, (self,), view=True)
+
+    def reshape(self, *shape: Any) -> _Probe:
+        """A reshape that is a view; one that copies is for the function itself."""
+        if not self.array.flags.c_contiguous:
+            raise _Opaque
+        sizes = shape[0] if len(shape) == 1 and type(shape[0]) in (tuple, list) else shape
+        return self.noted(lambda array: array.reshape(sizes), (self,), view=True)
+
+    def view(self, dtype: Any) -> _Probe:
+        return self.noted(lambda array: array.view(dtype), (self,), view=True)
+
     def __getattr__(self, name: str) -> Any:
         if name == "size":  # what works block by block does it in one go: plans have tiles of their own
             return min(self.array.size, BLOCK)
@@ -181,6 +209,17 @@ class _ProbedRaw:
             raise _Opaque
         raw = self._raw
         return input.noted(lambda array: raw.expand(array, size), (input,), view=True)
+
+    def mm(self, input: Any, mat2: Any) -> Any:
+        return input @ mat2
+
+    def transpose(self, input: Any, dim0: int, dim1: int) -> Any:
+        if not isinstance(input, _Probe) or not input.ndim:
+            raise _Opaque
+        return input.noted(lambda array: array.swapaxes(dim0, dim1), (input,), view=True)
+
+    def reshape(self, input: Any, shape: Any) -> Any:
+        return input.reshape(shape)
 
     def shape(self, x: Any) -> Any:
         return x.shape
@@ -221,11 +260,19 @@ class _ProbedK:
 
 
 def _probed(trace: Trace, arguments: Sequence[Any], log: list[Any]) -> list[Any]:
-    return [x.value if type(x) is Constant else _Probe(log, x, trace.slot(x)) for x in arguments]
+    return [
+        x.value if type(x) is Constant else _probed(trace, x, log) if type(x) is list else _Probe(log, x, trace.slot(x))
+        for x in arguments
+    ]
+
+
+def plain_arguments(arguments: Sequence[Any]) -> list[Any]:
+    """Arguments of arrays, Constants and lists of them as a function takes them."""
+    return [x.value if type(x) is Constant else plain_arguments(x) if type(x) is list else x for x in arguments]
 
 
 def _write_down(trace: Trace, log: Sequence[Any], *, removable: bool) -> None:
-    """The probed calls as steps of the trace."""
+    """The probed calls as steps of the trace. What is written into memory that was there before, stays."""
 
     def slot(ref: Any) -> Any:
         if isinstance(ref, _New):
@@ -236,13 +283,51 @@ def _write_down(trace: Trace, log: Sequence[Any], *, removable: bool) -> None:
 
     for function, refs, target, ufunc, view in log:
         inputs = [slot(r) for r in refs]
+        writes = () if isinstance(target, _New) else (target,)
         trace.steps.append(
-            Step(function, inputs, [slot(target)], trace.place, removable=removable, ufunc=ufunc, view=view)
+            Step(
+                function,
+                inputs,
+                [slot(target)],
+                trace.place,
+                writes=writes,
+                removable=removable and not writes,
+                ufunc=ufunc,
+                view=view,
+            )
         )
 
 
+# What was found equal once is not compared again: (function, constants, dtypes and layouts of the arrays).
+_equal: set[Any] = set()
+_REMEMBERED = 4096
+
+
+def _key(function: Any, arguments: Sequence[Any]) -> Any:
+    """What decides which way a function goes: constants, and of arrays dtype, layout, and whether they are large."""
+    parts: list[Any] = [function]
+    for x in arguments:
+        if type(x) is Constant:
+            parts.append(repr(x.value) if type(x.value) in (int, float, bool, str, tuple) else type(x.value))
+        elif type(x) is list:
+            parts.append(_key(None, x))
+        else:
+            parts.append((x.dtype.char, x.ndim, x.flags.c_contiguous, x.size.bit_length()))
+    return tuple(parts)
+
+
+def _remember(key: Any) -> None:
+    if len(_equal) >= _REMEMBERED:
+        _equal.clear()
+    _equal.add(key)
+
+
 def _equal_bits(a: Array, b: Array) -> bool:
-    return bool(a.dtype == b.dtype and a.shape == b.shape and a.strides == b.strides and a.tobytes() == b.tobytes())
+    if a.dtype != b.dtype or a.shape != b.shape or a.strides != b.strides:
+        return False
+    if a.flags.c_contiguous:
+        return bool(np.array_equal(a.reshape(-1).view(np.uint8), b.reshape(-1).view(np.uint8)))
+    return bool(a.tobytes() == b.tobytes())
 
 
 def lower(
@@ -259,44 +344,62 @@ def lower(
     `arguments` begin with a Constant of `k`; `final` makes a kernel's result the operation's.
     """
     log: list[Any] = []
-    values = [x.value if type(x) is Constant else x for x in arguments]
+    values = plain_arguments(arguments)
     try:
         made = kernel(_ProbedK(values[0]), *_probed(trace, arguments, log)[1:])
     except (_Opaque, AttributeError, TypeError, EngineError):
         return None
     if not isinstance(made, _Probe) or not isinstance(made.ref, _New):
         return None
-    values[0].spec = out
-    if not _equal_bits(made.array, final(kernel(*values), values[1:])):
-        return None
+    if (key := _key(kernel, arguments[1:])) not in _equal:
+        values[0].spec = out
+        if not _equal_bits(made.array, final(kernel(*values), values[1:])):
+            return None
+        _remember(key)
     _write_down(trace, log, removable=removable)
     return made.array
 
 
-def lower_inplace(trace: Trace, kernel: Callable[..., Any], arguments: Sequence[Any], target: Array) -> bool:
-    """As `lower`, for a kernel that writes its result into its first operand: some ufuncs, the last of them there."""
-    before = target.copy()
+def lower_writes(
+    trace: Trace,
+    kernel: Callable[..., Any],
+    arguments: Sequence[Any],
+    targets: Sequence[Array],
+    *,
+    into_first: bool = False,
+) -> bool:
+    """As `lower`, for a kernel that writes into `targets`; with `into_first` its result into its first operand."""
+    before = [target.copy() for target in targets]
     log: list[Any] = []
-    values = [x.value if type(x) is Constant else x for x in arguments]
-    slot = trace.slot(target)
+    values = plain_arguments(arguments)
+    slots = [trace.slot(target) for target in targets]
     try:
         probes = _probed(trace, arguments, log)
-        made = kernel(_ProbedK(values[0]), *probes[1:], out=probes[1])
-        fits = made is probes[1] and log and log[-1][2] == slot and all(isinstance(t[2], _New) for t in log[:-1])
+        made = kernel(_ProbedK(values[0]), *probes[1:], **({"out": probes[1]} if into_first else {}))
+        fits = (made is probes[1] if into_first else made is None) and all(
+            isinstance(target, _New) or target in slots for _, _, target, _, _ in log
+        )
     except (_Opaque, AttributeError, TypeError, EngineError):
         fits = False
-    changed = target.copy()
-    target[...] = before
+    key = _key((kernel, into_first), arguments[1:])
     if not fits:
+        _put_back(targets, before)
         return False
-    kernel(*values, out=target)
-    if changed.tobytes() != target.tobytes():
-        target[...] = before
-        return False
+    if key not in _equal:
+        changed = [target.copy() for target in targets]
+        _put_back(targets, before)
+        kernel(*values, **({"out": values[1]} if into_first else {}))
+        if any(a.tobytes() != b.tobytes() for a, b in zip(changed, targets, strict=True)):
+            _put_back(targets, before)
+            return False
+        _remember(key)
     _write_down(trace, log, removable=True)
-    last = trace.steps[-1]
-    last.writes, last.removable = (slot,), False
     return True
+
+
+def _put_back(targets: Sequence[Array], before: Sequence[Array]) -> None:
+    for target, copy in zip(targets, before, strict=True):
+        target[...] = copy
 
 
 def rule_results(found: Sequence[Any]) -> tuple[Any, ...]:
@@ -304,28 +407,27 @@ def rule_results(found: Sequence[Any]) -> tuple[Any, ...]:
     return tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in found])
 
 
-def lower_rule(trace: Trace, rule: Callable[..., Any], k: Any, values: Sequence[Any], g: Array, mask: int) -> list[Any]:
-    """The gradients that a rule on arrays gives, written down as ufuncs where it is no more, else as one call."""
-    plain = [x.value if type(x) is Constant else x for x in values]
-    wanted = rule_results(rule(k, plain, g, mask))
+def lower_rule(
+    trace: Trace, rule: Callable[..., Any], probed: Callable[..., Any], arrays: Sequence[Array], g: Array, name: Any
+) -> list[Any] | None:
+    """The gradients of `rule(*arrays, g)`, written down as the ufuncs of `probed`, the same on probes.
+
+    `probed(arrays, g, wrap)`: `wrap` makes of a `k` one to run with on probes. `name` says which rule it is. None where
+    the rule is more than ufuncs.
+    """
     log: list[Any] = []
     try:
-        made = rule(_ProbedK(k), _probed(trace, values, log), _Probe(log, g, trace.slot(g)), mask)
-    except (_Opaque, AttributeError, TypeError):
-        made = None
-    if made is not None and all(map(_agree, made, wanted)):
-        _write_down(trace, log, removable=False)
-        return [x.array if isinstance(x, _Probe) else None for x in made]
-    places = [i for i, x in enumerate(values) if type(x) is not Constant]
-
-    def call(g: Array, *arrays: Array) -> Any:
-        filled = plain.copy()
-        for i, x in zip(places, arrays, strict=True):
-            filled[i] = x
-        return rule_results(rule(k, filled, g, mask))
-
-    found = trace.emit(call, [g, *(values[i] for i in places)])
-    return [x if isinstance(x, np.ndarray) else None for x in found]
+        made = probed([_Probe(log, x, trace.slot(x)) for x in arrays], _Probe(log, g, trace.slot(g)), _ProbedK)
+    except (_Opaque, AttributeError, TypeError, EngineError):
+        return None
+    made = made if type(made) is tuple else (made,)
+    if (key := _key(name, [*arrays, g])) not in _equal:
+        wanted = rule_results(rule(*arrays, g))
+        if len(made) != len(wanted) or not all(map(_agree, made, wanted)):
+            return None
+        _remember(key)
+    _write_down(trace, log, removable=False)
+    return [x.array if isinstance(x, _Probe) else None for x in made]
 
 
 def _agree(made: Any, wanted: Any) -> bool:
@@ -334,4 +436,14 @@ def _agree(made: Any, wanted: Any) -> bool:
     return not isinstance(wanted, np.ndarray)
 
 
-__all__ = ["Constant", "Slot", "Step", "lower", "lower_inplace", "lower_rule", "rule_results"]
+__all__ = [
+    "Constant",
+    "Slot",
+    "Step",
+    "lower",
+    "lower_rule",
+    "lower_writes",
+    "plain_arguments",
+    "rule_results",
+    "slots_in",
+]

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from engine.arguments import Getter, kind_of, number, read_argument, references
 from engine.backend import find
+from engine.cells import Cell, NotPlanned
 from engine.compile import Plan, carried_over
 from engine.context import Context
 from engine.dtypes import dtype
@@ -36,7 +37,7 @@ from engine.literal import read
 from engine.op import REGISTRY, Op, Spec, choose, find_op, unknown_parameter
 from engine.tape import require_grad
 from engine.tensor import Tensor, fresh
-from engine.trace import Cell, NotPlanned, Tracer
+from engine.trace import Tracer
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _ID = re.compile(r"t\d+\Z")

@@ -12,118 +12,24 @@ round, in-place changes that the tape follows, ...) ends the trace with `NotPlan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from heapq import heappop
 from typing import Any
 
 import numpy as np
 
-from engine.autograd import (
-    _Backward,
-    _fit_array,
-    _seed_of_ones,
-    _unfit,
-    rule_on_arrays,
-    seed_gradient,
-)
+from engine.autograd import seed_gradient, seed_of_ones
 from engine.backend import Array, Backend, find
-from engine.carriers import finish, infer, prepare, resolve
+from engine.backtrace import TracedBackward
+from engine.carriers import finish, infer, prepare
+from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
 from engine.context import Context
 from engine.dtypes import FLOAT, DType, can_cast, float32, from_numpy
-from engine.lower import Constant, Slot, Step, lower, lower_inplace, lower_rule, rule_results
-from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, REGISTRY, VIEW, Op, Spec
-from engine.shapes import has_internal_overlap, is_dense, view_strides
-from engine.tape import FREED, Node, check_overlap, edge_of
+from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
+from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
+from engine.shapes import has_internal_overlap, is_dense
+from engine.tape import Node, check_overlap, edge_of
 from engine.tensor import Storage, Tensor, View
 
-
-class NotPlanned(Exception):
-    """The round is one for the interpreter; says why."""
-
-
-class Cell(Tensor):
-    """A tensor of the traced round. Its operators go to the tracer."""
-
-    tracer: Tracer
-    origin: Tensor | None = None  # the tensor from outside the round that it stands for
-
-
-def _operator(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
-    def call(self: Cell, other: Any) -> Any:
-        op = REGISTRY[name]
-        return self.tracer.run(op, op.bind((other, self) if swapped else (self, other), {}))
-
-    return call
-
-
-for _symbol, _name in {
-    "add": "add",
-    "sub": "sub",
-    "mul": "mul",
-    "truediv": "div",
-    "pow": "pow",
-    "matmul": "matmul",
-    "gt": "gt",
-    "ge": "ge",
-    "lt": "lt",
-    "le": "le",
-}.items():
-    setattr(Cell, f"__{_symbol}__", _operator(_name))
-    if _symbol in ("add", "mul"):
-        setattr(Cell, f"__r{_symbol}__", _operator(_name))
-
-
-def _reversed_sub(self: Cell, other: Any) -> Any:
-    return self.tracer.run(REGISTRY["rsub"], REGISTRY["rsub"].bind((self, other), {}))
-
-
-def _reversed_div(self: Cell, other: Any) -> Any:
-    turned = self.tracer.run(REGISTRY["reciprocal"], (self,))
-    return self.tracer.run(REGISTRY["mul"], (turned, other))
-
-
-setattr(Cell, "__rsub__", _reversed_sub)  # noqa: B010
-setattr(Cell, "__rtruediv__", _reversed_div)  # noqa: B010
-setattr(Cell, "__neg__", lambda self: self.tracer.run(REGISTRY["neg"], (self,)))  # noqa: B010
-
-
-class Carrier:
-    """`F` of composites while a round is traced; as `Rec`."""
-
-    recording = True
-
-    def __init__(self, tracer: Tracer) -> None:
-        self.tracer = tracer
-
-    def __getattr__(self, name: str) -> Any:
-        op = resolve(name)
-        n = len(op.params)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if kwargs or len(args) != n:
-                args = op.bind(args, kwargs)
-            return self.tracer.run(op, args)
-
-        return call
-
-    def shape(self, x: Any) -> tuple[int, ...]:
-        return x.shape  # type: ignore[no-any-return]
-
-    def dtype(self, x: Any) -> DType:
-        return x.dtype  # type: ignore[no-any-return]
-
-    def can_view(self, x: Tensor, shape: tuple[int, ...]) -> bool:
-        return view_strides(x.shape, x.strides, shape) is not None
-
-    def zeros_for(self, spec: Spec) -> Cell:
-        tracer = self.tracer
-        k = tracer.ctx.k(tracer.ctx.default_backend)
-        array = tracer.emit(k.xp.zeros, (Constant(spec.shape), Constant(spec.dtype.np)), removable=True)
-        return tracer.owned(array, spec, k.backend)
-
-    def constant(self, value: complex, like: Tensor) -> Cell:
-        array = like.backend.asarray(value, like.dtype.np)
-        self.tracer.constant(array)
-        return self.tracer.owned(array, Spec((), like.dtype), like.backend, fixed=True)
+_UNMADE = object()
 
 
 # ---------------------------------------------------------------- the tracer
@@ -180,18 +86,25 @@ class Tracer:
         arguments: Sequence[Any],
         *,
         writes: Sequence[Array] = (),
+        made: Any = _UNMADE,
         **traits: Any,
     ) -> Any:
-        """Calls a function of arrays and Constants, and writes the call down; its result, an array or several."""
-        values = [x.value if type(x) is Constant else x for x in arguments]
-        k, spec = traits.get("k"), traits.get("spec")
-        if k is not None:
-            k.spec = spec
-        made = function(*values)
-        inputs = [x if type(x) is Constant else self.slot(x) for x in arguments]
+        """Calls a function of arrays and Constants, and writes the call down; its result, an array or several.
+
+        `made`: the result, where the function was called already.
+        """
+        if made is _UNMADE:
+            if traits.get("k") is not None:
+                traits["k"].spec = traits.get("spec")
+            made = function(*plain_arguments(arguments))
+        inputs = self._slotted(arguments)
         single = type(made) not in (tuple, list)
         parts = (made,) if single else made
-        outputs = [self.register(part) if isinstance(part, np.ndarray) else -1 for part in parts]
+        # What is handed on as it came is there already.
+        outputs = [
+            self.register(part) if isinstance(part, np.ndarray) and id(part) not in self._slots else -1
+            for part in parts
+        ]
         self.steps.append(
             Step(
                 function,
@@ -204,6 +117,9 @@ class Tracer:
             )
         )
         return made
+
+    def _slotted(self, arguments: Sequence[Any]) -> list[Any]:
+        return [x if type(x) is Constant else self._slotted(x) if type(x) is list else self.slot(x) for x in arguments]
 
     # ------------------------------------------------ tensors
 
@@ -311,8 +227,8 @@ class Tracer:
             if t.view.version != t.storage.version:
                 raise NotPlanned("a view's memory was changed after it was made")
 
-    def _sorted(self, op: Op, args: tuple[Any, ...]) -> _Given:
-        given = _Given(args)
+    def _sorted(self, op: Op, args: tuple[Any, ...]) -> Given:
+        given = Given(args)
         for at, form in op.slots:
             v = args[at]
             if form == LIST:
@@ -367,9 +283,9 @@ class Tracer:
         for spec in (out,) if type(out) is Spec else out or ():
             if spec is not None:
                 ctx.admit(spec.nbytes)
-        values = _copied(given.values)
+        values = copied(given.values)
         prepare(op, k, values, given.specs, compute)
-        plain = _same(values, given.values)
+        plain = same(values, given.values)
         if op.guard is not None:
             self._guard(op, k, given, compute, plain)
         written = self._mutated(op, given)
@@ -387,7 +303,7 @@ class Tracer:
             self._record(op, args, given, cells, compute, backend, plain)
         return cells[0] if single else list(cells)
 
-    def _mutated(self, op: Op, given: _Given) -> list[Cell]:
+    def _mutated(self, op: Op, given: Given) -> list[Cell]:
         """The tensors that a kernel writes into by itself, ready to be written to."""
         found: list[Cell] = []
         for at in op.mutates:
@@ -408,9 +324,9 @@ class Tracer:
             self.before_write(t)
         return found
 
-    def _guard(self, op: Op, k: Any, given: _Given, compute: DType | None, plain: bool) -> None:
+    def _guard(self, op: Op, k: Any, given: Given, compute: DType | None, plain: bool) -> None:
         guard: Any = op.guard
-        specs, layout = tuple(given.specs), _Layout(given.values)
+        specs, layout = tuple(given.specs), Layout(given.values)
         if plain and layout.flat:
             self.emit(guard, [Constant(k), *layout.arguments(given.values)])
             return
@@ -423,10 +339,10 @@ class Tracer:
         self.emit(check, layout.arrays(given.values))
 
     def _kernel(
-        self, op: Op, k: Any, given: _Given, out: Any, compute: DType | None, plain: bool, written: Sequence[Cell]
+        self, op: Op, k: Any, given: Given, out: Any, compute: DType | None, plain: bool, written: Sequence[Cell]
     ) -> Any:
         kernel: Any = op.kernel
-        layout = _Layout(given.values)
+        layout = Layout(given.values)
         pure = not (op.random or written) and op.guard is None
         removable = pure and (op.elementwise or op.family in ("reductions", "factories", "views", "shaping"))
         traits: dict[str, Any] = {"writes": [t.array for t in written], "removable": removable}
@@ -437,8 +353,16 @@ class Tracer:
             )
             if lowered is not None:
                 return lowered
-        if plain and layout.flat and self._is_final(op, k, kernel, arguments, out, written):
+        if plain and layout.flat and written and out is None and not op.random:
+            if lower_writes(self, kernel, arguments, [t.array for t in written]):
+                return None
             return self.emit(kernel, arguments, k=k, spec=out, **traits)
+        if plain and layout.flat and type(out) is Spec and not (op.random or written):
+            k.spec = out
+            made = kernel(*plain_arguments(arguments))
+            fin = finish(op, k, made, out, given.values)
+            if fin is made:
+                return self.emit(kernel, arguments, made=made, k=k, spec=out, **traits)
         specs = tuple(given.specs)
 
         def whole(*arrays: Array) -> Any:
@@ -454,22 +378,11 @@ class Tracer:
 
         return self.emit(whole, layout.arrays(given.values), **traits)
 
-    def _is_final(
-        self, op: Op, k: Any, kernel: Any, arguments: Sequence[Any], out: Any, written: Sequence[Cell]
-    ) -> bool:
-        """Whether the kernel's result is the operation's as it is, going by one run of it."""
-        if op.random or written or type(out) is not Spec:
-            return False
-        values = [x.value if type(x) is Constant else x for x in arguments]
-        k.spec = out
-        made = kernel(*values)
-        return isinstance(made, np.ndarray) and finish(op, k, made, out, values[1:]) is made
-
     def _record(
         self,
         op: Op,
         args: tuple[Any, ...],
-        given: _Given,
+        given: Given,
         results: Sequence[Cell | None],
         compute: DType | None,
         backend: Backend,
@@ -504,7 +417,7 @@ class Tracer:
                 saved += [(at, j, t.array, t.storage, t.storage.version) for j, t in enumerate(v) if t is not None]
         self.ctx.seq += 1
         outs = tuple(r.spec if r is not None else None for r in results)
-        kept = None if plain and compute is not None and _all_of(given.specs, op, compute) else compute
+        kept = None if plain and compute is not None and all_of(given.specs, op, compute) else compute
         node = Node(
             op, tuple(given.specs), tuple(edges), tuple(saved), outs, mask, given.sizes, kept, backend, self.ctx.seq
         )
@@ -594,22 +507,22 @@ class Tracer:
         if out.shape != t.spec.shape or not can_cast(out.dtype, d):
             raise NotPlanned("the in-place change is refused")
         check_overlap(t, given.tensors[1:])
-        values = _copied(given.values)
+        values = copied(given.values)
         prepare(f, k, values, given.specs, compute)
-        plain = _same(values, given.values)
+        plain = same(values, given.values)
         if f.guard is not None:
             self._guard(f, k, given, compute, plain)
         self.before_write(t)
-        layout = _Layout(given.values)
+        layout = Layout(given.values)
         direct = values[0] is t.array and (f.updates or (f.elementwise and out.dtype is d))
         specs = tuple(given.specs)
         if direct and plain and layout.flat and not f.random:
-            if not lower_inplace(self, kernel, [Constant(k), *layout.arguments(given.values)], t.array):
+            arguments = [Constant(k), *layout.arguments(given.values)]
+            if not lower_writes(self, kernel, arguments, [t.array], into_first=True):
 
                 def change(*arguments: Any) -> None:
                     kernel(*arguments, out=arguments[1])
 
-                arguments = [Constant(k), *layout.arguments(given.values)]
                 self.emit(change, arguments, writes=[t.array], k=k, spec=out)
         else:
 
@@ -645,7 +558,7 @@ class Tracer:
         if create_graph:
             raise NotPlanned("create_graph makes a tape of the gradients")
         ctx = self.ctx
-        work = _TracedBackward(self, bool(retain_graph))
+        work = TracedBackward(self, bool(retain_graph))
         roots = []
         for i, t in enumerate(map(self.cell, outputs)):
             self._current(t)
@@ -653,7 +566,7 @@ class Tracer:
                 raise NotPlanned("backward from a tensor without a tape")
             gradient = gradients[i]
             if gradient is None:
-                seed = _seed_of_ones(t)
+                seed = seed_of_ones(t)
                 self.constant(seed)
             else:
                 gradient = self.cell(gradient)
@@ -685,7 +598,7 @@ class Tracer:
             ctx.grad_enabled = mode
         return list(work.leaves)
 
-    def _captured(self, work: _TracedBackward, edge: Any, t: Cell) -> Cell | None:
+    def _captured(self, work: TracedBackward, edge: Any, t: Cell) -> Cell | None:
         if type(edge) is tuple:
             g = work.captures.get(edge)
         else:
@@ -705,161 +618,6 @@ class Tracer:
         self.before_write(old)
         self.emit(np.add, (old.array, g, old.array), writes=[old.array])
         old.storage.version += 1
-
-
-class _Given:
-    """The arguments of one call: cells, specs for the meta, arrays for the kernel."""
-
-    __slots__ = ("backend", "cells", "mask", "sizes", "specs", "tensors", "values")
-
-    def __init__(self, args: tuple[Any, ...]) -> None:
-        self.values: list[Any] = list(args)
-        self.specs: list[Any] = list(args)
-        self.cells: dict[int, Any] = {}
-        self.tensors: list[Cell | None] = []
-        self.sizes: tuple[int, ...] = ()
-        self.mask = 0
-        self.backend: Backend | None = None
-
-
-class _Layout:
-    """Where arrays stand among a kernel's arguments. `flat`: never in lists."""
-
-    def __init__(self, values: Sequence[Any]) -> None:
-        self.template = list(values)
-        self.flat = not any(
-            (type(v) is list and any(isinstance(x, np.ndarray) for x in v)) or type(v) is dict for v in values
-        )
-
-    def arguments(self, values: Sequence[Any]) -> list[Any]:
-        return [v if isinstance(v, np.ndarray) else Constant(v) for v in values]
-
-    def arrays(self, values: Sequence[Any]) -> list[Array]:
-        found: list[Array] = []
-        for v in values:
-            groups = v.values() if type(v) is dict else [v] if type(v) is list else [[v]]
-            found += [x for group in groups for x in group if isinstance(x, np.ndarray)]
-        return found
-
-    def fill(self, arrays: Sequence[Array]) -> list[Any]:
-        rest = iter(arrays)
-
-        def put(x: Any) -> Any:
-            return next(rest) if isinstance(x, np.ndarray) else x
-
-        return [
-            {name: [put(x) for x in group] for name, group in v.items()}
-            if type(v) is dict
-            else [put(x) for x in v]
-            if type(v) is list
-            else put(v)
-            for v in self.template
-        ]
-
-
-def _copied(values: Sequence[Any]) -> list[Any]:
-    return [list(v) if type(v) is list else dict(v) if type(v) is dict else v for v in values]
-
-
-def _same(prepared: Sequence[Any], given: Sequence[Any]) -> bool:
-    """Whether `prepare` left all arrays, and numbers, as they are."""
-
-    def same(a: Any, b: Any) -> bool:
-        if type(a) is list:
-            return len(a) == len(b) and all(map(same, a, b))
-        if type(a) is dict:
-            return all(same(a[name], b[name]) for name in a)
-        return a is b or (type(a) is type(b) and type(a) in (int, float, bool, complex) and a == b)
-
-    return all(map(same, prepared, given))
-
-
-def _all_of(specs: Sequence[Any], op: Op, compute: DType) -> bool:
-    """Whether all operands that are promoted are tensors of the compute dtype, so that nothing was."""
-    return all(type(specs[at]) is Spec and specs[at].dtype is compute for at in op.promote_at)
-
-
-def _bare(node: Node) -> Node:
-    """A node as its rule needs it: without edges, which would keep the round's tensors."""
-    made = Node(node.op, node.args, (), (), node.outs, node.mask, node.sizes, node.compute, node.backend, node.seq)
-    made.plain, made.real = node.plain, node.real
-    return made
-
-
-class _TracedBackward(_Backward):
-    """A backward pass whose rules are written down."""
-
-    def __init__(self, tracer: Tracer, retain: bool) -> None:
-        super().__init__(tracer.ctx, False, retain)
-        self.tracer = tracer
-
-    def add(self, a: Any, b: Any, spec: Spec) -> Any:
-        if spec.dtype.reduced:
-            raise NotPlanned("gradients of a reduced dtype are added up")
-        if spec.shape:
-            return self.tracer.emit(np.add, (a, b), ufunc=True)
-        return self.tracer.emit(lambda a, b: np.asarray(a + b), (a, b))
-
-    def run(self) -> None:
-        captures = self.captures if self.needed is not None else {}
-        while self.heap:
-            node = heappop(self.heap)[1]
-            g = self.buffers.pop(node)
-            if self.needed is not None:
-                for i in range(len(node.outs)):
-                    if (node, i) in captures:
-                        captures[node, i] = g if len(node.outs) == 1 else g[i]
-                if node not in self.needed:
-                    continue
-            if node.saved is FREED:
-                raise NotPlanned("a tape is used twice")
-            for _, _, _, storage, version in node.saved:
-                if storage is not None and storage.version != version:
-                    raise NotPlanned("a saved tensor was changed in place")
-            for edge, made in zip(node.edges, self.rule(node, g), strict=False):  # a rule may give the first one alone
-                if edge is None or made is None or made is False:
-                    continue
-                spec, backend = (
-                    (edge[0].outs[edge[1]], edge[0].backend) if type(edge) is tuple else (edge.spec, edge.backend)
-                )
-                self.send(edge, self.fitted(made, spec, backend, node))
-            if not self.retain and node.saved:
-                node.saved = FREED
-
-    def rule(self, node: Node, g: Any) -> Sequence[Any]:
-        """The node's rule, as `rule_on_arrays` runs it."""
-        tracer = self.tracer
-        k = self.ctx.ks[node.backend]
-        rows = node.saved
-        several = type(g) is list
-        given = [x for x in g if x is not None] if several else [g]
-        pattern = [x is not None for x in g] if several else None
-        fast = node.op.array_vjp
-        if fast is not None and node.plain and node.real:
-            values: list[Any] = [Constant(v) for v in (*node.args, *node.outs)]
-            for at, _, array, _, _ in rows:
-                values[at] = array
-            return lower_rule(tracer, fast, k, values, g, node.mask)
-
-        again = _bare(node)
-        places = [(at, sub) for at, sub, _, _, _ in rows]
-
-        def call(*arrays: Array) -> Any:
-            rest = iter(arrays)
-            again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
-            sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
-            return rule_results(rule_on_arrays(again, sent, k)[1])
-
-        return tracer.emit(call, [*(row[2] for row in rows), *given])  # type: ignore[no-any-return]
-
-    def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
-        if (
-            made.shape != spec.shape
-            or made.dtype is not spec.dtype.np
-            or (not node.plain and _unfit(node, spec, backend))
-        ):
-            return self.tracer.emit(_fit_array, (made, Constant(spec), Constant(backend), Constant(_bare(node))))
-        return made
 
 
 def _backward_step(tracer: Tracer, input: Any, gradient: Any, retain: Any, create: bool, inputs: Any) -> None:
@@ -892,4 +650,4 @@ _SPECIAL: dict[str, Callable[..., Any]] = {
 }
 
 
-__all__ = ["Cell", "NotPlanned", "Tracer"]
+__all__ = ["Tracer"]

@@ -412,6 +412,20 @@ _PROGRAMS: Json = {
             "kept": map_of({"type": ["string", "null"]}),
             "steps_run": {"type": "integer", "minimum": 0, "description": "Each round's steps are counted."},
             "peak_bytes": _PEAK,
+            "plans": list_of(
+                {
+                    "type": "object",
+                    "properties": {
+                        "step": list_of({"type": "integer"}, description="The path to the repeat."),
+                        "rounds": {"type": "integer", "minimum": 0, "description": "Rounds that ran by a plan."},
+                        "why_not": {
+                            "type": ["string", "null"],
+                            "description": "Why none did, where there is a reason.",
+                        },
+                    },
+                },
+                description="How each repeat of enough rounds ran: by a plan, or why not. Results are the same.",
+            ),
             "notes": map_of(
                 list_of(ref("Note")), description="With `explain=true`: why each result is as it is, by returned name."
             ),

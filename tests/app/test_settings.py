@@ -46,6 +46,7 @@ GIVEN = {
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),
     "max_nesting": ("7", 7),
+    "plan_from": ("0", 0),
     "log_level": ("debug", "debug"),
 }
 

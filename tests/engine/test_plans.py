@@ -192,6 +192,21 @@ PLANNED: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
         ],
         {"inputs": {"big": {**floats(300, 301), "requires_grad": True}}, "return_": ["big", "y", "l"]},
     ),
+    "large products are no tiles": (
+        [
+            repeat(
+                5,
+                step("matmul", "y", input="q", other="q"),
+                step("matmul", "y", input="y", other="q"),
+                step("mul", "y", input="y", other=0.001),
+                step("add", "y", input="y", other="q"),
+                step("sum", "l", input="y"),
+                step("autograd.grad", ["g"], outputs=["l"], inputs=["q"]),
+                step("optim.sgd_", None, params=["q"], grads=["g"], lr=0.01),
+            )
+        ],
+        {"inputs": {"q": {**floats(300, 300), "requires_grad": True}}, "return_": ["q", "y", "l"]},
+    ),
     "float64 and integers": (
         [
             repeat(

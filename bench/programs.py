@@ -1,0 +1,434 @@
+"""Whole training programs over HTTP beside PyTorch eager and hand-written NumPy: CPU time a step, in turns.
+
+    python bench/programs.py            prints the table
+    python bench/programs.py --json F   and writes it to F
+
+A server of ours runs each program in one request, `repeat` rounds of it; what counts is the CPU time of the server's
+processes, reading the request and writing the answer included. PyTorch and NumPy run the same steps in a process of
+their own. One thread each; medians of the ratios of interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.peers import ONE_THREAD, ROOT, TORCH_MISSING, Peer, Tasks, find_torch, machine, serve_child
+
+ROUNDS = {"step": 100, "small": 5000, "chain": 12, "transformer": 20, "cnn": 20}
+GOALS = {
+    "step": {"numpy": 1.10, "torch": 0.80},
+    "small": {"numpy": 1.0, "torch": 0.20},
+    "chain": {"torch": 0.60},
+    "transformer": {"torch": 1.5},
+    "cnn": {"torch": 1.4},
+}
+WHAT = {
+    "step": "training step, 64x784-256-256-10, linear, relu, cross_entropy, SGD",
+    "small": "mul, add, tanh, sum of 8 numbers, backward, and a step down",
+    "chain": "8 element-wise operations over 4M float32, forward and backward, and a step down",
+    "transformer": "transformer block (batch 8, sequence 64, width 128, 4 heads), forward, backward, SGD",
+    "cnn": "CNN on 64 images of 28x28 (two conv, two pool, two linear), forward, backward, SGD",
+}
+SIZES = (784, 256, 256, 10)
+CHAIN = 4 << 20
+
+
+# ---------------------------------------------------------------- ours
+
+
+def step(op: str, out: Any = None, /, **args: Any) -> dict[str, Any]:
+    """A step of a program."""
+    made = {"op": op, "args": args}
+    return made if out is None else {**made, "out": out}
+
+
+def setup(name: str) -> list[dict[str, Any]]:
+    """Steps that make a task's tensors, kept in the session."""
+    normal = lambda out, *size, scale=1.0: [  # noqa: E731
+        step("randn", out, size=list(size)),
+        step("mul", out, input=out, other={"float": scale}),
+    ]
+    made: list[dict[str, Any]] = []
+    for out, size, scale in TENSORS[name]:
+        made += normal(out, *size, scale=scale)
+    if name in ("step", "cnn"):
+        made.append(step("randint", "target", low=0, high=10, size=[64]))
+    made += [step("requires_grad_", None, input=p) for p in PARAMETERS[name]]
+    return made
+
+
+TENSORS: dict[str, list[tuple[str, tuple[int, ...], float]]] = {
+    "step": [
+        ("x", (64, 784), 1.0),
+        *[(f"w{i}", (m, n), n**-0.5) for i, (n, m) in enumerate(pairwise(SIZES))],
+        *[(f"b{i}", (n,), 0.1) for i, n in enumerate(SIZES[1:])],
+    ],
+    "small": [("a", (8,), 1.0), ("b", (8,), 1.0)],
+    "chain": [("leaf", (CHAIN,), 1.0), ("scale", (CHAIN,), 1.0)],
+    "transformer": [
+        ("x", (8, 64, 128), 1.0),
+        ("n1w", (128,), 1.0), ("n1b", (128,), 0.1), ("wqkv", (384, 128), 0.09), ("bqkv", (384,), 0.1),
+        ("wo", (128, 128), 0.09), ("bo", (128,), 0.1), ("n2w", (128,), 1.0), ("n2b", (128,), 0.1),
+        ("wf", (512, 128), 0.09), ("bf", (512,), 0.1), ("wg", (128, 512), 0.05), ("bg", (128,), 0.1),
+    ],
+    "cnn": [
+        ("x", (64, 1, 28, 28), 1.0),
+        ("k1", (16, 1, 3, 3), 0.3), ("c1", (16,), 0.1), ("k2", (32, 16, 3, 3), 0.08), ("c2", (32,), 0.1),
+        ("w1", (128, 1568), 0.03), ("d1", (128,), 0.1), ("w2", (10, 128), 0.09), ("d2", (10,), 0.1),
+    ],
+}  # fmt: skip
+PARAMETERS = {
+    "step": ["w0", "b0", "w1", "b1", "w2", "b2"],
+    "small": ["a", "b"],
+    "chain": ["leaf"],
+    "transformer": [name for name, _, _ in TENSORS["transformer"][1:]],
+    "cnn": [name for name, _, _ in TENSORS["cnn"][1:]],
+}
+
+
+def body(name: str) -> list[dict[str, Any]]:
+    """The steps of one round."""
+    f = "nn.functional."
+    params = PARAMETERS[name]
+    grads = [f"g{i}" for i in range(len(params))]
+    if name == "step":
+        forward = []
+        for i in range(3):
+            forward.append(step(f + "linear", "h", input="h" if i else "x", weight=f"w{i}", bias=f"b{i}"))
+            if i < 2:
+                forward.append(step("relu", "h", input="h"))
+        forward.append(step(f + "cross_entropy", "loss", input="h", target="target"))
+    elif name == "small":
+        forward = [
+            step("mul", "h", input="a", other="b"),
+            step("add", "h", input="h", other="b"),
+            step("tanh", "h", input="h"),
+            step("sum", "loss", input="h"),
+        ]
+    elif name == "chain":
+        forward = [
+            step("mul", "h", input="leaf", other="scale"),
+            step("add", "h", input="h", other={"float": 0.5}),
+            step("tanh", "h", input="h"),
+            step("mul", "h", input="h", other="h"),
+            step("sub", "h", input="h", other="scale"),
+            step("exp", "h", input="h"),
+            step("relu", "h", input="h"),
+            step("neg", "h", input="h"),
+            step("sum", "loss", input="h"),
+        ]
+    elif name == "transformer":
+        forward = [
+            step(f + "layer_norm", "h", input="x", normalized_shape=[128], weight="n1w", bias="n1b"),
+            step(f + "linear", "h", input="h", weight="wqkv", bias="bqkv"),
+            step("reshape", "h", input="h", shape=[8, 64, 3, 4, 32]),
+            step("permute", "h", input="h", dims=[2, 0, 3, 1, 4]),
+            step("unbind", ["q", "k", "v"], input="h"),
+            step(f + "scaled_dot_product_attention", "h", query="q", key="k", value="v"),
+            step("transpose", "h", input="h", dim0=1, dim1=2),
+            step("reshape", "h", input="h", shape=[8, 64, 128]),
+            step(f + "linear", "h", input="h", weight="wo", bias="bo"),
+            step("add", "r", input="x", other="h"),
+            step(f + "layer_norm", "h", input="r", normalized_shape=[128], weight="n2w", bias="n2b"),
+            step(f + "linear", "h", input="h", weight="wf", bias="bf"),
+            step(f + "gelu", "h", input="h"),
+            step(f + "linear", "h", input="h", weight="wg", bias="bg"),
+            step("add", "h", input="r", other="h"),
+            step("square", "h", input="h"),
+            step("mean", "loss", input="h"),
+        ]
+    else:
+        forward = []
+        for i in (1, 2):
+            h = "h" if i > 1 else "x"
+            forward += [
+                step(f + "conv2d", "h", input=h, weight=f"k{i}", bias=f"c{i}", padding=1),
+                step("relu", "h", input="h"),
+                step(f + "max_pool2d", "h", input="h", kernel_size=2),
+            ]
+        forward += [
+            step("flatten", "h", input="h", start_dim=1),
+            step(f + "linear", "h", input="h", weight="w1", bias="d1"),
+            step("relu", "h", input="h"),
+            step(f + "linear", "h", input="h", weight="w2", bias="d2"),
+            step(f + "cross_entropy", "loss", input="h", target="target"),
+        ]
+    return [
+        *forward,
+        step("autograd.grad", grads, outputs=["loss"], inputs=params),
+        step("optim.sgd_", None, params=params, grads=grads, lr={"float": 0.001}),
+    ]
+
+
+class Server:
+    """Our service in a process of its own; its CPU time is read from the kernel."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = tempfile.TemporaryDirectory()
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "app",
+                "--port",
+                str(self.port),
+                "--workers",
+                "inline",
+                "--data-dir",
+                self.folder.name,
+            ],
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if self.ask("GET", "/readyz")[0] == 200:
+                    break
+            except OSError:
+                pass
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError("the server did not start")
+            time.sleep(0.05)
+        self.plans: dict[str, Any] = {}
+        for name in ROUNDS:
+            made = setup(name)
+            kept = {out: f"{name}.{out}" for out in {s["out"] for s in made if "out" in s}}
+            self.run({"steps": made, "keep": kept})
+
+    def ask(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        try:
+            connection.request(
+                method, path, None if value is None else json.dumps(value), {"Content-Type": "application/json"}
+            )
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def run(self, program: dict[str, Any]) -> Any:
+        status, answer = self.ask("POST", "/v1/programs?values=none", program)
+        if status != 200:
+            raise RuntimeError(f"{status}: {answer}")
+        return answer
+
+    def measure(self, name: str, rounds: int) -> dict[str, float]:
+        inputs = {out: f"{name}.{out}" for out, _, _ in TENSORS[name]}
+        if name in ("step", "cnn"):
+            inputs["target"] = f"{name}.target"
+        program = {"inputs": inputs, "steps": [{"repeat": rounds, "steps": body(name)}], "return": ["loss"]}
+        cpu, wall = self.cpu(), time.perf_counter()
+        answer = self.run(program)
+        found = {"cpu": (self.cpu() - cpu) / rounds, "wall": (time.perf_counter() - wall) / rounds}
+        self.plans[name] = answer.get("plans")
+        return found
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the server's processes have used, front and worker."""
+        used, family = 0, {self.process.pid}
+        rows = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # one that has just ended
+                rows.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()))
+        for pid, fields in sorted(rows):  # a child's number is higher than its parent's, but for the rare wrap
+            if pid in family or int(fields[1]) in family:
+                family.add(pid)
+                used += int(fields[11]) + int(fields[12])
+        return used / os.sysconf("SC_CLK_TCK")
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=30)
+        self.folder.cleanup()
+
+
+# ---------------------------------------------------------------- the peers
+
+
+def torch_tasks() -> Tasks:
+    """The same in PyTorch eager."""
+    import torch
+
+    torch.set_num_threads(1)
+    nn = torch.nn.functional
+    tensors: dict[str, dict[str, Any]] = {}
+    for name, rows in TENSORS.items():
+        made = tensors[name] = {out: torch.randn(*size) * scale for out, size, scale in rows}
+        for p in PARAMETERS[name]:
+            made[p].requires_grad_()
+        made["target"] = torch.randint(0, 10, (64,))
+
+    def forward(name: str) -> Any:
+        t = tensors[name]
+        if name == "step":
+            h = t["x"]
+            for i in range(3):
+                h = nn.linear(h, t[f"w{i}"], t[f"b{i}"])
+                if i < 2:
+                    h = nn.relu(h)
+            return nn.cross_entropy(h, t["target"])
+        if name == "small":
+            return torch.tanh(t["a"] * t["b"] + t["b"]).sum()
+        if name == "chain":
+            h = torch.tanh(t["leaf"] * t["scale"] + 0.5)
+            return (-torch.relu(torch.exp(h * h - t["scale"]))).sum()
+        if name == "transformer":
+            x = t["x"]
+            h = nn.layer_norm(x, [128], t["n1w"], t["n1b"])
+            h = nn.linear(h, t["wqkv"], t["bqkv"]).reshape(8, 64, 3, 4, 32).permute(2, 0, 3, 1, 4)
+            q, k, v = h.unbind()
+            h = nn.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(8, 64, 128)
+            r = x + nn.linear(h, t["wo"], t["bo"])
+            h = nn.layer_norm(r, [128], t["n2w"], t["n2b"])
+            h = r + nn.linear(nn.gelu(nn.linear(h, t["wf"], t["bf"])), t["wg"], t["bg"])
+            return h.square().mean()
+        h = t["x"]
+        for i in (1, 2):
+            h = nn.max_pool2d(nn.relu(nn.conv2d(h, t[f"k{i}"], t[f"c{i}"], padding=1)), 2)
+        h = nn.relu(nn.linear(h.flatten(1), t["w1"], t["d1"]))
+        return nn.cross_entropy(nn.linear(h, t["w2"], t["d2"]), t["target"])
+
+    def task(name: str) -> Any:
+        params = [tensors[name][p] for p in PARAMETERS[name]]
+        optimizer = torch.optim.SGD(params, lr=0.001)
+
+        def run() -> None:
+            forward(name).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return run
+
+    return {name: task(name) for name in ROUNDS}
+
+
+def numpy_tasks() -> Tasks:
+    """Two of them as one would write them by hand in NumPy, gradients included."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    f32 = np.float32
+    t = {out: (rng.standard_normal(size) * scale).astype(f32) for out, size, scale in TENSORS["step"]}
+    target = rng.integers(0, 10, 64)
+    rows = np.arange(64)
+
+    def training() -> None:
+        h0 = t["x"]
+        a1 = h0 @ t["w0"].T + t["b0"]
+        h1 = np.maximum(a1, 0)
+        a2 = h1 @ t["w1"].T + t["b1"]
+        h2 = np.maximum(a2, 0)
+        out = h2 @ t["w2"].T + t["b2"]
+        e = np.exp(out - out.max(1, keepdims=True))
+        p = e / e.sum(1, keepdims=True)
+        -np.log(p[rows, target]).mean()
+        p[rows, target] -= 1
+        g = p / f32(64)
+        gw2, gb2 = g.T @ h2, g.sum(0)
+        g = (g @ t["w2"]) * (a2 > 0)
+        gw1, gb1 = g.T @ h1, g.sum(0)
+        g = (g @ t["w1"]) * (a1 > 0)
+        gw0, gb0 = g.T @ h0, g.sum(0)
+        for name, gradient in (("w0", gw0), ("b0", gb0), ("w1", gw1), ("b1", gb1), ("w2", gw2), ("b2", gb2)):
+            t[name] -= f32(0.001) * gradient
+
+    a, b = (rng.standard_normal(8).astype(f32) for _ in range(2))
+
+    def small() -> None:
+        nonlocal a, b
+        y = np.tanh(a * b + b)
+        y.sum()
+        g = 1 - y * y
+        ga, gb = g * b, g * a + g
+        a -= f32(0.001) * ga
+        b -= f32(0.001) * gb
+
+    return {"step": training, "small": small}
+
+
+# ---------------------------------------------------------------- the table
+
+
+def compare(ours: Server, theirs: Peer, name: str, rounds: int, times: int) -> dict[str, float]:
+    """Medians over turns: the ratios, and microseconds of CPU a step."""
+    cpu, wall, mine, others = [], [], [], []
+    for i in range(times):
+        pair: dict[str, dict[str, float]] = {}
+        for who in ("ours", "theirs") if i % 2 == 0 else ("theirs", "ours"):
+            pair[who] = ours.measure(name, rounds) if who == "ours" else theirs.measure(name, rounds)
+        cpu.append(pair["ours"]["cpu"] / pair["theirs"]["cpu"])
+        wall.append(pair["ours"]["wall"] / pair["theirs"]["wall"])
+        mine.append(pair["ours"]["cpu"])
+        others.append(pair["theirs"]["cpu"])
+    return {
+        "ratio": statistics.median(cpu),
+        "wall_ratio": statistics.median(wall),
+        "ours_us": statistics.median(mine) * 1e6,
+        "theirs_us": statistics.median(others) * 1e6,
+    }
+
+
+def main() -> int:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="how often each pair takes turns")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--child", choices=("torch", "numpy"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        serve_child(torch_tasks() if options.child == "torch" else numpy_tasks())
+        return 0
+    torch = find_torch()
+    ours = Server()
+    peers = {"numpy": Peer(__file__, "numpy")}
+    if torch is None:
+        print(TORCH_MISSING)
+    else:
+        peers["torch"] = Peer(__file__, "torch", torch)
+    found: dict[str, Any] = {}
+    try:
+        print(machine())
+        print(f"{'':12}{'peer':8}{'CPU ratio':>10}{'goal':>7}{'wall ratio':>12}{'ours us':>10}{'peer us':>10}")
+        for name, rounds in ROUNDS.items():
+            for peer, goal in GOALS[name].items():
+                if peer in peers:
+                    row = found[f"{name}/{peer}"] = compare(ours, peers[peer], name, rounds, options.rounds)
+                    print(
+                        f"{name:12}{peer:8}{row['ratio']:10.2f}{goal:7.2f}{row['wall_ratio']:12.2f}"
+                        f"{row['ours_us']:10.1f}{row['theirs_us']:10.1f}",
+                        flush=True,
+                    )
+        for name, plans in ours.plans.items():
+            print(f"{name}: {plans}")
+    finally:
+        ours.close()
+        for peer in peers.values():
+            peer.close()
+    if options.json:
+        options.json.write_text(
+            json.dumps({"machine": machine(), "date": time.strftime("%Y-%m-%d"), "found": found}, indent=1)
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

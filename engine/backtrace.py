@@ -1,0 +1,112 @@
+"""A backward pass of a traced round: its rules are written down as they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heappop
+from typing import Any
+
+import numpy as np
+
+from engine.autograd import BackwardPass, fit_array, rule_on_arrays, unfit
+from engine.backend import Array, Backend
+from engine.cells import NotPlanned, Tracing
+from engine.lower import Constant, lower_rule, rule_results
+from engine.op import Spec
+from engine.tape import FREED, Node
+
+
+def _bare(node: Node) -> Node:
+    """A node as its rule needs it: without edges, which would keep the round's tensors."""
+    made = Node(node.op, node.args, (), (), node.outs, node.mask, node.sizes, node.compute, node.backend, node.seq)
+    made.plain, made.real = node.plain, node.real
+    return made
+
+
+class TracedBackward(BackwardPass):
+    """A backward pass whose rules are written down."""
+
+    def __init__(self, tracer: Tracing, retain: bool) -> None:
+        super().__init__(tracer.ctx, False, retain)
+        self.tracer = tracer
+
+    def add(self, a: Any, b: Any, spec: Spec) -> Any:
+        if spec.dtype.reduced:
+            raise NotPlanned("gradients of a reduced dtype are added up")
+        if spec.shape:
+            return self.tracer.emit(np.add, (a, b), ufunc=True)
+        return self.tracer.emit(lambda a, b: np.asarray(a + b), (a, b))
+
+    def run(self) -> None:
+        captures = self.captures if self.needed is not None else {}
+        while self.heap:
+            node = heappop(self.heap)[1]
+            g = self.buffers.pop(node)
+            if self.needed is not None:
+                for i in range(len(node.outs)):
+                    if (node, i) in captures:
+                        captures[node, i] = g if len(node.outs) == 1 else g[i]
+                if node not in self.needed:
+                    continue
+            if node.saved is FREED:
+                raise NotPlanned("a tape is used twice")
+            for _, _, _, storage, version in node.saved:
+                if storage is not None and storage.version != version:
+                    raise NotPlanned("a saved tensor was changed in place")
+            for edge, made in zip(node.edges, self.rule(node, g), strict=False):  # a rule may give the first one alone
+                if edge is None or made is None or made is False:
+                    continue
+                spec, backend = (
+                    (edge[0].outs[edge[1]], edge[0].backend) if type(edge) is tuple else (edge.spec, edge.backend)
+                )
+                self.send(edge, self.fitted(made, spec, backend, node))
+            if not self.retain and node.saved:
+                node.saved = FREED
+
+    def rule(self, node: Node, g: Any) -> Sequence[Any]:
+        """The node's rule, as `rule_on_arrays` runs it."""
+        tracer = self.tracer
+        k = self.ctx.ks[node.backend]
+        rows = node.saved
+        several = type(g) is list
+        given = [x for x in g if x is not None] if several else [g]
+        pattern = [x is not None for x in g] if several else None
+        again = _bare(node)
+        places = [(at, sub) for at, sub, _, _, _ in rows]
+
+        def call(*arrays: Array) -> Any:
+            rest = iter(arrays)
+            again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
+            sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
+            return rule_results(rule_on_arrays(again, sent, k)[1])
+
+        arrays = [row[2] for row in rows]
+        if node.plain and not several:
+
+            def probed(saved: Sequence[Any], sent: Any, wrapped: Any) -> Any:
+                values = [*node.args, *node.outs]
+                for (at, _), x in zip(places, saved, strict=True):
+                    values[at] = x
+                fast = node.op.array_vjp
+                if fast is not None and node.real:
+                    return fast(wrapped(k), values, sent, node.mask)
+                need = node.op.plan(node.mask, ())[0]
+                return node.op.vjp(wrapped(k).raw, node.op.saved_type._make(values), sent, need)  # type: ignore[misc]
+
+            key = (node.op.name, node.mask, node.real, repr(node.args))
+            lowered = lower_rule(tracer, call, probed, arrays, given[0], key)
+            if lowered is not None:
+                return lowered
+        return tracer.emit(call, [*arrays, *given])  # type: ignore[no-any-return]
+
+    def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
+        if (
+            made.shape != spec.shape
+            or made.dtype is not spec.dtype.np
+            or (not node.plain and unfit(node, spec, backend))
+        ):
+            return self.tracer.emit(fit_array, (made, Constant(spec), Constant(backend), Constant(_bare(node))))
+        return made
+
+
+__all__ = ["TracedBackward"]
