@@ -55,6 +55,18 @@ def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None
     return meta
 
 
+def full_precision(kernel: str) -> Callable[..., Spec]:
+    """The meta of an elementwise function that PyTorch has in float32 and float64 alone."""
+    general = lacking(kernel, COMPLEX)
+
+    def meta(k: K, *args: Any) -> Spec:
+        if k.dtype.reduced:
+            raise not_implemented(kernel, k.dtype)
+        return general(k, *args)
+
+    return meta
+
+
 # ---------------------------------------------------------------- numbers
 
 # What PyTorch calls the C++ types in its messages about numbers that do not fit.
@@ -272,6 +284,7 @@ __all__ = [
     "conjugate",
     "either",
     "fitting",
+    "full_precision",
     "in_blocks",
     "joint",
     "lacking",
