@@ -76,7 +76,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     promote="float",
     elementwise=True,
     node="SpecialI1Backward0",
-    save={"input": ("input", "result")},
+    save={"input": ("input",)},
     samples=_REAL,
 )
 def i1(k: K, input: Array, *, out: Any = None) -> Array:
@@ -93,7 +93,7 @@ def _tiny(F: Any, x: Any) -> tuple[Any, Any]:
 @i1.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     tiny, x = _tiny(F, saved.input)
-    return g * F.where(tiny, 0.5, F.i0(x) - saved.result / x)
+    return g * F.where(tiny, 0.5, F.i0(x) - F.i1(x) / x)
 
 
 @op(
@@ -103,7 +103,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     promote="float",
     elementwise=True,
     node="SpecialI1EBackward0",
-    save={"input": ("input", "result")},
+    save={"input": ("input",)},
     samples=_REAL,
 )
 def i1e(k: K, input: Array, *, out: Any = None) -> Array:
@@ -114,7 +114,7 @@ def i1e(k: K, input: Array, *, out: Any = None) -> Array:
 @i1e.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     tiny, x = _tiny(F, saved.input)
-    return g * F.where(tiny, 0.5, F.i0e(x) - saved.result * (F.sgn(x) + F.reciprocal(x)))
+    return g * F.where(tiny, 0.5, F.i0e(x) - F.i1e(x) * (F.sgn(x) + F.reciprocal(x)))
 
 
 # ---------------------------------------------------------------- without gradients

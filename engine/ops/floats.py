@@ -91,7 +91,7 @@ def angle(k: K, input: Array, *, out: Any = None) -> Array:
     xp = k.xp
     if input.dtype.kind == "c":
         return xp.arctan2(input.imag, input.real, out=out)
-    made = either(xp, input < 0, input.dtype.type(pi), either(xp, xp.isnan(input), input, 0))
+    made = either(xp, input < 0, pi, either(xp, xp.isnan(input), input, 0))
     return put(made.astype(input.dtype), out)
 
 
@@ -190,6 +190,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.div(g[0], F.exp2(saved.exponent))
 
 
+_MOST = 1 << 16  # a larger exponent changes nothing more
+
+
 def _ldexp_types(k: K, input: Any, other: Any) -> Any:
     return joint(k, "float", input, other)
 
@@ -236,7 +239,8 @@ def ldexp(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
     xp = k.xp
     kind = other.dtype.kind
     if input.dtype.kind == "f" and kind in "iu":
-        return xp.ldexp(input, other.astype(np.int32), out=out)
+        steps = xp.clip(other, -_MOST, _MOST) if other.dtype.itemsize == 8 else other
+        return xp.ldexp(input, steps.astype(np.int32), out=out)
     power = xp.power(2.0, other if kind in "fc" else other.astype(k.default_dtype.np))
     return xp.multiply(input, power.astype(input.dtype, copy=False), out=out)
 

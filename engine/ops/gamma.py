@@ -99,9 +99,7 @@ def _polygamma(k: K, input: Array, n: int, *, out: Any = None) -> Array:
     xp, special = k.xp, k.sp.special
     order = xp.full_like(input, n + 1)
     sign = 1.0 if n % 2 else -1.0
-    # Hurwitz' series diverges to infinity term by term, but PyTorch has no limit there.
-    made = sign * special.gamma(order) * _zeta(k, order, input)
-    return put(either(xp, xp.isinf(input), float("nan"), made), out)
+    return put(sign * special.gamma(order) * _zeta(k, order, input), out)
 
 
 def _trigamma(xp: Any, x: Any) -> Any:
@@ -140,7 +138,7 @@ def polygamma(F: Any, n: int, input: Array) -> Array:
 # ---------------------------------------------------------------- several dimensions
 
 
-def _mvlgamma_meta(k: K, input: Any, p: int) -> Spec:
+def _mvlgamma_meta(k: K, input: Any, p: int, order: int = 0) -> Spec:
     if p < 1:
         raise Invalid("p has to be greater than or equal to 1", param="p")
     if input.dtype.category == BOOL:
@@ -209,13 +207,20 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 _FRACTIONS = [
     S(T(3, 2, low=0.5, high=3.0, grad=False), T(2, low=0.3, high=3.0)),
     S(T(low=0.5, grad=False), T(low=0.3)),
-    S(T(0, 2), T(1, 2)),
+    S(T(0, 2, grad=False), T(1, 2)),
 ]
 
 
 def _incomplete(name: str, function: str, alias: str, sign: int, doc: str) -> None:
     def kernel(k: K, input: Array, other: Array, *, out: Any = None) -> Array:
-        return getattr(k.sp.special, function)(input, other, out=out)
+        xp, a, x = k.xp, input, other
+        below, above = (0, 1) if sign > 0 else (1, 0)  # the values at x = 0 and as x goes to infinity
+        made = either(xp, xp.isinf(x), above, getattr(k.sp.special, function)(a, x))
+        # As in PyTorch: the limits come before what NaN would give.
+        made = either(xp, xp.isinf(a), either(xp, xp.isinf(x), float("nan"), below), made)
+        made = either(xp, x == 0, below, made)
+        made = either(xp, a == 0, either(xp, x > 0, above, float("nan")), made)
+        return put(either(xp, (x < 0) | (a < 0), float("nan"), made).astype(a.dtype, copy=False), out)
 
     kernel.__doc__ = doc
     declared = op(
@@ -265,8 +270,9 @@ _incomplete(
 
 
 def _zeta(k: K, x: Any, q: Any) -> Any:
-    """Hurwitz' zeta, at its poles too: infinite for q = 0, -1, ...; NaN for other q < 0 where x is not whole."""
-    return k.sp.special.zeta(x, q)
+    """Hurwitz' zeta, infinite for q = 0, -1, ..., NaN for other q < 0 where x is not whole, and where q is infinite."""
+    made = k.sp.special.zeta(x, q)
+    return either(k.xp, (made == 0) & k.xp.isinf(q), float("nan"), made)
 
 
 @op(
@@ -281,7 +287,7 @@ def _zeta(k: K, x: Any, q: Any) -> Any:
         S(T(3, 2, low=1.5, high=4.0, grad=False), T(2, low=0.5, high=3.0)),
         S(T(low=1.5, grad=False), T(low=0.5)),
         S(2.5, T(2, 3, low=0.5)),
-        S(T(0, 2), T(1, 2)),
+        S(T(0, 2, grad=False), T(1, 2)),
         S(T(2, low=2.0, high=3.0, grad=False), 2),
         S(I(3, low=2), I(3, low=1)),
     ],

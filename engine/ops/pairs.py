@@ -110,6 +110,7 @@ def float_power(k: K, input: Array | Scalar, exponent: Array | Scalar, *, out: A
 
 float_power.vjp(pointwise.pow.op.vjp)  # type: ignore[arg-type]
 REGISTRY["float_power_"].meta = _double_base
+REGISTRY["float_power_"].example = {"input": {"data": [0.5, 1.5, 2.5], "dtype": "float64"}, "exponent": 2}
 
 
 # ---------------------------------------------------------------- divisors and multiples
@@ -172,7 +173,7 @@ def _heaviside_meta(k: K, input: Any, values: Any) -> Spec:
     samples=[
         S(T(3, 2, grad=False), T(2, grad=False)),
         S(T(3, values=[-1.0, 0.0, 2.0], grad=False), T(grad=False)),
-        S(T(0, 2), T(1, 2)),
+        S(T(0, 2, grad=False), T(1, 2, grad=False)),
         S(I(4, low=-2), I(4)),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import pi, sqrt
 from typing import Any
 
+import numpy as np
+
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import COMPLEX
@@ -154,8 +156,8 @@ def logit(k: K, input: Array, eps: float | None = None, *, out: Any = None) -> A
     xp = k.xp
     x = input
     if eps is not None and eps >= 0:
-        low = x.dtype.type(eps)
-        high = x.dtype.type(1) - low
+        low = float(np.asarray(eps, x.dtype))
+        high = float(np.asarray(1 - low, x.dtype))
         x = either(xp, x < low, low, either(xp, x > high, high, x))
     return xp.log(x / (1 - x), out=out)
 
@@ -184,7 +186,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def sinc(k: K, input: Array, *, out: Any = None) -> Array:
     """sin(pi x) / (pi x), and 1 at 0."""
     xp = k.xp
-    angle = input * input.dtype.type(pi)
+    angle = input * pi
     zero = angle == 0
     return put(either(xp, zero, 1, xp.sin(angle) / either(xp, zero, 1, angle)), out)
 
