@@ -187,7 +187,7 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         try:
             out, compute = infer(f, k, specs)
         except KernelLacksDtype:
-            if f.elementwise:
+            if f.elementwise or f.promote == "compare":
                 check_fits(op, t, Spec(broadcast(*(s.shape for s in specs if type(s) is Spec)), k.dtype))
             raise
         check_fits(op, t, out)

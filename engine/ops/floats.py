@@ -203,9 +203,10 @@ def _by_bits(input: Any, other: Any) -> bool:
 
 
 def _ldexp_meta(k: K, input: Any, other: Any) -> Spec:
+    made = broadcast(k, input, other)
     if _by_bits(input, other) and other.dtype.category == BOOL:
         raise not_implemented("ldexp_cpu_exp", other.dtype)
-    return broadcast(k, input, other)
+    return made
 
 
 def _ldexp_cast(k: K, input: Any, other: Any) -> None:

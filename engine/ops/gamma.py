@@ -73,7 +73,7 @@ def _order_meta(k: K, input: Any, n: int) -> Spec:
     if n < 0:
         raise Invalid("polygamma(n, x) does not support negative n.", param="n")
     if k.dtype.category == COMPLEX:
-        raise not_implemented("polygamma" if n else "digamma", k.dtype)
+        raise not_implemented({0: "digamma", 1: "trigamma"}.get(n, "polygamma"), k.dtype)
     return Spec(input.shape, k.dtype)
 
 
@@ -82,6 +82,7 @@ def _order_meta(k: K, input: Any, n: int) -> Spec:
     meta=_order_meta,
     promote="float",
     elementwise=True,
+    keeps=False,
     inplace=True,
     node="PolygammaBackward0",
     save={"input": ("input",)},
@@ -138,11 +139,15 @@ def polygamma(F: Any, n: int, input: Array) -> Array:
 # ---------------------------------------------------------------- several dimensions
 
 
-def _mvlgamma_meta(k: K, input: Any, p: int, order: int = 0) -> Spec:
-    if p < 1:
-        raise Invalid("p has to be greater than or equal to 1", param="p")
+def _check_dimensions(input: Any, p: int) -> None:
     if input.dtype.category == BOOL:
         raise DtypeMismatch("The input tensor may not be a boolean tensor.", param="input")
+    if p < 1:
+        raise Invalid("p has to be greater than or equal to 1", param="p")
+
+
+def _mvlgamma_meta(k: K, input: Any, p: int, order: int = 0) -> Spec:
+    _check_dimensions(input, p)
     if k.dtype.category == COMPLEX:
         raise not_implemented("arange_cpu", k.dtype)
     return Spec(input.shape, k.dtype)
@@ -173,6 +178,7 @@ def _steps(k: K, x: Any, p: int) -> Any:
 
 
 def _mvlgamma_cast(k: K, input: Any, p: int) -> None:
+    _check_dimensions(input, p)
     if input.dtype.category == INT:
         raise DtypeMismatch(
             f"mvlgamma: result type {scalar_type(input.dtype)} can't be cast to the desired output type "
