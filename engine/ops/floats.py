@@ -199,7 +199,7 @@ def _ldexp_types(k: K, input: Any, other: Any) -> Any:
 
 def _by_bits(input: Any, other: Any) -> bool:
     """Whether PyTorch adds to exponents, of floating numbers, instead of multiplying with powers of 2."""
-    return input.dtype.category == FLOAT and other.dtype.category <= INT
+    return bool(input.dtype.category == FLOAT and other.dtype.category <= INT)
 
 
 def _ldexp_meta(k: K, input: Any, other: Any) -> Spec:
