@@ -43,7 +43,7 @@ def _polynomial(name: str, doc: str, first: Callable[[Any], Any], step: Step, cl
 
     def arrays(k: K, x: Any, n: Any) -> tuple[Any, Any, Any]:
         """The argument; the degree, and as an integer: -1 where it is none that int64 has."""
-        d = next(a.dtype for a in (x, n) if type(a) not in NUMBERS)
+        d = next((a.dtype for a in (x, n) if type(a) not in NUMBERS), k.default_dtype.np)
         xp = k.xp
         x, degree = (k.backend.asarray(a, d) if type(a) in NUMBERS else a for a in (x, n))
         degree = xp.trunc(xp.where(xp.abs(degree) < 2.0**63, degree, -1))

@@ -71,6 +71,11 @@ class TestPolynomials:
         made = of("special.legendre_polynomial_p", [0.5] * 6, [1.9, -0.5, -1.0, nan, inf, 1e20])
         np.testing.assert_array_equal(made, [0.5, 1, 0, 0, 0, 0])
 
+    def test_two_numbers_give_the_default_dtype(self) -> None:
+        made = call("special.chebyshev_polynomial_t", 0.5, 3)
+        assert made.dtype.name == "float32"
+        assert host(made).item() == -1
+
     def test_what_overflows_ends_the_recurrence(self) -> None:
         made = of("special.hermite_polynomial_h", [3.0, 0.1], [5000, 5000], dtype="float32")
         assert np.isnan(made).all()
