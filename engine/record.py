@@ -16,12 +16,11 @@ from engine.apply import (
     unary_runner,
 )
 from engine.backend import Backend
-from engine.carriers import Meta, infer, prepare, promotion, resolve
+from engine.carriers import Meta, infer_inplace, prepare, resolve
 from engine.context import HERE, SMALL
-from engine.dtypes import DType, can_cast, float32, from_numpy, scalar_type
-from engine.errors import Call, DtypeMismatch, Hint, KernelLacksDtype, Param, ShapeMismatch
+from engine.dtypes import DType, float32, from_numpy
 from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, VIEW, Op, Spec
-from engine.shapes import broadcast, text, view_strides
+from engine.shapes import view_strides
 from engine.tape import Node, base_of, check_inplace, check_overlap, rebase, refresh, view_refusal
 from engine.tensor import Tensor, View, fresh, view_of
 
@@ -136,26 +135,6 @@ def _narrowed(made: Any, specs: Any) -> Any:
 # ---------------------------------------------------------------- in place
 
 
-def check_fits(op: Op, t: Tensor, out: Spec) -> None:
-    """Refuses a result that an in-place operation cannot store in its tensor."""
-    d = t.spec.dtype
-    if out.shape != t.spec.shape:
-        raise ShapeMismatch(
-            f"output with shape {text(t.shape)} doesn't match the broadcast shape {text(out.shape)}", op=op.name
-        )
-    if not can_cast(out.dtype, d):
-        raise DtypeMismatch(
-            f"result type {scalar_type(out.dtype)} can't be cast to the desired output type {scalar_type(d)}",
-            hint=Hint(
-                "inplace-dtype",
-                Call("to", {"input": Param("input"), "dtype": out.dtype.name}),
-                have=d.name,
-                want=out.dtype.name,
-            ),
-            op=op.name,
-        )
-
-
 def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     """`x_`: the functional form's meta, guard, kernel and rule, written into the tensor's own memory."""
     f: Op = op.functional  # type: ignore[assignment]
@@ -181,16 +160,7 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             raise device_mismatch(f, backend, next(x for x in given.tensors[1:] if x is not None), given.tensors)
         k = ctx.k(backend)
         values, specs = given.values, given.specs
-        if op.meta is not None:  # what only the in-place form refuses
-            k.dtype = promotion(f, k, specs)[1] or t.spec.dtype
-            op.meta(k, *specs)
-        try:
-            out, compute = infer(f, k, specs)
-        except KernelLacksDtype:
-            if f.elementwise or f.promote == "compare":
-                check_fits(op, t, Spec(broadcast(*(s.shape for s in specs if type(s) is Spec)), k.dtype))
-            raise
-        check_fits(op, t, out)
+        out, compute = infer_inplace(op, k, specs)
         d = t.spec.dtype
         check_overlap(t, given.tensors[1:])
         tracked = bool(given.mask) and has_rule

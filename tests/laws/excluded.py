@@ -42,11 +42,7 @@ EXCLUDED: tuple[Row, ...] = (
     ("reduced", "bincount", None, "weights that are not float32 are added up in float64, as in PyTorch"),
     ("reduced", "chain_matmul linalg.multi_dot", None, "each of several products is rounded, as in PyTorch"),
     ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
-    ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
-    *(
-        (law, "float_power_", None, "PyTorch wants a double base when it runs, and a float32 one is refused")
-        for law in ("meta", "inplace")
-    ),
+    ("inplace", "float_power_", None, "PyTorch wants a double base, and a float32 one is refused"),
     ("reduced", "nextafter", None, "the neighbours are those of the dtype, as in PyTorch"),
     ("reduced", "nan_to_num", r"T\[4\]", "the largest number is that of the dtype, as in PyTorch"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
