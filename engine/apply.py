@@ -13,7 +13,7 @@ from engine.backend import Array, Backend, find
 from engine.carriers import finish, infer, prepare
 from engine.context import HERE, SMALL, Context
 from engine.dtypes import FLOAT, DType, float32, float64
-from engine.errors import Call, DeviceMismatch, Hint, Param
+from engine.errors import Call, DeviceMismatch, Hint, Param, ShapeMismatch
 from engine.op import LIST, Op, Spec
 from engine.shapes import broadcast_two, has_internal_overlap
 from engine.tape import Node, check_inplace, edge_of, overlap_within, refresh, require_grad
@@ -542,7 +542,10 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
                 return general(args)
             y = b.array
             if spec.shape != of_b.shape:
-                spec = Spec(broadcast_two(spec.shape, of_b.shape), d)
+                try:
+                    spec = Spec(broadcast_two(spec.shape, of_b.shape), d)
+                except ShapeMismatch:
+                    return general(args)  # in the meta's words
                 if spec.nbytes > SMALL:
                     ctx.admit(spec.nbytes)
         elif type(b) is float or type(b) is int:

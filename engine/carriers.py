@@ -16,16 +16,18 @@ from engine.dtypes import (
     FLOAT,
     INT,
     DType,
+    can_cast,
     cast_scalar,
     float32,
     from_numpy,
     result_type,
     round_scalar,
     scalar_dtype,
+    scalar_type,
 )
-from engine.errors import Bug, DtypeMismatch
-from engine.op import COMPOSITE, LIST, REGISTRY, VIEW, Op, Spec
-from engine.shapes import Shape, broadcast_two, is_dense
+from engine.errors import Bug, Call, DtypeMismatch, Hint, KernelLacksDtype, Param, ShapeMismatch
+from engine.op import COMPOSITE, LIST, PRIMITIVE, REGISTRY, VIEW, Op, Spec
+from engine.shapes import Shape, broadcast_two, is_dense, text
 
 NUMBERS = frozenset((bool, int, float, complex))
 
@@ -127,6 +129,51 @@ def infer(op: Op, k: K, specs: Any) -> tuple[Any, DType | None]:
     if op.kind == VIEW:
         return view_specs(op, specs), None
     return op.meta(k, *specs), compute  # type: ignore[misc]
+
+
+def infer_inplace(op: Op, k: K, specs: Any) -> tuple[Spec, DType | None]:
+    """What `infer` says of an in-place form's function, after PyTorch's checks that its result can be stored.
+
+    A dtype that the kernel lacks is found out last, as in PyTorch.
+    """
+    f: Op = op.functional  # type: ignore[assignment]
+    if op.meta is not None:  # what only the in-place form refuses
+        k.dtype = promotion(f, k, specs)[1] or specs[0].dtype
+        op.meta(k, *specs)
+    try:
+        out, compute = infer(f, k, specs)
+    except KernelLacksDtype:
+        if f.elementwise or f.promote == "compare":
+            shape: Shape = ()
+            for s in specs:
+                shape = broadcast_two(shape, s.shape) if type(s) is Spec else shape
+            _check_stored(op, Spec(shape, k.dtype), specs[0])
+        raise
+    _check_stored(op, out, specs[0])
+    return out, compute
+
+
+def _check_stored(op: Op, out: Spec, target: Spec) -> None:
+    """Refuses a result that an in-place operation cannot store in its tensor."""
+    if out.shape != target.shape:
+        words = f"output with shape {text(target.shape)} doesn't match the broadcast shape {text(out.shape)}"
+        f: Op = op.functional  # type: ignore[assignment]
+        if not f.elementwise and f.kind == PRIMITIVE:  # PyTorch's words where it does not go cell by cell
+            sizes = f"input tensor size {text(target.shape)} and output tensor size {text(out.shape)}"
+            words = f"Bad in-place call: {sizes} should match"
+        raise ShapeMismatch(words, op=op.name)
+    if not can_cast(out.dtype, target.dtype):
+        raise DtypeMismatch(
+            f"result type {scalar_type(out.dtype)} can't be cast to the desired output type "
+            f"{scalar_type(target.dtype)}",
+            hint=Hint(
+                "inplace-dtype",
+                Call("to", {"input": Param("input"), "dtype": out.dtype.name}),
+                have=target.dtype.name,
+                want=out.dtype.name,
+            ),
+            op=op.name,
+        )
 
 
 def view_specs(op: Op, specs: Any) -> Any:

@@ -7,12 +7,10 @@ from typing import Any
 
 from engine.answer import TensorAnswer
 from engine.arguments import references
-from engine.carriers import infer
-from engine.dtypes import can_cast, scalar_type
-from engine.errors import DtypeMismatch, EngineError, NoGradient, NotScalar, ShapeMismatch
+from engine.carriers import infer, infer_inplace
+from engine.errors import EngineError, NoGradient, NotScalar
 from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
 from engine.program import Program, Repeat, Scope, Step, named
-from engine.shapes import text
 from engine.tape import shown_grad_fn
 from engine.tensor import Tensor
 
@@ -159,22 +157,13 @@ def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:
     device = next((t.device for t in planned), ctx.default_backend.name)
     if op.kind == SPECIAL:
         return _special(op, args, specs, scope, planned)
-    f = op.functional if op.kind == INPLACE and op.functional else op
     backend = next((b for b in ctx.ks if b.name == device), ctx.default_backend)
-    out, _ = infer(f, ctx.k(backend), specs)
-    if op.kind == INPLACE:
+    if op.kind == INPLACE and op.functional:
+        infer_inplace(op, ctx.k(backend), specs)
         t = planned[0]
-        if out.shape != t.spec.shape:
-            raise ShapeMismatch(
-                f"output with shape {text(t.spec.shape)} doesn't match the broadcast shape {text(out.shape)}"
-            )
-        if not can_cast(out.dtype, t.spec.dtype):
-            raise DtypeMismatch(
-                f"result type {scalar_type(out.dtype)} can't be cast to the desired output type "
-                f"{scalar_type(t.spec.dtype)}"
-            )
         t.requires_grad = t.requires_grad or needs
         return t
+    out, _ = infer(op, ctx.k(backend), specs)
     last = ctx.k(backend).last
     shown = op.composite_node or (last.node if op.kind == COMPOSITE and last is not None else op.node)
     return _planned(out, op, shown, device, needs, scope)

@@ -225,6 +225,12 @@ class DtypeMismatch(Invalid):
     code = "dtype-mismatch"
 
 
+class KernelLacksDtype(DtypeMismatch):
+    """PyTorch's kernel is not there for a dtype: what PyTorch finds out last, after shapes and casts."""
+
+    code = "dtype-not-implemented"
+
+
 class DeviceMismatch(Invalid):
     code = "device-mismatch"
 

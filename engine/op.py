@@ -164,6 +164,8 @@ class Op:
     def differentiable(self) -> bool:
         if self.kind == INPLACE:
             return self.functional is not None and self.functional.differentiable
+        if self.promote == "compare":
+            return False  # the results are bools; the rule is for the in-place form, which stores them as numbers
         return self.kind == COMPOSITE or self.vjp is not None
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:

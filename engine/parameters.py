@@ -423,4 +423,22 @@ PARAMETERS: dict[str, str] = {
     "range": "the lowest and the highest edge, for each dimension; null for the values' own",
     "density": "whether the integral is made 1",
     "wrap": "whether the diagonal begins anew below a tall matrix",
+    "nan": "what NaN becomes; null for 0",
+    "posinf": "what infinity becomes; null for the largest number of the dtype",
+    "neginf": "what negative infinity becomes; null for the least number of the dtype",
+    "heaviside.values": "the results where the input is 0",
+    "logit.eps": "how far from 0 and 1 the input is kept; null for no bound",
+    "mvlgamma.p": "the number of dimensions",
+    "special.airy_ai.x": "the input tensor",
 }
+for _order in ("_polygamma", "polygamma"):
+    PARAMETERS[f"{_order}.n"] = "the order of the derivative, 0 or more"
+for _kind in (
+    *(f"{_of}chebyshev_polynomial_{_letter}" for _of in ("", "shifted_") for _letter in "tuvw"),
+    "hermite_polynomial_h",
+    "hermite_polynomial_he",
+    "laguerre_polynomial_l",
+    "legendre_polynomial_p",
+):
+    PARAMETERS[f"special.{_kind}.x"] = "the arguments"
+    PARAMETERS[f"special.{_kind}.n"] = "the degrees"

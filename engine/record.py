@@ -16,12 +16,11 @@ from engine.apply import (
     unary_runner,
 )
 from engine.backend import Backend
-from engine.carriers import Meta, infer, prepare, resolve
+from engine.carriers import Meta, infer_inplace, prepare, resolve
 from engine.context import HERE, SMALL
-from engine.dtypes import DType, can_cast, float32, from_numpy, scalar_type
-from engine.errors import Call, DtypeMismatch, Hint, Param, ShapeMismatch
+from engine.dtypes import DType, float32, from_numpy
 from engine.op import COMPOSITE, INPLACE, LIST, ONE, PRIMITIVE, REGISTRY, VIEW, Op, Spec
-from engine.shapes import text, view_strides
+from engine.shapes import view_strides
 from engine.tape import Node, base_of, check_inplace, check_overlap, rebase, refresh, view_refusal
 from engine.tensor import Tensor, View, fresh, view_of
 
@@ -161,27 +160,8 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             raise device_mismatch(f, backend, next(x for x in given.tensors[1:] if x is not None), given.tensors)
         k = ctx.k(backend)
         values, specs = given.values, given.specs
-        out, compute = infer(f, k, specs)
-        if op.meta is not None:
-            op.meta(k, *specs)  # what only the in-place form refuses
+        out, compute = infer_inplace(op, k, specs)
         d = t.spec.dtype
-        if out.shape != t.spec.shape:
-            words = f"output with shape {text(t.shape)} doesn't match the broadcast shape {text(out.shape)}"
-            if not f.elementwise and f.kind == PRIMITIVE:  # PyTorch's words where it does not go cell by cell
-                sizes = f"input tensor size {text(t.shape)} and output tensor size {text(out.shape)}"
-                words = f"Bad in-place call: {sizes} should match"
-            raise ShapeMismatch(words, op=op.name)
-        if not can_cast(out.dtype, d):
-            raise DtypeMismatch(
-                f"result type {scalar_type(out.dtype)} can't be cast to the desired output type {scalar_type(d)}",
-                hint=Hint(
-                    "inplace-dtype",
-                    Call("to", {"input": Param("input"), "dtype": out.dtype.name}),
-                    have=d.name,
-                    want=out.dtype.name,
-                ),
-                op=op.name,
-            )
         check_overlap(t, given.tensors[1:])
         tracked = bool(given.mask) and has_rule
         prepare(f, k, values, specs, compute)

@@ -19,10 +19,10 @@ import numpy as np
 from engine.autograd import seed_gradient, seed_of_ones
 from engine.backend import Array, Backend, find
 from engine.backtrace import TracedBackward
-from engine.carriers import finish, infer, prepare
+from engine.carriers import finish, infer, infer_inplace, prepare
 from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
 from engine.context import Context
-from engine.dtypes import FLOAT, DType, can_cast, float32, from_numpy
+from engine.dtypes import FLOAT, DType, float32, from_numpy
 from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.shapes import has_internal_overlap, is_dense
@@ -500,12 +500,8 @@ class Tracer:
             raise NotPlanned("a view that may not be changed in place is")
         backend = t.backend
         k = ctx.k(backend)
-        out, compute = infer(f, k, given.specs)
-        if op.meta is not None:
-            op.meta(k, *given.specs)
+        out, compute = infer_inplace(op, k, given.specs)
         d = t.spec.dtype
-        if out.shape != t.spec.shape or not can_cast(out.dtype, d):
-            raise NotPlanned("the in-place change is refused")
         check_overlap(t, given.tensors[1:])
         values = copied(given.values)
         prepare(f, k, values, given.specs, compute)

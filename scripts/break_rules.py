@@ -302,7 +302,7 @@ BREAKS: tuple[Break, ...] = (
     Break(
         "a wrong in-place cast check: everything may be stored",
         "div_ add_",
-        swapped(record, "can_cast", lambda a, b: True),
+        swapped(carriers, "can_cast", lambda a, b: True),
     ),
     Break("leaves changed in place", "mul_", swapped(record, "check_inplace", lambda t, tracked: None)),
     Break("expanded tensors changed in place", "mul_", swapped(record, "check_overlap", lambda t, others: None)),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import BOOL, COMPLEX, INT, uint8
+from engine.dtypes import BOOL, COMPLEX, INT, int64, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
@@ -183,10 +183,12 @@ def _hardtanh_meta(k: K, input: Any, min_val: Any = -1.0, max_val: Any = 1.0) ->
         raise DtypeMismatch("Bool inputs not supported for hardtanh")
     if d.category == COMPLEX:
         raise DtypeMismatch("clamp is not supported for complex types")
-    if d is uint8 and (min_val < 0 or max_val < 0):
-        raise DtypeMismatch("cannot do hardtanh on an unsigned type with negative limits", param="min_val")
-    if d.category == INT:
-        fitting(min_val, d, "min_val"), fitting(max_val, d, "max_val")
+    if d.category == INT:  # the limits lose their fractions first
+        limits = fitting(min_val, int64, "min_val"), fitting(max_val, int64, "max_val")
+        if d is uint8 and min(limits) < 0:
+            raise DtypeMismatch("cannot do hardtanh on an unsigned type with negative limits", param="min_val")
+        for limit, name in zip(limits, ("min_val", "max_val"), strict=True):
+            fitting(limit, d, name)
     return same(k, input)
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from engine.carriers import NUMBERS, K
 from engine.declare import Array, Scalar, op
-from engine.dtypes import BOOL, COMPLEX, INT, DType
-from engine.errors import DtypeMismatch, Invalid
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, can_cast, scalar_type
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
 from engine.metas import broadcast
-from engine.op import Spec
+from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting, lacking, not_implemented, scalar_or_tensor
 from engine.samples import I, S, T
 from engine.shapes import broadcast_two
@@ -30,20 +30,22 @@ def _clamp_meta(k: K, input: Any, min: Any = None, max: Any = None) -> Spec:
     d = k.dtype
     tensors = type(min) is Spec or type(max) is Spec
     kernel = "clamp_cpu" if max is not None and min is not None else "maximum_cpu" if max is None else "minimum_cpu"
-    if d.category == COMPLEX:
-        if tensors and not (type(input) is Spec and input.dtype.is_complex):
-            raise not_implemented(kernel, d)
-        if type(min) is complex and max is None:
-            raise Invalid("value cannot be converted to type double without overflow", op="clamp", param="min")
+    if input.dtype.category == COMPLEX:
         raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
-    if d.category == BOOL and type(min) is type(max) is Spec:
+    made = broadcast(k, input, min, max)
+    if tensors and (d.category == COMPLEX or (d.category == BOOL and kernel == "clamp_cpu")):
         raise not_implemented(kernel, d)
+    if d.category == COMPLEX:
+        if input.dtype.category == FLOAT:
+            param = "min" if type(min) is complex else "max"
+            raise Invalid("value cannot be converted to type double without overflow", op="clamp", param=param)
+        raise DtypeMismatch("clamp is not supported for complex types", op="clamp")
     if not tensors:
         if d.category == BOOL:
             which = "" if max is not None and min is not None else "min_" if max is None else "max_"
             raise not_implemented(f"clamp_{which}scalar_cpu", d)
         _check_bounds(d, min, max)
-    return broadcast(k, input, min, max)
+    return made
 
 
 def _clamp_node(input: Any, min: Any, max: Any) -> str:
@@ -111,6 +113,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _one_bound(kernel: str) -> Any:
     def meta(k: K, input: Any, bound: Any) -> Spec:
+        made = broadcast(k, input, bound)
         if k.dtype.category == COMPLEX:
             if type(bound) is Spec:
                 raise not_implemented("maximum_cpu" if "min" in kernel else "minimum_cpu", k.dtype)
@@ -118,9 +121,24 @@ def _one_bound(kernel: str) -> Any:
         if k.dtype.category == BOOL and type(bound) is not Spec:
             raise not_implemented(kernel, k.dtype)
         _check_bounds(k.dtype, bound)
-        return broadcast(k, input, bound)
+        return made
 
     return meta
+
+
+def _number_cast(k: K, input: Any, *bounds: Any) -> None:
+    """PyTorch's words where a number would change the dtype of what is clamped in place."""
+    numbers = all(type(b) in NUMBERS or b is None for b in bounds)
+    if numbers and input.dtype.category < FLOAT and not can_cast(k.dtype, input.dtype):
+        raise DtypeMismatch(
+            f"result type {scalar_type(k.dtype)} can't be cast to the desired output type {C_NAMES[input.dtype.name]}",
+            hint=Hint(
+                "inplace-dtype",
+                Call("to", {"input": Param("input"), "dtype": k.dtype.name}),
+                have=input.dtype.name,
+                want=k.dtype.name,
+            ),
+        )
 
 
 @op(
@@ -165,6 +183,9 @@ def clamp_max(k: K, input: Array, max: Array | Scalar, *, out: Any = None) -> Ar
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x, high = saved.input, saved.max
     return need.input and F.where(F.le(x, high), g, 0), need.max and F.where(F.gt(x, high), g, 0)
+
+
+REGISTRY["clamp_"].meta = REGISTRY["clamp_min_"].meta = REGISTRY["clamp_max_"].meta = _number_cast
 
 
 # ---------------------------------------------------------------- the larger and the smaller of two

@@ -63,10 +63,11 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _addcmul_meta(k: K, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Spec:
+    made = broadcast(k, input, tensor1, tensor2)
     if k.dtype.category == BOOL:
         raise not_implemented("addcmul_cpu_out", k.dtype)
     fitting(value, k.dtype)
-    return broadcast(k, input, tensor1, tensor2)
+    return made
 
 
 _TRIPLES = [
@@ -148,12 +149,13 @@ def _lerp_meta(k: K, input: Any, end: Any, weight: Any) -> Spec:
             have, want = C_NAMES[x.dtype.name], C_NAMES[d.name]
             words = [w.replace("int64_t", "long int") for w in (want, have)]
             raise DtypeMismatch(f"expected dtype {words[0]} for `{name}` but got dtype {words[1]}", param=name)
+    k.dtype = d
+    made = broadcast(k, input, end, weight)
     if d.category < FLOAT:
         raise not_implemented("lerp_kernel_tensor" if type(weight) is Spec else "lerp_kernel_scalar", d)
     if type(weight) is not Spec:
         fitting(weight, d, "weight")
-    k.dtype = d
-    return broadcast(k, input, end, weight)
+    return made
 
 
 @op(

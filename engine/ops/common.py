@@ -9,7 +9,7 @@ from typing import Any
 from engine.carriers import NUMBERS, K, categories
 from engine.declare import Declared
 from engine.dtypes import BOOL, COMPLEX, DTYPES, FLOAT, DType, cast_scalar, result_type, scalar_dtype, scalar_type
-from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, KernelLacksDtype, Param
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
 
@@ -27,14 +27,12 @@ def joint(k: K, category: str, *operands: Any) -> tuple[DType, DType]:
     return categories[category](result_type(typed, default), default)
 
 
-def not_implemented(kernel: str, d: DType) -> DtypeMismatch:
+def not_implemented(kernel: str, d: DType) -> KernelLacksDtype:
     """PyTorch's refusal where a kernel lacks a dtype; `kernel` is the name that PyTorch gives it on the CPU."""
     hint = None
     if d.category < FLOAT:
         hint = Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=d.name)
-    return DtypeMismatch(
-        f"\"{kernel}\" not implemented for '{scalar_type(d)}'", code="dtype-not-implemented", hint=hint
-    )
+    return KernelLacksDtype(f"\"{kernel}\" not implemented for '{scalar_type(d)}'", hint=hint)
 
 
 def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None) -> Callable[..., Spec]:
@@ -48,9 +46,23 @@ def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None
         d = k.dtype
         if d.category in words:
             raise DtypeMismatch(words[d.category], code="dtype-not-implemented")
+        made = broadcast(k, *args)
         if d.category in refused:
             raise not_implemented(kernel, d)
-        return broadcast(k, *args)
+        return made
+
+    return meta
+
+
+def full_precision(kernel: str) -> Callable[..., Spec]:
+    """The meta of an elementwise function that PyTorch has in float32 and float64 alone."""
+    general = lacking(kernel, COMPLEX)
+
+    def meta(k: K, *args: Any) -> Spec:
+        made = general(k, *args)
+        if k.dtype.reduced:
+            raise not_implemented(kernel, k.dtype)
+        return made
 
     return meta
 
@@ -276,6 +288,7 @@ __all__ = [
     "conjugate",
     "either",
     "fitting",
+    "full_precision",
     "in_blocks",
     "joint",
     "lacking",

@@ -19,14 +19,15 @@ from engine.samples import B, C, I, S, T
 
 def _ordered(kernel: str) -> Any:
     def meta(k: K, input: Any, other: Any) -> Spec:
+        k.dtype = bool_
+        made = broadcast(k, input, other)
         if (
             input.dtype.category == COMPLEX
             or type(other) is complex
             or (type(other) is Spec and other.dtype.category == COMPLEX)
         ):
             raise not_implemented(kernel, joint(k, "arithmetic", input, other)[0])
-        k.dtype = bool_
-        return broadcast(k, input, other)
+        return made
 
     return meta
 
@@ -40,16 +41,20 @@ def _comparison(name: str, ufunc: str, symbol: str, long_name: str) -> None:
 
     kernel.__doc__ = f"input {symbol} other, element by element: a bool tensor."
     equality = name in ("eq", "ne")
-    op(
+    declared = op(
         name=name,
         family="comparison",
         meta=broadcast if equality else _ordered(f"{name}_cpu"),
         promote="compare",
-        vjp=None,
         inplace=True,
         alias=(long_name,) if long_name else (),
         samples=[*_COMPARED, S(C(2, 2), C(2))] if equality else _COMPARED,
     )(kernel)
+
+    @declared.vjp
+    def _(F: Any, saved: Any, g: Any, need: Any) -> Any:  # of the in-place form alone: bools have no gradient
+        zero = F.zeros_like(g)
+        return need.input and zero, need.other and zero
 
 
 # torch.equal is another operation: whether two tensors are the same

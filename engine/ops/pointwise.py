@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.carriers import NUMBERS, K
 from engine.declare import Array, Scalar, op
 from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, cast_scalar, float32, from_numpy, scalar_dtype
-from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
+from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param
 from engine.metas import broadcast, refuse_bool
 from engine.op import Spec
 from engine.ops.common import conjugate, either, fitting, joint, lacking, not_implemented, put, scalar_or_tensor, times
@@ -222,9 +222,10 @@ def _bad_rounding(rounding_mode: Any) -> Invalid:
 def _div_meta(k: K, input: Any, other: Any, rounding_mode: Any = None) -> Spec:
     if rounding_mode not in (None, "trunc", "floor"):
         raise _bad_rounding(rounding_mode)
+    made = broadcast(k, input, other)
     if rounding_mode is not None and k.dtype.category in (BOOL, COMPLEX):
         raise not_implemented(f"div_{rounding_mode}_cpu", k.dtype)
-    return broadcast(k, input, other)
+    return made
 
 
 def _div_node(input: Any, other: Any, rounding_mode: Any) -> str:
@@ -323,12 +324,23 @@ def _(k: K, input: Any, other: Any, rounding_mode: Any = None) -> None:
     elementwise=True,
     inplace=True,
     exact=True,
-    vjp=None,
-    samples=_REAL_PAIRS,
+    node="NotImplemented",
+    samples=[
+        S(T(3, 2, grad=False), T(2, low=0.5, grad=False)),
+        S(T(grad=False), T(low=0.5, grad=False)),
+        S(T(0, 2, grad=False), T(1, 2, grad=False)),
+        S(T(2, 2, grad=False), 1.5),
+        S(I(4), I(4, low=1)),
+    ],
 )
 def floor_divide(k: K, input: Array | Scalar, other: Array | Scalar, *, out: Any = None) -> Array:
-    """The largest whole number not above input / other, in the promoted dtype."""
+    """The largest whole number not above input / other, in the promoted dtype. There is no gradient."""
     return _floored(k, input, other, out)
+
+
+@floor_divide.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    raise NoGradient("derivative for aten::floor_divide is not implemented", code="no-derivative", op="floor_divide")
 
 
 @floor_divide.guard
@@ -398,6 +410,7 @@ def _(k: K, input: Any, other: Any) -> None:
 
 def _pow_meta(k: K, input: Any, exponent: Any) -> Spec:
     d = k.dtype
+    made = broadcast(k, input, exponent)
     if d.category == BOOL and type(exponent) is not bool:
         raise not_implemented("pow", d)
     if d.category == INT and type(exponent) is int and exponent < 0:
@@ -409,7 +422,7 @@ def _pow_meta(k: K, input: Any, exponent: Any) -> Spec:
         )
     if d.category == INT and type(exponent) is int and type(input) is Spec:
         fitting(exponent, d, "exponent")
-    return broadcast(k, input, exponent)
+    return made
 
 
 def _pow_node(input: Any, exponent: Any) -> str:

@@ -82,6 +82,15 @@ UNARY = [
     "nn.functional.silu",
     "nn.functional.softplus",
     "nn.functional.logsigmoid",
+    "isposinf",
+    "isreal",
+    "lgamma",
+    "logit",
+    "nan_to_num",
+    "special.bessel_j0",
+    "special.entr",
+    "special.i0e",
+    "special.ndtr",
 ]
 BINARY = [
     "add",
@@ -108,6 +117,12 @@ BINARY = [
     "gcd",
     "xlogy",
     "float_power",
+    "heaviside",
+    "igamma",
+    "nextafter",
+    "special.legendre_polynomial_p",
+    "special.xlog1py",
+    "special.zeta",
 ]
 FEW = ["add", "div", "pow", "eq"]  # these with every pair of ranks
 

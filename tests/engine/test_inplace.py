@@ -311,3 +311,44 @@ class TestOwnSizes:
         assert state(session) == before
         run(session, step("t_", input="m"))
         assert session.names["m"].shape == (3, 1)
+
+
+class TestRefusalsInOrder:
+    """PyTorch looks at shapes first, then at what may be stored, and last at what a kernel lacks."""
+
+    def test_shapes_come_before_a_dtype_that_the_kernel_lacks(self) -> None:
+        a, b = tensor(np.ones(5)), tensor(np.ones(2))
+        assert refusal(EngineError, lambda: call("bitwise_and", a, b)).startswith("The size of tensor a (5) must match")
+        assert refusal(EngineError, lambda: call("gcd_", tensor(np.ones(1)), b)).startswith("output with shape [1]")
+        z = tensor(np.ones(2, np.complex64))
+        assert refusal(EngineError, lambda: call("ge_", tensor(np.ones(1)), z)).startswith("output with shape [1]")
+
+    def test_the_cast_comes_before_a_dtype_that_the_kernel_lacks(self) -> None:
+        whole, z = tensor(np.ones(2, np.int64)), tensor(np.ones(2, np.complex64))
+        said = refusal(EngineError, lambda: call("copysign_", whole, z))
+        assert said == "result type ComplexFloat can't be cast to the desired output type Long"
+        said = refusal(EngineError, lambda: call("copysign_", tensor(np.ones(2, np.complex64)), z))
+        assert said == "\"copysign_cpu\" not implemented for 'ComplexFloat'"
+
+    def test_a_number_that_clamps_in_place_is_told_by_cs_names(self) -> None:
+        said = refusal(EngineError, lambda: call("clamp_", tensor(np.ones(2, np.uint8)), 0.5, None))
+        assert said == "result type Float can't be cast to the desired output type unsigned char"
+
+    def test_sizes_are_named_as_the_swapped_operands_stand(self) -> None:
+        said = refusal(EngineError, lambda: call("rsub", tensor(np.ones(5)), tensor(np.ones(2))))
+        assert said.startswith("The size of tensor a (2) must match the size of tensor b (5)")
+
+
+def test_a_comparison_in_place_has_the_gradient_0() -> None:
+    x, y = leaf([1.0, 2.0]), leaf([1.0, 3.0])
+    made = times_one(x)
+    call("eq_", made, y)
+    assert shown_grad_fn(made) == "EqBackward0"
+    assert host(made).tolist() == [1, 0]
+    backward(made)
+    assert grad(x) == grad(y) == [0, 0]
+
+
+def test_a_floored_quotient_has_no_gradient() -> None:
+    made = call("floor_divide", leaf([5.0]), 2.0)
+    assert refusal(EngineError, lambda: backward(made)) == "derivative for aten::floor_divide is not implemented"

@@ -13,7 +13,7 @@ import numpy as np
 from engine.apply import primitive_runner
 from engine.autograd import run_backward
 from engine.backend import CPU
-from engine.carriers import Raw, _raw, infer
+from engine.carriers import Raw, _raw, infer, infer_inplace
 from engine.dtypes import DTYPES, can_cast, float32, from_numpy
 from engine.errors import DtypeMismatch, EngineError, ShapeMismatch
 from engine.op import INPLACE, PRIMITIVE, SPECIAL, Spec
@@ -188,8 +188,7 @@ def _meta(op: Any, k: Any, specs: list[Any]) -> Any:
         return op.meta(k, *specs)
     if op.kind != INPLACE:
         return infer(op, k, specs)[0]
-    out = infer(op.functional, k, specs)[0]
-    target = specs[0]
+    out, target = infer_inplace(op, k, specs)[0], specs[0]
     if out.shape != target.shape:
         raise ShapeMismatch("the result does not fit its input")
     if not can_cast(out.dtype, target.dtype):
