@@ -294,7 +294,6 @@ def _expand_geometry(input: Any, size: Any) -> Any:
                 hint=Hint("expand", input=Param("input")),
                 param="size",
             )
-    sizes, steps = sizes[::-1], steps[::-1]
     for i in range(shift - 1, -1, -1):  # PyTorch gives a leading dimension of size 1 the stride of a contiguous one
         if sizes[i] == 1:
             steps[i] = sizes[i + 1] * steps[i + 1] if i + 1 < len(sizes) else 1
