@@ -674,8 +674,11 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
         with grad_mode(True):
             out = reference(REC, *values[:n])
             seed = g if F.recording else _leaf_of(g, F.k)
-            found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
-        made = found if F.recording else [None if x is None else x.array for x in found]
+            found: list[Any] = [None] * len(leaves)
+            if out.requires_grad:  # else the result does not depend on the inputs, as of sizes 0
+                found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
+            found = [REC.zeros_like(leaf) if x is None else x for x, leaf in zip(found, leaves, strict=True)]
+        made = found if F.recording else [x.array for x in found]
         by_name = dict(zip(names, made, strict=True))
         return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))
 

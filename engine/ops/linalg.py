@@ -463,41 +463,6 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     return F.transpose(made, -2, -1)
 
 
-@composite(
-    family="linalg",
-    name="linalg.solve_triangular",
-    moves=True,
-    samples=[
-        S(T(2, 2, spd=True), T(2, 3), upper=True),
-        S(T(2, 2, spd=True), T(2, 3), upper=False, unitriangular=True),
-        S(T(2, 2, spd=True), T(3, 2), upper=True, left=False),
-    ],
-)
-def solve_triangular(
-    F: Any, input: Array, B: Array, upper: bool, left: bool = True, unitriangular: bool = False
-) -> Array:
-    """X with A X = B, where only one triangle of A is looked at; X A = B where `left` is false."""
-    a, b = Spec(tuple(F.shape(input)), F.dtype(input)), Spec(tuple(F.shape(B)), F.dtype(B))
-    check_matrix(a, "linalg.solve_triangular", square=True)
-    if b.ndim < 2:
-        raise ShapeMismatch("linalg.solve_triangular: The input tensor B must have at least 2 dimensions.", param="B")
-    n = a.shape[-1]
-    if b.shape[-2 if left else -1] != n:
-        raise ShapeMismatch(
-            "linalg.solve_triangular: Incompatible shapes of A and B for the equation "
-            f"{'AX = B' if left else 'XA = B'} "
-            f"({n}x{n} and {b.shape[-2]}x{b.shape[-1]})",
-            param="B",
-        )
-    one = int(unitriangular)
-    part = F.triu(input, one) if upper else F.tril(input, -one)
-    if unitriangular:
-        part = F.add(part, F.diag_embed(F.ones_like(F.diagonal(input, 0, -2, -1))))
-    if left:
-        return F._solve(part, B)
-    return F.transpose(F._solve(F.transpose(part, -2, -1), F.transpose(B, -2, -1)), -2, -1)
-
-
 # ---------------------------------------------------------------- powers, traces, crosses
 
 

@@ -44,6 +44,7 @@ EXCLUDED: tuple[Row, ...] = (
     ("reduced", "_normal _random normal", None, "the stream depends on the dtype, as in PyTorch"),
     ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
+    ("tape", "linalg.lstsq", None, "rank and singular values have no gradient, as in PyTorch"),
     ("tape", "unique unique_consecutive", None, "PyTorch has no gradient for it"),
 )
 
