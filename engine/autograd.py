@@ -32,7 +32,7 @@ from engine.errors import (
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
-from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh
+from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh, refuse_nan
 from engine.tensor import Storage, Tensor, fresh
 
 # ---------------------------------------------------------------- backward
@@ -316,6 +316,7 @@ class _Backward:
         self.heap: list[tuple[int, Node]] = []
         self.buffers: dict[Node, Any] = {}
         self.leaves: dict[Tensor, tuple[Any, bool]] = {}
+        self.anomaly = ctx.anomaly
 
     def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
         """Adds a gradient, which fits, to what an edge has received."""
@@ -381,6 +382,8 @@ class _Backward:
                 ndarray = backend.ndarray
                 plain = node.plain
                 values, grads = rule_on_arrays(node, g, ks[backend])
+                if self.anomaly:
+                    refuse_nan(self.ctx, node, grads)
                 # This loop runs once per input of every node, so `send` is written out for the common cases.
                 for edge, made in zip(node.edges, grads):  # noqa: B905  # strict costs, and a law checks the lengths
                     if edge is None or made is None or made is False:
@@ -430,6 +433,8 @@ class _Backward:
             g = [x if x is None or not x.dtype.reduced else _as(x, float32) for x in g]
         need = op.plan(node.mask, node.sizes)[0]
         grads = _flatten(node, op.vjp(REC, saved, g, need))  # type: ignore[misc]
+        if self.anomaly:
+            refuse_nan(self.ctx, node, [x.array if type(x) is Tensor else x for x in grads])
         for edge, gi in zip(node.edges, grads, strict=True):
             if edge is None or gi is None or gi is False:
                 continue

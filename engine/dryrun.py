@@ -11,7 +11,7 @@ from engine.carriers import infer
 from engine.dtypes import can_cast, scalar_type
 from engine.errors import DtypeMismatch, EngineError, NoGradient, NotScalar, ShapeMismatch
 from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
-from engine.program import Program, Repeat, Scope, Step, named
+from engine.program import Bound, Outcome, Program, Repeat, Scope, Step, named, returned
 from engine.shapes import text
 from engine.tape import shown_grad_fn
 from engine.tensor import Tensor
@@ -135,6 +135,8 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
             args = step.values.copy()
             for at, get in step.getters:
                 args[at] = get(scope)
+            for at in step.op.functions:
+                args[at] = _outputs(step.op, args, at, scope, [*path, i])
             made = _call(step.op, args, scope, grad and not step.no_grad)
         except EngineError as e:
             if e.step is None:
@@ -148,6 +150,20 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
             parts = made if type(made) is list else [made]
             scope.names.update({n: p for n, p in zip(step.out, parts, strict=False) if n})
     return count
+
+
+def _outputs(op: Op, args: list[Any], at: int, scope: _DryScope, path: list[int]) -> Any:
+    """What one call of a function argument would give, at the operation's inputs."""
+    function = args[at]
+    inputs = args[op.positions["inputs"]]
+    given = []
+    for x in inputs if type(inputs) is list else [inputs]:
+        point = Planned(x.spec, x.device, True, None, False)
+        given.append(point)
+    inside: Any = Bound(function, scope, Outcome(scope, {}, 0), path, []).inside(given)  # a _DryScope too
+    _steps(function.steps, inside, path, True)
+    scope.bytes += inside.bytes
+    return returned(function, inside)
 
 
 def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:

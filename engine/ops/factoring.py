@@ -16,7 +16,7 @@ from engine.ops import lapack
 from engine.ops.common import not_implemented
 from engine.ops.lapack import on_host
 from engine.ops.linalg import _element
-from engine.ops.products import cast_hint
+from engine.ops.products import adjoint, cast_hint
 from engine.samples import C, I, S, T
 from engine.shapes import Shape, broadcast_two, text
 
@@ -204,15 +204,14 @@ def _ormqr_meta(k: K, input: Spec, tau: Spec, other: Spec, left: bool = True, tr
 
 
 def _applied_by_steps(F: Any, input: Any, tau: Any, other: Any, left: bool, transpose: bool) -> Any:
-    adjoint = lambda x: F.conj(F.transpose(x, -2, -1))  # noqa: E731
-    x = other if left else adjoint(other)
+    x = other if left else adjoint(F, other)
     backwards = left != transpose  # Q x applies the last reflection first, and Q^H x the first one
     k = F.shape(tau)[-1]
     order = range(k)
     factors = F.conj(tau) if transpose == left else tau
     for i in reversed(order) if backwards else order:
         x = _reflected(F, _vector(F, input, i), F.narrow(factors, -1, i, 1), x)
-    return x if left else adjoint(x)
+    return x if left else adjoint(F, x)
 
 
 @op(
@@ -384,7 +383,7 @@ def _ldl_solve_meta(k: K, LD: Spec, pivots: Spec, B: Spec, hermitian: bool = Fal
         S(_still_complex(2, 2), I(2, dtype="int32", values=[1, 2]), _still_complex(2, 1), hermitian=True),
         S(_still(0, 0), I(0, dtype="int32"), _still(0, 2)),
     ],
-    example={"LD": [[1.5, 0.0], [0.5, 4.5]], "pivots": {"data": [1, 2], "dtype": "int32"}, "B": [[1.5], [2.5]]},
+    example={"LD": [[1.5, 2.5], [0.5, 4.5]], "pivots": {"data": [1, 2], "dtype": "int32"}, "B": [[1.5], [2.5]]},
 )
 def ldl_solve(k: K, LD: Array, pivots: Array, B: Array, hermitian: bool = False) -> Array:
     """X with A X = B, from `linalg.ldl_factor`'s LD and pivots.

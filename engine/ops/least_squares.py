@@ -146,7 +146,7 @@ def _pinv_rule(F: Any, A: Any, p: Any, g: Any) -> Any:
         S(C(3, 2), C(3, 2)),
         S(T(2, 0), T(2, 1)),
     ],
-    example={"A": [[1.5, 1.0], [2.5, 1.0], [3.5, 1.0]], "B": [2.5, 3.5, 5.5]},
+    example={"A": [[1.5, 0.5], [2.5, 0.5], [3.5, 0.5]], "B": [2.5, 3.5, 5.5]},
 )
 def lstsq(F: Any, A: Array, B: Array, rcond: float | None = None, driver: str | None = None) -> Array:
     """X that makes the norm of A X - B smallest: (..., m, n) and (..., m, k) give (..., n, k).

@@ -76,7 +76,12 @@ OWN: dict[str, str] = {
     },
     "finfo": "a class there",
     "iinfo": "a class there",
-    **dict.fromkeys(("H", "T", "mH", "mT", "ndim", "shape"), "a property of tensors there"),
+    **dict.fromkeys(
+        ("H", "T", "mH", "mT", "ndim", "shape", "is_leaf", "requires_grad", "grad_fn"), "a property of tensors there"
+    ),
+    "autograd.set_detect_anomaly": "a class there, which is called",
+    "set_grad_enabled": "a class there, which is called",
+    "is_anomaly_enabled": "PyTorch has it, and its signature cannot be read",
     **{
         f"optim.{name}": "a class of torch.optim there: an operation over explicit state here"
         for name in ("adam_", "adam_state", "adamw_", "sgd_", "sgd_state")
