@@ -52,7 +52,7 @@ def permutations(pivots: Host, rows: int) -> Host:
     """The order of rows that transpositions (counting from 1) make, as indices, for each batch."""
     *batch, n = pivots.shape
     order = np.broadcast_to(np.arange(rows), (*batch, rows)).copy()
-    if not order.size:
+    if not order.size or not n:
         return order
     flat, swaps = order.reshape(-1, rows), pivots.reshape(-1, n)
     every = np.arange(len(flat))
