@@ -9,51 +9,22 @@ from numpy.linalg import LinAlgError
 from engine.carriers import K
 from engine.declare import Array, composite, op
 from engine.dtypes import FLOAT, complex64, result_type, scalar_type
-from engine.errors import DtypeMismatch, Hint, Invalid, NoGradient, ShapeMismatch
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops import lapack
 from engine.ops.common import not_implemented
+from engine.ops.gauge import vectors_words
 from engine.ops.lapack import on_host
 from engine.ops.products import adjoint
 from engine.samples import C, S, T
 from engine.tape import refresh
 
-# ---------------------------------------------------------------- what does not depend on phases
-
-
-def _same_meta(k: K, input: Spec, *rest: Any) -> Spec:
-    return input
-
-
-@op(family="linalg", meta=_same_meta, save={"input": ()})
-def _phase_free(k: K, input: Array, words: Any) -> Array:
-    """Its input, whose imaginary parts must be zero: else a loss depends on the phases of complex vectors."""
-    return input.copy()
-
-
-@_phase_free.guard
-def _(k: K, input: Array, words: str) -> None:
-    if input.dtype.kind == "c" and bool((k.xp.abs(input.imag) > 1e-2).any()):
-        raise NoGradient(words, code="ill-defined-gradient", hint=Hint("phases"))
-
-
-@_phase_free.vjp
-def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return g
-
-
-def vectors_words(name: str) -> str:
-    """PyTorch's refusal of a loss that depends on the phases of complex eigenvectors."""
-    return (
-        f"{name}: The eigenvectors in the complex case are specified up to multiplication by e^{{i phi}}. The "
-        "specified loss function depends on this quantity, so it is ill-defined."
-    )
-
-
 # ---------------------------------------------------------------- eig
 
 
 def _check(A: Spec, name: str) -> None:
+    if A.dtype.category < FLOAT:
+        raise DtypeMismatch(f"Unknown Complex ScalarType for {scalar_type(A.dtype)}", param="A")
     if A.ndim < 2:
         raise ShapeMismatch(f"{name}: The input tensor A must have at least 2 dimensions.", param="A")
     if A.shape[-1] != A.shape[-2]:
@@ -61,8 +32,6 @@ def _check(A: Spec, name: str) -> None:
             f"{name}: A must be batches of square matrices, but they are {A.shape[-2]} by {A.shape[-1]} matrices",
             param="A",
         )
-    if A.dtype.category < FLOAT:
-        raise DtypeMismatch(f"Unknown Complex ScalarType for {scalar_type(A.dtype)}", param="A")
     if A.dtype.reduced:
         raise not_implemented("linalg_eig_out_cpu", A.dtype)
 

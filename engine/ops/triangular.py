@@ -140,7 +140,7 @@ def triangular_solve(
             )
     m, n = a.shape[-2:]
     if m != n:
-        raise ShapeMismatch(f"A must be batches of square matrices, but they are {n} by {m} matrices", param="A")
+        raise ShapeMismatch(f"A must be batches of square matrices, but they are {m} by {n} matrices", param="A")
     if b.shape[-2] != n:
         raise ShapeMismatch(
             f"Incompatible matrix sizes for {name}: each A matrix is {n} by {n} but each b matrix is {b.shape[-2]} by "
