@@ -301,4 +301,9 @@ PARAMETERS: dict[str, str] = {
     "autograd.functional.hvp.inputs": "where the derivatives are taken: a tensor, or a list of them",
     "autograd.gradcheck.inputs": "what the function is called with; what requires grad is checked",
     "autograd.gradgradcheck.inputs": "what the function is called with; what requires grad is checked",
+    "svd_lowrank.q": "how many columns: the rank of the approximation",
+    "pca_lowrank.q": "how many columns: the rank of the approximation; null is 6, or less where A is smaller",
+    "niter": "how often the subspace is multiplied by A and its adjoint",
+    "M": "what is taken from A first",
+    "center": "whether the columns' means are taken off",
 }
