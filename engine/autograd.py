@@ -363,7 +363,7 @@ class _Backward:
         heap, buffers, leaves = self.heap, self.buffers, self.leaves
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
-        recorded, retain = self.recorded, self.retain
+        recorded, retain, anomaly = self.recorded, self.retain, self.anomaly
         ks = self.ctx.ks
         undo = self.ctx.undo
         while heap:
@@ -382,7 +382,7 @@ class _Backward:
                 ndarray = backend.ndarray
                 plain = node.plain
                 values, grads = rule_on_arrays(node, g, ks[backend])
-                if self.anomaly:
+                if anomaly:
                     refuse_nan(self.ctx, node, grads)
                 # This loop runs once per input of every node, so `send` is written out for the common cases.
                 for edge, made in zip(node.edges, grads):  # noqa: B905  # strict costs, and a law checks the lengths

@@ -260,6 +260,23 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return made
 
 
+def _check_driver(F: Any, A: Any, driver: str | None) -> None:
+    """Refuses cuSOLVER's drivers on the CPU; on a GPU they are taken, and CuPy chooses."""
+    if driver is None:
+        return
+    if (A.backend if F.recording else F.k.backend).kind == "cpu":
+        raise Invalid(
+            "torch.linalg.svd: keyword argument `driver=` is only supported on CUDA inputs with cuSOLVER backend.",
+            param="driver",
+        )
+    if driver not in ("gesvd", "gesvdj", "gesvda"):
+        raise Invalid(
+            f"torch.linalg.svd: unknown svd driver {driver} in svd_cusolver computation. Choose from gesvd, gesvdj and "
+            "gesvda.",
+            param="driver",
+        )
+
+
 _RECT = [S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2))]
 # The vectors are known up to signs, or phases: a finite difference of them compares different choices.
 _GAUGED = [
@@ -281,6 +298,7 @@ def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None 
 
     The gradient is that of functions that do not depend on the phases of the singular vectors.
     """
+    _check_driver(F, A, driver)
     return F._svd(A, full_matrices, "linalg.svd")
 
 
@@ -309,6 +327,7 @@ def svd(F: Any, input: Array, some: bool = True, compute_uv: bool = True) -> Arr
 @composite(family="linalg", name="linalg.svdvals", node="LinalgSvdBackward0", moves=True, samples=_RECT)
 def svdvals(F: Any, A: Array, driver: str | None = None) -> Array:
     """The singular values of a matrix, in falling order."""
+    _check_driver(F, A, driver)
     return F._svd(A, False, "linalg.svd")[1]
 
 

@@ -291,6 +291,13 @@ def test_a_gradient_that_is_wrong() -> None:
     )
 
 
+def test_a_function_without_a_gradient_must_be_constant() -> None:
+    x = double(1, 2, requires_grad=True)
+    moving = function("x", step("detach", "c", input="x"), step("mul", "y", input="c", other=2.0))
+    assert words("gradcheck", func=moving, inputs=x) == "Numerical gradient for function expected to be zero"
+    assert call("gradcheck", func=CONSTANT, inputs=x) is True
+
+
 def test_float32_is_too_coarse_and_the_hint_says_so() -> None:
     with pytest.raises(EngineError) as caught:
         call("gradcheck", func=CUBES, inputs={"data": [1.0, 2.0], "requires_grad": True})
