@@ -137,7 +137,7 @@ def number(value: Any) -> Any:
 def _read_tensor(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
         return False, lambda scope: scope.tensor(value, p.name)
-    if p.form == "tensor|tensors" and type(value) is list and _refers(value):
+    if p.form.removesuffix("?") == "tensor|tensors" and type(value) is list and _refers(value):
         return None  # a list of tensors, then
     if is_literal(value):
         return False, lambda scope: scope.literal(value, p.name)

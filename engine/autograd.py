@@ -32,7 +32,7 @@ from engine.errors import (
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
-from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh
+from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh, refuse_nan
 from engine.tensor import Storage, Tensor, fresh
 
 # ---------------------------------------------------------------- backward
@@ -316,6 +316,7 @@ class BackwardPass:
         self.heap: list[tuple[int, Node]] = []
         self.buffers: dict[Node, Any] = {}
         self.leaves: dict[Tensor, tuple[Any, bool]] = {}
+        self.anomaly = ctx.anomaly
 
     def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
         """Adds a gradient, which fits, to what an edge has received."""
@@ -362,7 +363,7 @@ class BackwardPass:
         heap, buffers, leaves = self.heap, self.buffers, self.leaves
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
-        recorded, retain = self.recorded, self.retain
+        recorded, retain, anomaly = self.recorded, self.retain, self.anomaly
         ks = self.ctx.ks
         undo = self.ctx.undo
         while heap:
@@ -381,6 +382,8 @@ class BackwardPass:
                 ndarray = backend.ndarray
                 plain = node.plain
                 values, grads = rule_on_arrays(node, g, ks[backend])
+                if anomaly:
+                    refuse_nan(self.ctx, node, grads)
                 # This loop runs once per input of every node, so `send` is written out for the common cases.
                 for edge, made in zip(node.edges, grads):  # noqa: B905  # strict costs, and a law checks the lengths
                     if edge is None or made is None or made is False:
@@ -430,6 +433,8 @@ class BackwardPass:
             g = [x if x is None or not x.dtype.reduced else _as(x, float32) for x in g]
         need = op.plan(node.mask, node.sizes)[0]
         grads = _flatten(node, op.vjp(REC, saved, g, need))  # type: ignore[misc]
+        if self.anomaly:
+            refuse_nan(self.ctx, node, [x.array if type(x) is Tensor else x for x in grads])
         for edge, gi in zip(node.edges, grads, strict=True):
             if edge is None or gi is None or gi is False:
                 continue
@@ -674,8 +679,11 @@ def vjp_through(reference: Callable[..., Any]) -> Callable[..., Any]:
         with grad_mode(True):
             out = reference(REC, *values[:n])
             seed = g if F.recording else _leaf_of(g, F.k)
-            found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
-        made = found if F.recording else [None if x is None else x.array for x in found]
+            found: list[Any] = [None] * len(leaves)
+            if out.requires_grad:  # else the result does not depend on the inputs, as of sizes 0
+                found = run_backward([out], [seed], inputs=leaves, create_graph=F.recording, accumulate=False)
+            found = [REC.zeros_like(leaf) if x is None else x for x, leaf in zip(found, leaves, strict=True)]
+        made = found if F.recording else [x.array for x in found]
         by_name = dict(zip(names, made, strict=True))
         return tuple(by_name.get(fields[at]) for at in range(n) if hasattr(need, fields[at]))
 

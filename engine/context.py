@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,6 +31,11 @@ class _Kernels(dict[Backend, K]):
         return made
 
 
+# (the tape's sequence number before it, path, rounds, operation) of a step that wrote to the tape.
+Trace = tuple[int, list[int], list[int], str]
+TRAIL = 100_000  # steps that are remembered, the newest
+
+
 class Context:
     """What operations need to know of the session that runs them."""
 
@@ -52,6 +58,8 @@ class Context:
         self.print_options: dict[str, Any] = {}  # what engine.printing.PrintOptions takes, where it is not the default
         self.grad_enabled = True
         self.plan_from = 0  # rounds from which a repeat is planned; 0: never
+        self.anomaly = False  # whether backward looks for NaN, and says which step made the node that gave it
+        self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
         self.seq = 0
         self.undo = Undo(0)
         self.session: Any = None  # the session whose context this is, for operations on its names
@@ -63,6 +71,13 @@ class Context:
     def touch_rng(self) -> Any:
         self.undo.generator(self.rng)
         return self.rng
+
+    def made_by(self, seq: int) -> Trace | None:
+        """The step of the running program that wrote a node; None for one of a program before it."""
+        for trace in reversed(self.trail):
+            if trace[0] < seq:
+                return trace if seq >= self.undo.start_seq else None
+        return None
 
     def next_seq(self) -> int:
         self.seq += 1

@@ -35,6 +35,7 @@ Device = Annotated[str, "device"]
 Index = Annotated[Any, "index"]
 State = Annotated[Any, "state"]  # an object of lists of tensors
 Data = Annotated[Any, "data"]  # what torch.tensor takes
+Function = Annotated[Any, "function"]  # steps with inputs and results; in an operation a generator function of a list
 
 _REF = "#/components/schemas/"
 _SCHEMAS: dict[str, dict[str, Any]] = {
@@ -72,6 +73,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
     "index": {"$ref": _REF + "IndexArg"},
     "state": {"$ref": _REF + "StateArg"},
     "data": {"$ref": _REF + "DataArg"},
+    "function": {"$ref": _REF + "FunctionArg"},
 }
 _SHOWN = {
     "tensor": "Tensor",
@@ -88,6 +90,7 @@ _SHOWN = {
     "shape": "list of ints",
     "state": "object of lists of Tensors",
     "dim": "int",
+    "function": "object of inputs, steps and return",
 }
 
 
@@ -219,6 +222,7 @@ def _declare(
         if p.form.split("|")[0].rstrip("?") in ("tensor", "tensors")
     )
     op.has_lists = any(form == LIST for _, form in op.slots)
+    op.functions = tuple(i for i, p in enumerate(op.params) if p.form.startswith("function"))
     op.states = tuple(i for i, p in enumerate(op.params) if p.form.startswith("state"))
     op.outputs = tuple(outputs)
     op.fields = tuple(outputs) if fields else None
@@ -381,12 +385,18 @@ def composite(*, family: str, node: str | None = None, **common: Any) -> Callabl
     return decorate
 
 
-def special(*, family: str, **common: Any) -> Callable[[Callable[..., Any]], Declared]:
-    """Declares an operation on tensors themselves: `function(ctx, *parameters)`."""
+def special(
+    *, family: str, meta: Callable[..., Any] | None = None, **common: Any
+) -> Callable[[Callable[..., Any]], Declared]:
+    """Declares an operation on tensors themselves: `function(ctx, *parameters)`.
+
+    With a parameter that is a Function it is a generator function, and calls it by `yield from function(tensors)`.
+    """
 
     def decorate(function: Callable[..., Any]) -> Declared:
         made = _declare(function, SPECIAL, **{"family": family, **common})
         made.kernel = function
+        made.meta = meta
         made.vjp_stated = True
         return Declared(made)
 

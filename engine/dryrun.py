@@ -10,7 +10,7 @@ from engine.arguments import references
 from engine.carriers import infer, infer_inplace
 from engine.errors import EngineError, NoGradient, NotScalar
 from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
-from engine.program import Program, Repeat, Scope, Step, named
+from engine.program import Bound, Outcome, Program, Repeat, Scope, Step, named, returned
 from engine.tape import shown_grad_fn
 from engine.tensor import Tensor
 
@@ -133,6 +133,8 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
             args = step.values.copy()
             for at, get in step.getters:
                 args[at] = get(scope)
+            for at in step.op.functions:
+                args[at] = _outputs(step.op, args, at, scope, [*path, i])
             made = _call(step.op, args, scope, grad and not step.no_grad)
         except EngineError as e:
             if e.step is None:
@@ -146,6 +148,20 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
             parts = made if type(made) is list else [made]
             scope.names.update({n: p for n, p in zip(step.out, parts, strict=False) if n})
     return count
+
+
+def _outputs(op: Op, args: list[Any], at: int, scope: _DryScope, path: list[int]) -> Any:
+    """What one call of a function argument would give, at the operation's inputs."""
+    function = args[at]
+    inputs = args[op.positions["inputs"]]
+    given = []
+    for x in inputs if type(inputs) is list else [inputs]:
+        point = Planned(x.spec, x.device, True, None, False)
+        given.append(point)
+    inside: Any = Bound(function, scope, Outcome(scope, {}, 0), path, []).inside(given)  # a _DryScope too
+    _steps(function.steps, inside, path, True)
+    scope.bytes += inside.bytes
+    return returned(function, inside)
 
 
 def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:

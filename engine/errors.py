@@ -12,7 +12,7 @@
     ├── Invalid                422  wrong parameter, shape, dtype, device or limit
     │   ├── UnknownParameter, MissingParameter, WrongType, LimitExceeded
     │   ├── ShapeMismatch, DtypeMismatch, DeviceMismatch, NoSuchDevice
-    │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient
+    │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient, GradcheckFailed
     ├── Unavailable            503  a worker that restarts or drains
     ├── OutOfMemory            507  over a memory limit, before anything was allocated
     └── Bug                    500  ours to mend
@@ -253,6 +253,10 @@ class NotScalar(Invalid):
 
 class NoGradient(Invalid):
     code = "does-not-require-grad"
+
+
+class GradcheckFailed(Invalid):
+    code = "gradcheck-failed"
 
 
 class Unavailable(EngineError):

@@ -6,7 +6,7 @@ Programs that are not explained pay nothing: a `Watch` gives the steps of its pr
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -116,9 +116,16 @@ class Watch:
     def _runner(self, step: Step, path: Path) -> Callable[[tuple[Any, ...]], Any]:
         op = step.op
 
+        def later(case: Case, made: Generator[None, None, Any]) -> Generator[None, None, Any]:
+            found = yield from made
+            self._take(step, path, case, found)
+            return found
+
         def run(args: tuple[Any, ...]) -> Any:
             case = Case(op, args, step.given)
             made = op.run(args)
+            if op.functions:
+                return later(case, made)
             self._take(step, path, case, made)
             return made
 

@@ -106,6 +106,7 @@ class Op:
         self.slots: tuple[tuple[int, str], ...] = ()  # (position, ONE or LIST) of tensor parameters
         self.has_lists = False
         self.states: tuple[int, ...] = ()  # positions of objects of lists of tensors
+        self.functions: tuple[int, ...] = ()  # positions of programs; the operation's run then is a generator
         self.family = ""
         self.doc = ""
         self.outputs: tuple[str, ...] = ("result",)  # names of the outputs, for `save` and for fields

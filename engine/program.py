@@ -102,6 +102,17 @@ class Repeat:
 
 
 @dataclass(slots=True)
+class Function:
+    """Steps as a function: an argument of operations that call it. `cost`: the steps of one call, rounds counted."""
+
+    inputs: list[str]
+    steps: list[Step | Repeat]
+    returns: str | list[str]
+    cost: int
+    limit: int
+
+
+@dataclass(slots=True)
 class Program:
     """A compiled program."""
 
@@ -113,10 +124,22 @@ class Program:
     expect: dict[str, str] = field(default_factory=dict)
     strict: bool = False
     no_grad: bool = False
+    detect_anomaly: bool = False
     if_none_match: bool = False
 
 
-_FIELDS = ("inputs", "steps", "return", "keep", "keep_all", "expect", "strict", "no_grad", "if_none_match")
+_FIELDS = (
+    "inputs",
+    "steps",
+    "return",
+    "keep",
+    "keep_all",
+    "expect",
+    "strict",
+    "no_grad",
+    "detect_anomaly",
+    "if_none_match",
+)
 _PUBLIC = tuple(f for f in _FIELDS if f not in ("keep_all", "if_none_match"))
 
 
@@ -152,7 +175,7 @@ def compile_program(data: Any, limits: Limits) -> Program:
         if not isinstance(tag, str):
             raise WrongType("expect takes etags", param="expect")
         program.expect[ref] = tag
-    for flag in ("strict", "no_grad", "if_none_match"):
+    for flag in ("strict", "no_grad", "detect_anomaly", "if_none_match"):
         value = data.get(flag, False)
         if type(value) is not bool:
             raise WrongType(f"{flag} is true or false, got {kind_of(value)}", param=flag)
@@ -217,8 +240,10 @@ def _compile_steps(
                     )
                 total += repeat.times * inner
             else:
-                steps.append(compile_step(raw))
-                total += 1
+                counted = [counts[0]]
+                steps.append(step := compile_step(raw, limits, counted, depth))
+                counts[0] = counted[0]
+                total += 1 + sum(step.values[at].cost for at in step.op.functions)
         except EngineError as e:
             if e.step is None:
                 e.step = here
@@ -245,7 +270,44 @@ def _compile_repeat(raw: Mapping[str, Any], limits: Limits) -> Repeat:
     return Repeat(times, [], collect)
 
 
-def compile_step(raw: Mapping[str, Any]) -> Step:
+_FUNCTION_FIELDS = ("inputs", "steps", "return")
+
+
+def _compile_function(data: Any, param: str, limits: Limits, counts: list[int], depth: int) -> Function:
+    """A program that an operation calls. The path of an error in it is relative to it."""
+    if not isinstance(data, Mapping):
+        raise WrongType(
+            f"{param} is a program, an object of inputs, steps and return, and got {kind_of(data)}",
+            param=param,
+            hint=Hint("function"),
+        )
+    _known(data, _FUNCTION_FIELDS, _FUNCTION_FIELDS, "function")
+    if depth + 1 > limits.max_nesting:
+        raise LimitExceeded(
+            f"functions may be nested {limits.max_nesting} deep",
+            hint=Hint("limit", name="max_nesting", limit=limits.max_nesting),
+            param=param,
+        )
+    inputs = [check_name(name, "input name") for name in _list(data, "inputs")]
+    if len(set(inputs)) != len(inputs):
+        raise Invalid(f"the inputs of {param} must have different names, got {inputs}", code="bad-name", param=param)
+    returns = data.get("return")
+    if returns is None:
+        raise MissingParameter(f"{param} needs a return: a name, or a list of them", param=param, hint=Hint("function"))
+    for name in returns if isinstance(returns, list) else [returns]:
+        if not isinstance(name, str):
+            raise WrongType(f"return takes a name or a list of names, got {kind_of(name)}", param="return")
+    steps, cost = _compile_steps(_list(data, "steps"), limits, [], counts, depth + 1)
+    if any(isinstance(step, Repeat) and _collects(step) for step in steps):
+        raise Invalid("a function has no collect: only the program itself answers with numbers", param="collect")
+    return Function(inputs, steps, returns, cost, limits.max_run)
+
+
+def _collects(repeat: Repeat) -> bool:
+    return bool(repeat.collect) or any(isinstance(step, Repeat) and _collects(step) for step in repeat.steps)
+
+
+def compile_step(raw: Mapping[str, Any], limits: Limits, counts: list[int], depth: int) -> Step:
     """One step, its operation found and its parameters read."""
     _known(raw, _STEP_FIELDS, _STEP_FIELDS, "step")
     name = raw.get("op")
@@ -266,6 +328,9 @@ def compile_step(raw: Mapping[str, Any]) -> Step:
             at = op.positions.get(key)
             if at is None:
                 raise unknown_parameter(name, key, op.names)
+            if at in op.functions:
+                values[at] = _compile_function(value, key, limits, counts, depth)
+                continue
             fixed, made = read_argument(op, op.params[at], value)
             if fixed:
                 values[at] = made
@@ -443,12 +508,17 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
                 e.hint = e.hint.fill({"input": name})
             raise
     ctx = session.ctx
+    ctx.trail.clear()
     if program.no_grad:
         ctx.grad_enabled = False
+    before = ctx.anomaly
+    ctx.anomaly = ctx.anomaly or program.detect_anomaly
     try:
         yield from _run_steps(program.steps, scope, outcome, [], [])
     finally:
         ctx.grad_enabled = True
+        if program.detect_anomaly:
+            ctx.anomaly = before
     return outcome
 
 
@@ -465,14 +535,21 @@ def _run_steps(
             args = step.values.copy()
             for at, get in step.getters:
                 args[at] = get(scope)
+            seq = ctx.seq
+            for at in step.op.functions:
+                args[at] = Bound(args[at], scope, outcome, [*path, i], rounds)
             if step.no_grad and ctx.grad_enabled:
                 ctx.grad_enabled = False
                 try:
                     made = step.op.run(tuple(args))
+                    if step.op.functions:
+                        made = yield from made
                 finally:
                     ctx.grad_enabled = True
             else:
                 made = step.op.run(tuple(args))
+                if step.op.functions:
+                    made = yield from made
         except EngineError as e:
             _locate(e, step, [*path, i], rounds)
             raise
@@ -481,6 +558,8 @@ def _run_steps(
             _locate(error, step, [*path, i], rounds)
             raise error from e
         outcome.steps_run += 1
+        if ctx.anomaly and ctx.seq > seq and not step.op.functions:
+            ctx.trail.append((seq, [*path, i], list(rounds), step.op.name))
         out = step.out
         if out is not None:
             if isinstance(out, str):
@@ -492,6 +571,47 @@ def _run_steps(
 
 def _no_memory() -> OutOfMemory:
     return OutOfMemory("the machine has no memory left for this", hint=Hint("free-memory", whose="server"))
+
+
+class Bound:
+    """A function in the scope of the step that calls it: `outputs = yield from bound(tensors)`."""
+
+    __slots__ = ("function", "outcome", "path", "rounds", "scope")
+
+    def __init__(self, function: Function, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> None:
+        self.function, self.scope, self.outcome, self.path, self.rounds = function, scope, outcome, path, rounds
+
+    def __call__(self, given: Sequence[Tensor]) -> Generator[None, None, Any]:
+        function, outcome = self.function, self.outcome
+        inside = self.inside(given)
+        if outcome.steps_run + function.cost > function.limit:
+            raise LimitExceeded(
+                f"this program would run more than the limit of {function.limit} steps",
+                hint=Hint("limit", name="max_run", limit=function.limit),
+            )
+        yield from _run_steps(function.steps, inside, outcome, self.path, self.rounds)
+        return returned(function, inside)
+
+    def inside(self, given: Sequence[Any]) -> Scope:
+        """The scope of one call: its inputs before all that the calling step sees."""
+        names = self.function.inputs
+        if len(given) != len(names):
+            raise Invalid(
+                f"the function takes {len(names)} input{'s' if len(names) != 1 else ''} ({', '.join(names)}), and "
+                f"{len(given)} {'are' if len(given) != 1 else 'is'} given",
+                code="input-count",
+                param="inputs",
+            )
+        scope = type(self.scope)(self.scope.session, self.scope.strict)
+        scope.names = {**self.scope.names, **dict(zip(names, given, strict=True))}
+        return scope
+
+
+def returned(function: Function, scope: Scope) -> Any:
+    """What a function gives, once its steps have run in a scope: one thing, or a list where it returns a list."""
+    if isinstance(function.returns, list):
+        return [scope.resolve(name, "return") for name in function.returns]
+    return scope.resolve(function.returns, "return")
 
 
 def named(op: Op, made: Any) -> Any:
@@ -690,6 +810,8 @@ class _Planned:
         ctx = self.scope.ctx
         if any(isinstance(step, Repeat) for step in self.repeat.steps):
             raise NotPlanned("there is a repeat within")
+        if ctx.anomaly:
+            raise NotPlanned("anomaly detection looks at every step")
         tracer = Tracer(ctx)
         traced = TracedScope(self.scope, tracer)
         generator = ctx.rng.snapshot()

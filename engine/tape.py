@@ -13,7 +13,7 @@ from engine.backend import Backend
 from engine.carriers import view_specs
 from engine.context import HERE, Context
 from engine.dtypes import DType
-from engine.errors import Call, Conflict, Hint, Invalid, LeafInPlace, Param
+from engine.errors import Call, Conflict, Hint, Invalid, LeafInPlace, NoGradient, Param
 from engine.op import REGISTRY, Op
 from engine.shapes import has_internal_overlap
 from engine.tensor import Tensor, View
@@ -129,6 +129,22 @@ def node_words(grad_fn: str) -> str:
     if grad_fn in ("CopySlices", "CopyBackwards"):
         return f"torch::autograd::{grad_fn}"
     return grad_fn.removesuffix("Backward0").replace("Backward", "")
+
+
+def refuse_nan(ctx: Context, node: Node, grads: Sequence[Any]) -> None:
+    """torch.autograd.detect_anomaly: refuses gradients of a node that have a NaN, and says which step made it."""
+    for i, g in enumerate(grads):
+        kind = getattr(getattr(g, "dtype", None), "kind", "")
+        if kind not in ("f", "c") or not bool(node.backend.xp.isnan(g).any()):
+            continue
+        words = f"Function '{node.grad_fn}' returned nan values in its {i}th output."
+        error = NoGradient(words, code="nan-gradient")
+        trace = ctx.made_by(node.seq)
+        if trace is not None:
+            _, error.step, rounds, error.op = trace
+            error.round = rounds or None
+            error.hint = Hint("nan-gradient", op=error.op)
+        raise error
 
 
 def view_refusal(view: View, t: Tensor, *, indirect: bool) -> Conflict:

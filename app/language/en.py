@@ -169,6 +169,7 @@ HINTS: Mapping[str, str] = {
         "diagonal is one"
     ),
     "not-finite": "there is a NaN or an infinity in it: isfinite finds where",
+    "pivot": "leave it true: rows are exchanged for the sake of precision, and LAPACK knows no other way",
     "pool-size": "the window reaches over {kernel}, and the input is {input}: take a smaller window, or add padding",
     "index-first": "its shape is {shape}: pick one element first (getitem), or reduce it to one (sum, mean)",
     # -------------------------------------------------------- autograd
@@ -182,6 +183,16 @@ HINTS: Mapping[str, str] = {
         "there is one after a backward pass that reaches {name}, if {name} requires grad: "
         "POST /v1/tensors/{{id}}/backward"
     ),
+    "phases": ("let the loss depend on what has no phase: eigenvalues, singular values, or products such as V @ V^H"),
+    "function": (
+        'write it as {{"inputs": ["x"], "steps": [{{"op": "exp", "args": {{"input": "x"}}, "out": "y"}}], '
+        '"return": "y"}}'
+    ),
+    "strict": "without strict, what does not depend on an input has a derivative of zeros",
+    "give-v": "give v, of the shape that the words above name",
+    "double-precision": 'compare in float64: {{"data": …, "dtype": "float64", "requires_grad": true}}',
+    "contiguous": "make memory of its own first: {call} :: make memory of its own first, by contiguous",
+    "nan-gradient": "look at what went into that step, {op}: isfinite finds the elements",
     "allow-unused": 'say "allow_unused": true to get null for what was not used',
     "requires-grad": (
         "mark what you want gradients of, and compute the result anew: {call} :: "

@@ -171,6 +171,7 @@ HINTS: Mapping[str, str] = {
         "고윳값이 모두 양수인 대칭행렬만 이렇게 분해할 수 있습니다. 예: A @ A.T에 대각 성분을 조금 더한 행렬"
     ),
     "not-finite": "NaN이나 무한대가 들어 있습니다. isfinite 연산으로 어디에 있는지 찾을 수 있습니다",
+    "pivot": "true로 두세요. 행 교환은 정밀도를 지키기 위한 것이며 LAPACK에는 다른 방법이 없습니다",
     "pool-size": "창이 덮는 크기는 {kernel}, 입력은 {input}입니다. 더 작은 창을 쓰거나 패딩을 더하세요",
     "index-first": "shape가 {shape}입니다. 먼저 원소 하나를 고르거나(getitem) 하나로 합치세요(sum, mean)",
     # -------------------------------------------------------- autograd
@@ -184,6 +185,16 @@ HINTS: Mapping[str, str] = {
         "{name} 텐서가 requires_grad이고 역전파(backward)가 거기까지 닿은 뒤에 기울기가 생깁니다: "
         "POST /v1/tensors/{{id}}/backward"
     ),
+    "phases": "손실이 위상에 의존하지 않게 하세요. 예: 고윳값, 특잇값, V @ V^H 같은 곱",
+    "function": (
+        '이렇게 쓰세요: {{"inputs": ["x"], "steps": [{{"op": "exp", "args": {{"input": "x"}}, "out": "y"}}], '
+        '"return": "y"}}'
+    ),
+    "strict": "strict가 아니면, 입력에 의존하지 않는 것의 도함수는 0입니다",
+    "give-v": "위에서 말한 shape의 v를 주세요",
+    "double-precision": 'float64로 비교하세요: {{"data": …, "dtype": "float64", "requires_grad": true}}',
+    "contiguous": "먼저 자기 메모리를 갖게 하세요: {call} :: 먼저 contiguous 연산으로 자기 메모리를 갖게 하세요",
+    "nan-gradient": "그 단계({op})에 들어간 값을 보세요. isfinite 연산으로 어느 원소인지 찾을 수 있습니다",
     "allow-unused": '쓰이지 않은 입력의 기울기를 null로 받으려면 "allow_unused": true를 주세요',
     "requires-grad": (
         "기울기를 구할 텐서를 먼저 표시하고, 결과를 다시 계산하세요: {call} :: "

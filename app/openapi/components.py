@@ -100,6 +100,27 @@ _ARGUMENTS: Json = {
         "examples": ["t1", [[1, 2], [3, 4]], {"data": [1, 2], "dtype": "float32"}],
     },
     "TensorListArg": list_of(ref("TensorArg"), description="A list of tensors, each given as a tensor argument is."),
+    "FunctionArg": closed(
+        {
+            "inputs": list_of(
+                {"type": "string"}, description="The names that the function's tensors have in its steps."
+            ),
+            "steps": list_of(ref("Step"), description="What the function does; it also sees what the caller sees."),
+            "return": {
+                "anyOf": [{"type": "string"}, list_of({"type": "string"})],
+                "description": "The name of its result, or a list of names where it has several.",
+            },
+        },
+        ("inputs", "return"),
+        description="A function of tensors: a program that an operation calls.",
+        examples=[
+            {
+                "inputs": ["x"],
+                "steps": [{"op": "exp", "args": {"input": "x"}, "out": "y"}],
+                "return": "y",
+            }
+        ],
+    ),
     "StateArg": map_of(
         list_of(ref("TensorArg")),
         description="An optimizer's state: lists of tensors by name, made by `optim.adam_state` and the like.",
@@ -400,6 +421,11 @@ _PROGRAMS: Json = {
             "strict": {"type": "boolean", "default": False, "description": "`true` resolves no name in the session."},
             "expect": map_of({"type": "string"}, description="Tensor to ETag: 412 when one has changed."),
             "no_grad": ref("NoGrad"),
+            "detect_anomaly": {
+                "type": "boolean",
+                "default": False,
+                "description": "`true` makes backward refuse a gradient with a NaN, and `step` say which step made it.",
+            },
         },
         ("steps",),
         description="Many steps in one request. It happens entirely or not at all.",
@@ -485,6 +511,7 @@ _TITLES = {
     "FloatArg": "float",
     "DataArg": "number or nested list",
     "StateArg": "object of lists of Tensors",
+    "FunctionArg": "object of inputs, steps and return",
     "DTypeArg": "dtype",
     "DeviceArg": "device",
     "ShapeArg": "shape",

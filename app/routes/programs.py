@@ -15,7 +15,7 @@ from engine.errors import NoSuchOp, WrongType
 
 router = APIRouter(include_in_schema=False)
 
-FIELDS = ("inputs", "steps", "return", "keep", "strict", "expect", "no_grad")
+FIELDS = ("inputs", "steps", "return", "keep", "strict", "expect", "no_grad", "detect_anomaly")
 _QUERY = (*SESSION_QUERY, "dry_run", "explain")
 
 

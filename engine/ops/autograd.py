@@ -11,7 +11,7 @@ from engine.declare import Array, special
 from engine.dtypes import dtype
 from engine.errors import Call, Hint, Invalid, NoGradient, NoSuchTensor, Param
 from engine.samples import S, T
-from engine.tape import require_grad
+from engine.tape import require_grad, shown_grad_fn
 
 _LEAF = {"data": [1.5, 2.5, 3.5], "requires_grad": True}
 _SCALAR = {"data": 3.5, "requires_grad": True}
@@ -112,6 +112,53 @@ def detach_(ctx: Context, input: Array) -> Array:
     ctx.undo.slot(input, "requires_grad")
     input.edge, input.requires_grad = None, False
     return input
+
+
+@special(family="autograd", returns="value")
+def is_grad_enabled(ctx: Context) -> bool:
+    """Whether the tape records: false under `no_grad`, and after `set_grad_enabled` false in the same program."""
+    return ctx.grad_enabled
+
+
+@special(family="autograd", returns="value", example={"mode": False})
+def set_grad_enabled(ctx: Context, mode: bool) -> None:
+    """Sets whether the tape records what the following steps do, until the end of the program."""
+    ctx.grad_enabled = mode
+
+
+@special(family="autograd", returns="value", samples=[S(T(2, 3))])
+def is_leaf(ctx: Context, input: Array) -> bool:
+    """Whether a tensor has no history: it was given, or does not require grad."""
+    return input.edge is None and shown_grad_fn(input) is None
+
+
+@special(family="autograd", returns="value", samples=[S(T(2, 3))])
+def requires_grad(ctx: Context, input: Array) -> bool:
+    """Whether the tape records what is done with a tensor."""
+    return bool(input.requires_grad or shown_grad_fn(input) is not None)
+
+
+@special(family="autograd", returns="value", samples=[S(T(2, 3))])
+def grad_fn(ctx: Context, input: Array) -> str | None:
+    """The name of the tape's node that made a tensor; null for a leaf."""
+    return shown_grad_fn(input)
+
+
+@special(family="autograd", name="autograd.set_detect_anomaly", returns="value", example={"mode": True})
+def set_detect_anomaly(ctx: Context, mode: bool, check_nan: bool = True) -> None:
+    """Sets whether backward refuses gradients with a NaN, in this session from now on.
+
+    The error names the function, and its `step` the step of the program that made it. It costs a look at every
+    gradient. `check_nan` false turns the look off, and leaves nothing.
+    """
+    ctx.undo.force_slot(ctx, "anomaly")
+    ctx.anomaly = mode and check_nan
+
+
+@special(family="autograd", name="is_anomaly_enabled", returns="value")
+def is_anomaly_enabled(ctx: Context) -> bool:
+    """Whether backward refuses gradients with a NaN."""
+    return ctx.anomaly
 
 
 @special(family="autograd", returns="value", example={"d": "float32"})

@@ -9,12 +9,13 @@ from numpy.linalg import LinAlgError
 
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import FLOAT, int64, scalar_type, to_real
-from engine.errors import Hint, Invalid, NoGradient
+from engine.dtypes import FLOAT, float32, int64, scalar_type, to_real
+from engine.errors import DtypeMismatch, Hint, Invalid, NoGradient, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
+from engine.ops.gauge import SINGULAR_WORDS, vectors_words
 from engine.ops.linalg import _element, _failures, attempted, check_matrix, small_minor
-from engine.ops.products import adjoint
+from engine.ops.products import adjoint, cast_hint
 from engine.samples import C, S, T
 from engine.shapes import text
 
@@ -33,8 +34,10 @@ def _positive(k: K, A: Array, made: Array, name: str) -> Array:
     return made
 
 
-def _square_meta(k: K, A: Spec, name: str) -> Spec:
-    check_matrix(A, name, square=True)
+def _square_meta(k: Any, A: Spec, name: str) -> Spec:
+    if name == "cholesky" and A.dtype.category < FLOAT and A.ndim > 1 and A.shape[-1] == A.shape[-2]:
+        raise not_implemented("cholesky_cpu", A.dtype)
+    check_matrix(A, name, square=True, kernel="cholesky_cpu")
     return A
 
 
@@ -53,12 +56,16 @@ def _cholesky(k: K, A: Array, name: Any) -> Array:
 
 @_cholesky.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    L = saved.result
-    phi = F.tril(F.matmul(adjoint(F, L), g))
-    phi = F.sub(phi, F.diag_embed(F.mul(F.diagonal(phi, 0, -2, -1), 0.5)))
-    left = F._solve(adjoint(F, L), phi)
-    made = adjoint(F, F._solve(adjoint(F, L), adjoint(F, left)))
-    return F.mul(F.add(made, adjoint(F, made)), 0.5)
+    return cholesky_rule(F, saved.result, g)
+
+
+def cholesky_rule(F: Any, lower: Any, g: Any) -> Any:
+    """The gradient of A = L L^H from that of L: L^-H P L^-1, P the Hermitian half of tril(L^H g) (Murray 2016)."""
+    phi = F.tril(F.matmul(adjoint(F, lower), g))
+    phi = F.mul(F.add(phi, adjoint(F, F.tril(phi, -1))), 0.5)
+    up = adjoint(F, lower)
+    made = F._triangular(up, phi, True, False)
+    return adjoint(F, F._triangular(up, adjoint(F, made), True, False))
 
 
 # The gradient is that of symmetric changes: a finite difference that changes one triangle alone differs.
@@ -74,6 +81,7 @@ _SPD = [
 def linalg_cholesky(F: Any, A: Array, upper: bool = False) -> Array:
     """The lower triangular L with L L^H = A, for a positive definite A; its conjugate transpose with `upper`."""
     if upper:
+        _square_meta(None, Spec(tuple(F.shape(A)), F.dtype(A)), "linalg.cholesky")
         return adjoint(F, F._cholesky(adjoint(F, A), "linalg.cholesky"))
     return F._cholesky(A, "linalg.cholesky")
 
@@ -82,8 +90,16 @@ def linalg_cholesky(F: Any, A: Array, upper: bool = False) -> Array:
 def cholesky(F: Any, input: Array, upper: bool = False) -> Array:
     """The lower triangular L with L L^H = A, for a positive definite A; its conjugate transpose with `upper`."""
     if upper:
+        _square_meta(None, Spec(tuple(F.shape(input)), F.dtype(input)), "cholesky")
         return adjoint(F, F._cholesky(adjoint(F, input), "cholesky"))
     return F._cholesky(input, "cholesky")
+
+
+def check_square(x: Spec, name: str = "") -> None:
+    """Refuses matrices that are not square, in PyTorch's words."""
+    m, n = x.shape[-2:]
+    if m != n:
+        raise ShapeMismatch(f"{name}A must be batches of square matrices, but they are {m} by {n} matrices", param="A")
 
 
 def _full_precision(F: Any, x: Any, kernel: str) -> None:
@@ -100,9 +116,30 @@ def _full_precision(F: Any, x: Any, kernel: str) -> None:
 )
 def cholesky_solve(F: Any, B: Array, L: Array, upper: bool = False) -> Array:
     """X with A X = B, from the Cholesky factor of A."""
-    _full_precision(F, L, "cholesky_solve")
+    b, a = Spec(tuple(F.shape(B)), F.dtype(B)), Spec(tuple(F.shape(L)), F.dtype(L))
+    for what, x, param in (("b", b, "B"), ("u", a, "L")):
+        if x.ndim < 2:
+            raise ShapeMismatch(
+                f"{what} should have at least 2 dimensions, but has {x.ndim} dimensions instead", param=param
+            )
+    check_square(a)
+    if b.shape[-2] != a.shape[-2]:
+        n = a.shape[-1]
+        raise ShapeMismatch(
+            f"Incompatible matrix sizes for cholesky_solve: each A matrix is {n} by {n} but each b matrix is "
+            f"{b.shape[-2]} by {b.shape[-1]}",
+            param="B",
+        )
+    if a.dtype is not b.dtype:
+        raise DtypeMismatch(
+            f"Expected b and A to have the same dtype, but found b of type {scalar_type(b.dtype)} and A of type "
+            f"{scalar_type(a.dtype)} instead.",
+            hint=cast_hint(b, a, "B", "L"),
+            param="L",
+        )
+    _full_precision(F, L, "cholesky_solve_cpu")
     lower = adjoint(F, F.triu(L)) if upper else F.tril(L)
-    return F._solve(adjoint(F, lower), F._solve(lower, B))
+    return F._triangular(adjoint(F, lower), F._triangular(lower, B, False, False), True, False)
 
 
 @composite(
@@ -113,7 +150,11 @@ def cholesky_solve(F: Any, B: Array, L: Array, upper: bool = False) -> Array:
 )
 def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
     """The inverse of A, from its Cholesky factor."""
-    _full_precision(F, L, "cholesky_inverse")
+    a = Spec(tuple(F.shape(L)), F.dtype(L))
+    if a.ndim < 2:
+        raise ShapeMismatch("cholesky_inverse: The input tensor A must have at least 2 dimensions.", param="L")
+    check_square(a, "cholesky_inverse: ")
+    _full_precision(F, L, "cholesky_inverse_out_cpu")
     inverse = F._inverse(F.triu(L) if upper else F.tril(L))
     return F.matmul(inverse, adjoint(F, inverse)) if upper else F.matmul(adjoint(F, inverse), inverse)
 
@@ -122,7 +163,7 @@ def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
 
 
 def _svd_meta(k: K, A: Spec, full: bool, name: str) -> tuple[Spec, Spec, Spec]:
-    check_matrix(A, name)
+    check_matrix(A, name, kernel="linalg_svd_cpu")
     *batch, m, n = A.shape
     r = min(m, n)
     rows, columns = (m, n) if full else (r, r)
@@ -187,14 +228,20 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     inner = None if g[1] is None else F.diag_embed(g[1])
     squares = F.mul(s, s)
     gaps = F.add(F.sub(_row(F, squares), _column(F, squares)), _identity_like(F, s))
-    if gu is not None:
-        by_u = _skew(F, F.matmul(adjoint(F, u), gu))
+    by_u = None if gu is None else _skew(F, F.matmul(adjoint(F, u), gu))
+    by_v = None if gv is None else _skew(F, F.matmul(v, adjoint(F, gv)))
+    if complex_:
+        turn = [F.diagonal(x, 0, -2, -1) for x in (by_u, by_v) if x is not None]
+        if turn:
+            free = F._phase_free(turn[0] if len(turn) == 1 else F.add(*turn), SINGULAR_WORDS)
+            # What the check gives is in the graph, or it would not be asked.
+            by_u = by_u if by_u is None else F.add(by_u, F.diag_embed(F.mul(free, 0.0)))
+    if by_u is not None:
         share = F.mul(F.div(by_u, gaps), _row(F, s))
         inner = share if inner is None else F.add(inner, share)
         if complex_:
             inner = F.add(inner, F.diag_embed(F.div(F.diagonal(by_u, 0, -2, -1), F.mul(s, 2.0))))
-    if gv is not None:
-        by_v = _skew(F, F.matmul(v, adjoint(F, gv)))
+    if by_v is not None:
         share = F.mul(F.div(by_v, gaps), _column(F, s))
         inner = share if inner is None else F.add(inner, share)
     if inner is None:
@@ -213,9 +260,29 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return made
 
 
+def _check_driver(F: Any, A: Any, driver: str | None) -> None:
+    """Refuses cuSOLVER's drivers on the CPU; on a GPU they are taken, and CuPy chooses."""
+    if driver is None:
+        return
+    if (A.backend if F.recording else F.k.backend).kind == "cpu":
+        raise Invalid(
+            "torch.linalg.svd: keyword argument `driver=` is only supported on CUDA inputs with cuSOLVER backend.",
+            param="driver",
+        )
+    if driver not in ("gesvd", "gesvdj", "gesvda"):
+        raise Invalid(
+            f"torch.linalg.svd: unknown svd driver {driver} in svd_cusolver computation. Choose from gesvd, gesvdj and "
+            "gesvda.",
+            param="driver",
+        )
+
+
 _RECT = [S(T(2, 3)), S(T(3, 2)), S(T(2, 2, 2)), S(T(0, 2)), S(C(2, 2))]
 # The vectors are known up to signs, or phases: a finite difference of them compares different choices.
-_GAUGED = [S(*s.args, gradcheck=False) for s in _RECT]
+_GAUGED = [
+    *(S(*s.args, gradcheck=False) for s in _RECT[:-1]),
+    S(T(2, 2, dtype="complex64", grad=False)),  # random cotangents ask for phases, which is refused
+]
 
 
 @composite(
@@ -231,6 +298,7 @@ def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None 
 
     The gradient is that of functions that do not depend on the phases of the singular vectors.
     """
+    _check_driver(F, A, driver)
     return F._svd(A, full_matrices, "linalg.svd")
 
 
@@ -243,6 +311,11 @@ def linalg_svd(F: Any, A: Array, full_matrices: bool = True, driver: str | None 
 )
 def svd(F: Any, input: Array, some: bool = True, compute_uv: bool = True) -> Array:
     """A = U diag(S) V^H, with the singular values S in falling order; `some` leaves out what only zeros would meet."""
+    if len(F.shape(input)) < 2:
+        raise ShapeMismatch(
+            f"linalg.svd: input should have at least 2 dimensions, but has {len(F.shape(input))} dimensions instead",
+            param="input",
+        )
     u, s, v = F._svd(input, not some, "linalg.svd")
     if not compute_uv:
         m, n = F.shape(input)[-2:]
@@ -254,6 +327,7 @@ def svd(F: Any, input: Array, some: bool = True, compute_uv: bool = True) -> Arr
 @composite(family="linalg", name="linalg.svdvals", node="LinalgSvdBackward0", moves=True, samples=_RECT)
 def svdvals(F: Any, A: Array, driver: str | None = None) -> Array:
     """The singular values of a matrix, in falling order."""
+    _check_driver(F, A, driver)
     return F._svd(A, False, "linalg.svd")[1]
 
 
@@ -261,12 +335,14 @@ def svdvals(F: Any, A: Array, driver: str | None = None) -> Array:
 
 
 def _qr_meta(k: K, A: Spec, mode: str, name: str) -> tuple[Spec, Spec]:
-    check_matrix(A, name)
+    check_matrix(Spec(A.shape, A.dtype.compute) if A.dtype.reduced else A, name)
     if mode not in ("reduced", "complete", "r"):
         raise Invalid(
             f"qr received unrecognized mode '{mode}' but expected one of 'reduced' (default), 'r', or 'complete'",
             param="mode",
         )
+    if A.dtype.reduced:
+        raise not_implemented("geqrf_cpu", A.dtype)
     *batch, m, n = A.shape
     r = m if mode == "complete" else min(m, n)
     q = (0,) if mode == "r" else (*batch, m, r)
@@ -299,7 +375,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     if saved.mode == "r":
         raise NoGradient(
             "The derivative of linalg.qr depends on Q, which is not computed when mode='r'. Please use linalg.qr(A, "
-            "mode='reduced') if you are going to require gradients."
+            "mode='reduced') if you are going to differentiate through "
+            "linalg.qr."
         )
     if saved.mode == "complete" and m > n:
         raise NoGradient("The QR decomposition is not differentiable when mode='complete' and nrows > ncols.")
@@ -357,9 +434,11 @@ def qr(F: Any, input: Array, some: bool = True) -> Array:
 
 
 def _eigh_meta(k: K, A: Spec, UPLO: str, name: str) -> tuple[Spec, Spec]:
-    check_matrix(A, name, square=True)
+    check_matrix(Spec(A.shape, float32), name, square=True)
     if UPLO.upper() not in ("L", "U"):
         raise Invalid(f"Expected UPLO argument to be 'L' or 'U', but got {UPLO}", param="UPLO")
+    if A.dtype.category < FLOAT or A.dtype.reduced:
+        raise not_implemented("linalg_eigh_cpu", A.dtype)
     return Spec(A.shape[:-1], to_real(A.dtype)), A
 
 
@@ -388,7 +467,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     vh = adjoint(F, v)
     if g[1] is not None:
         gaps = F.add(F.sub(_row(F, values), _column(F, values)), _identity_like(F, values))
-        off = F.mul(F.matmul(vh, g[1]), F.sub(1.0, _identity_like(F, values)))
+        by_v = F.matmul(vh, g[1])
+        if F.dtype(v).is_complex:
+            free = F._phase_free(F.diagonal(by_v, 0, -2, -1), vectors_words("linalg_eigh_backward"))
+            by_v = F.add(by_v, F.diag_embed(F.sub(free, F.diagonal(by_v, 0, -2, -1))))
+        # What changes unitary vectors within their space is skew-Hermitian: only that part of the cotangent counts.
+        off = F.mul(F.mul(_skew(F, by_v), 0.5), F.sub(1.0, _identity_like(F, values)))
         share = F.div(off, gaps)
         inner = share if inner is None else F.add(inner, share)
     if inner is None:
@@ -404,7 +488,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     outputs=("eigenvalues", "eigenvectors"),
     fields=True,
     moves=True,
-    samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))],
+    samples=[
+        S(T(2, 2, spd=True), gradcheck=False),
+        S(T(2, 3, 3, spd=True), gradcheck=False),
+        S(T(0, 0)),
+        S(T(2, 2, dtype="complex64", spd=True, grad=False)),
+    ],
 )
 def eigh(F: Any, A: Array, UPLO: str = "L") -> Array:
     """The eigenvalues, rising, and eigenvectors of a Hermitian matrix; only the triangle UPLO is looked at.
@@ -419,11 +508,16 @@ def eigh(F: Any, A: Array, UPLO: str = "L") -> Array:
     name="linalg.eigvalsh",
     node="LinalgEighBackward0",
     moves=True,
-    samples=[S(T(2, 2, spd=True), gradcheck=False), S(T(2, 3, 3, spd=True), gradcheck=False), S(T(0, 0))],
+    samples=[
+        S(T(2, 2, spd=True), gradcheck=False),
+        S(T(2, 3, 3, spd=True), gradcheck=False),
+        S(T(0, 0)),
+        S(T(2, 2, dtype="complex64", spd=True, grad=False)),
+    ],
 )
 def eigvalsh(F: Any, A: Array, UPLO: str = "L") -> Array:
     """The eigenvalues of a Hermitian matrix, rising."""
-    return F._eigh(A, UPLO, "linalg.eigvalsh")[0]
+    return F._eigh(A, UPLO, "linalg.eigh")[0]
 
 
 # ---------------------------------------------------------------- pseudoinverse, rank
@@ -459,6 +553,8 @@ def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
             "double, cfloat or cdouble types",
             param="A",
         )
+    if hermitian:
+        check_square(A, "linalg.eigh: ")
     return Spec((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
 
 
@@ -519,7 +615,14 @@ def pinverse(F: Any, input: Array, rcond: float = 1e-15) -> Array:
 
 
 def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
-    check_matrix(A, "torch.linalg.matrix_rank", letter="input")
+    if A.ndim < 2:
+        raise ShapeMismatch(
+            "torch.linalg.matrix_rank: The input tensor input must have at least 2 dimensions.", param="A"
+        )
+    if hermitian and A.shape[-1] != A.shape[-2]:
+        check_square(A, "linalg.eigh: ")
+    if A.dtype.category < FLOAT or A.dtype.reduced:
+        raise DtypeMismatch("This function doesn't handle types other than float and double", param="A")
     return Spec(A.shape[:-2], int64)
 
 

@@ -56,7 +56,15 @@ def norm(
 )
 def dist(F: Any, input: Array, other: Array, p: Scalar = 2) -> Array:
     """The p-norm of the difference of two tensors, which broadcast."""
-    return F.vector_norm(F.sub(input, other), p)
+    made = F.sub(input, other)
+    if F.dtype(made).category < FLOAT:
+        raise DtypeMismatch(
+            "norm(): input dtype should be either floating point or complex. Got "
+            f"{scalar_type(F.dtype(made))} instead.",
+            hint=Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=F.dtype(made).name),
+            param="input",
+        )
+    return F.vector_norm(made, p)
 
 
 # ---------------------------------------------------------------- scaling to a norm

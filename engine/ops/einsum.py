@@ -473,4 +473,7 @@ def multi_dot(F: Any, tensors: list[Array]) -> Array:
 @composite(family="linalg", moves=True, samples=[S([T(2, 3), T(3, 4), T(4, 2)]), S([T(2, 3)])])
 def chain_matmul(F: Any, matrices: list[Array]) -> Array:
     """The product of a chain of matrices, multiplied in the cheapest order."""
+    for x in matrices:
+        if len(F.shape(x)) != 2:
+            raise ShapeMismatch(f"Tensor dimension is {len(F.shape(x))}, expected 2 instead.", param="matrices")
     return matrices[0] if len(matrices) == 1 else _chain(F, matrices)

@@ -23,8 +23,11 @@ from engine.shapes import Shape, broadcast_two, wrap_dim
 # ---------------------------------------------------------------- refusals
 
 
-def check_matrix(x: Spec, name: str, *, square: bool = False, letter: str = "A") -> None:
-    """Refuses what is no batch of (square) matrices of floats, in PyTorch's words."""
+def check_matrix(x: Spec, name: str, *, square: bool = False, letter: str = "A", kernel: str = "") -> None:
+    """Refuses what is no batch of (square) matrices of floats, in PyTorch's words.
+
+    `kernel`: what PyTorch calls the routine that lacks the reduced floats, where it only finds out there.
+    """
     if x.ndim < 2:
         raise ShapeMismatch(f"{name}: The input tensor {letter} must have at least 2 dimensions.")
     if square and x.shape[-1] != x.shape[-2]:
@@ -33,6 +36,8 @@ def check_matrix(x: Spec, name: str, *, square: bool = False, letter: str = "A")
             "matrices",
             hint=Hint("square", rows=x.shape[-2], columns=x.shape[-1]),
         )
+    if kernel and x.dtype.reduced:
+        raise not_implemented(kernel, x.dtype)
     check_float(x, name)
 
 
@@ -183,9 +188,9 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return _inverse_rule(F, saved, g, need)
 
 
-def _info_meta(name: str) -> Any:
+def _info_meta(name: str, kernel: str = "") -> Any:
     def meta(k: K, A: Spec, *rest: Any) -> tuple[Spec, Spec]:
-        check_matrix(A, name, square=True)
+        check_matrix(A, name, square=True, kernel=kernel)
         return A, Spec(A.shape[:-2], int32)
 
     return meta
@@ -228,7 +233,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _scalar_meta(name: str) -> Any:
     def meta(k: K, A: Spec) -> Spec:
-        check_matrix(A, name, square=True)
+        check_matrix(A, name, square=True, kernel="lu_cpu")
         return Spec(A.shape[:-2], A.dtype)
 
     return meta
@@ -429,7 +434,9 @@ def _is_vector(a: Shape, b: Shape) -> bool:
 def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
     """X with A X = B, or X A = B where `left` is false. B is a vector, a matrix, or a batch of them."""
     a, b = Spec(tuple(F.shape(A)), F.dtype(A)), Spec(tuple(F.shape(B)), F.dtype(B))
-    check_matrix(a, "linalg.solve", square=True)
+    if a.dtype.category < FLOAT:
+        check_float(a, "linalg.solve")
+    check_matrix(a if not a.dtype.reduced else Spec(a.shape, a.dtype.compute), "linalg.solve", square=True)
     if not b.shape:
         raise ShapeMismatch("linalg.solve: The input tensor B must have at least 2 dimensions.", param="B")
     if a.dtype is not b.dtype:
@@ -441,12 +448,6 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
             param="B",
         )
     vector = _is_vector(a.shape, b.shape)
-    if vector and not left:
-        raise Invalid(
-            "linalg.solve: Vector broadcasting of the left hand side is not supported for left=False. In this case "
-            "linalg.solve is equivalent to B / A.squeeze(-1)",
-            param="left",
-        )
     columns = F.reshape(B, (*b.shape, 1)) if vector else B
     sizes = (*b.shape, 1) if vector else b.shape
     n = a.shape[-1]
@@ -458,46 +459,19 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
             hint=Hint("inner-sizes", a=list(a.shape), b=list(b.shape)),
             param="B",
         )
+    if vector and not left:
+        raise Invalid(
+            "linalg.solve: Vector broadcasting of the left hand side is not supported for left=False. In this case "
+            "linalg.solve is equivalent to B / A.squeeze(-1)",
+            param="left",
+        )
+    if a.dtype.reduced:
+        raise not_implemented("lu_cpu", a.dtype)
     if left:
         made = F._solve_checked(A, columns, "linalg.solve")
         return F.reshape(made, F.shape(made)[:-1]) if vector else made
     made = F._solve_checked(F.transpose(A, -2, -1), F.transpose(columns, -2, -1), "linalg.solve")
     return F.transpose(made, -2, -1)
-
-
-@composite(
-    family="linalg",
-    name="linalg.solve_triangular",
-    moves=True,
-    samples=[
-        S(T(2, 2, spd=True), T(2, 3), upper=True),
-        S(T(2, 2, spd=True), T(2, 3), upper=False, unitriangular=True),
-        S(T(2, 2, spd=True), T(3, 2), upper=True, left=False),
-    ],
-)
-def solve_triangular(
-    F: Any, input: Array, B: Array, upper: bool, left: bool = True, unitriangular: bool = False
-) -> Array:
-    """X with A X = B, where only one triangle of A is looked at; X A = B where `left` is false."""
-    a, b = Spec(tuple(F.shape(input)), F.dtype(input)), Spec(tuple(F.shape(B)), F.dtype(B))
-    check_matrix(a, "linalg.solve_triangular", square=True)
-    if b.ndim < 2:
-        raise ShapeMismatch("linalg.solve_triangular: The input tensor B must have at least 2 dimensions.", param="B")
-    n = a.shape[-1]
-    if b.shape[-2 if left else -1] != n:
-        raise ShapeMismatch(
-            "linalg.solve_triangular: Incompatible shapes of A and B for the equation "
-            f"{'AX = B' if left else 'XA = B'} "
-            f"({n}x{n} and {b.shape[-2]}x{b.shape[-1]})",
-            param="B",
-        )
-    one = int(unitriangular)
-    part = F.triu(input, one) if upper else F.tril(input, -one)
-    if unitriangular:
-        part = F.add(part, F.diag_embed(F.ones_like(F.diagonal(input, 0, -2, -1))))
-    if left:
-        return F._solve(part, B)
-    return F.transpose(F._solve(F.transpose(part, -2, -1), F.transpose(B, -2, -1)), -2, -1)
 
 
 # ---------------------------------------------------------------- powers, traces, crosses
@@ -636,4 +610,14 @@ def cross(F: Any, input: Array, other: Array, dim: int | None = None) -> Array:
 )
 def vecdot(F: Any, x: Array, y: Array, dim: int = -1) -> Array:
     """The dot products of vectors along `dim`, the first one conjugated, with broadcasting."""
+    a, b = Spec(tuple(F.shape(x)), F.dtype(x)), Spec(tuple(F.shape(y)), F.dtype(y))
+    if a.dtype.category < FLOAT:
+        check_float(a, "linalg.vecdot")
+    if a.dtype is not b.dtype:
+        raise DtypeMismatch(
+            f"linalg.vecdot: Expected x and y to have the same dtype, but found x of type {scalar_type(a.dtype)} and y "
+            f"of type {scalar_type(b.dtype)} instead",
+            hint=cast_hint(a, b, "x", "y"),
+            param="y",
+        )
     return F.sum(F.mul(F.conj(x), y), dim)

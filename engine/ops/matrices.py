@@ -9,10 +9,11 @@ import numpy as np
 
 from engine.carriers import K
 from engine.declare import Array, Dim, composite, op
-from engine.errors import Invalid, ShapeMismatch
+from engine.dtypes import BOOL, scalar_type, to_real
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.ops.decompositions import _lower_of
-from engine.ops.linalg import _info_meta, _infos, _inverse_of, check_matrix, small_minor
+from engine.ops.decompositions import _lower_of, cholesky_rule
+from engine.ops.linalg import _info_meta, _infos, _inverse_of, check_float, check_matrix, small_minor
 from engine.ops.products import adjoint
 from engine.samples import C, S, T
 
@@ -39,7 +40,8 @@ _REACH = 5.371920351148152
 
 
 def _exp_meta(k: K, input: Spec) -> Spec:
-    check_matrix(input, "linalg.matrix_exp", square=True)
+    wide = Spec(input.shape, input.dtype.compute) if input.dtype.reduced else input
+    check_matrix(wide, "linalg.matrix_exp", square=True)
     return input
 
 
@@ -93,7 +95,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(
     family="linalg",
     name="linalg.cholesky_ex",
-    meta=lambda k, A, upper=False, check_errors=False: _info_meta("linalg.cholesky_ex")(k, A),
+    meta=lambda k, A, upper=False, check_errors=False: _info_meta("linalg.cholesky", "cholesky_cpu")(k, A),
     outputs=("L", "info"),
     fields=True,
     nondiff=("info",),
@@ -120,11 +122,7 @@ def cholesky_ex(k: K, A: Array, upper: bool = False, check_errors: bool = False)
 @cholesky_ex.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     lower = adjoint(F, saved.L) if saved.upper else saved.L
-    cotangent = adjoint(F, g[0]) if saved.upper else g[0]
-    phi = F.tril(F.matmul(adjoint(F, lower), cotangent))
-    phi = F.sub(phi, F.diag_embed(F.mul(F.diagonal(phi, 0, -2, -1), 0.5)))
-    made = adjoint(F, F._solve(adjoint(F, lower), adjoint(F, F._solve(adjoint(F, lower), phi))))
-    return F.mul(F.add(made, adjoint(F, made)), 0.5)
+    return cholesky_rule(F, lower, adjoint(F, g[0]) if saved.upper else g[0])
 
 
 @composite(
@@ -144,6 +142,9 @@ def solve_ex(F: Any, A: Array, B: Array, left: bool = True, check_errors: bool =
 # ---------------------------------------------------------------- made of others
 
 
+_NORMS = (1, -1, 2, -2, inf, -inf, "fro", "nuc")
+
+
 @composite(
     family="linalg",
     name="linalg.cond",
@@ -151,7 +152,17 @@ def solve_ex(F: Any, A: Array, B: Array, left: bool = True, check_errors: bool =
     samples=[S(T(2, 2, spd=True)), S(T(2, 3)), S(T(2, 2, spd=True), 1), S(T(2, 2, spd=True), "fro"), S(T(2, 2), -2)],
 )
 def cond(F: Any, A: Array, p: Any = None) -> Array:
-    """The condition number of a matrix in a norm: the 2-norm's by singular values, else norm(A) * norm(inv(A))."""
+    """The condition number of a matrix in a norm: the 2-norm's by singular values, else norm(A) * norm(inv(A)).
+
+    That of a matrix without elements is 0.
+    """
+    a = Spec(tuple(F.shape(A)), F.dtype(A))
+    if a.ndim < 2:
+        raise ShapeMismatch("linalg.cond: The input tensor must have at least 2 dimensions.", param="A")
+    if isinstance(p, str | int | float) and p not in _NORMS:
+        raise Invalid(f"linalg.cond got an invalid norm type: {p if isinstance(p, str) else f'{p:g}'}", param="p")
+    if not a.numel:
+        return F.new_zeros(A, list(a.shape[:-2]), to_real(a.dtype))
     if p is None or p in (2, -2):
         s = F._svd(A, False, "linalg.svd")[1]
         n = F.shape(s)[-1]
@@ -159,7 +170,13 @@ def cond(F: Any, A: Array, p: Any = None) -> Array:
         made = F.div(last, first) if p == -2 else F.div(first, last)
         return F.reshape(made, F.shape(s)[:-1])
     norm = getattr(F, "linalg.matrix_norm")
-    check_matrix(Spec(tuple(F.shape(A)), F.dtype(A)), "linalg.cond", square=True)
+    if a.shape[-1] != a.shape[-2]:
+        raise ShapeMismatch(
+            f"linalg.cond(ord={p if isinstance(p, str) else f'{p:g}'}): A must be batches of square matrices, but they "
+            f"are {a.shape[-2]} by {a.shape[-1]} matrices",
+            param="A",
+        )
+    check_float(a, "linalg.inv")
     return F.mul(norm(A, p), norm(F._inverse(A), p))
 
 
@@ -177,14 +194,16 @@ def diagonal(F: Any, A: Array, offset: int = 0, dim1: Dim = -2, dim2: Dim = -1) 
 @composite(family="linalg", name="linalg.vander", moves=True, samples=[S(T(3)), S(T(2, 3), N=4)])
 def linalg_vander(F: Any, x: Array, N: int | None = None) -> Array:
     """The powers of each element, from the 0th on: (..., n) gives (..., n, N)."""
-    shape = tuple(F.shape(x)) or (1,)
-    if N is not None and N <= 1:
-        raise Invalid("N must be greater than 1.", param="N")
+    shape, d = tuple(F.shape(x)) or (1,), F.dtype(x)
+    if d.category == BOOL or d.reduced:
+        raise DtypeMismatch(
+            f"linalg.vander supports floating point, complex, and integer tensors, but got {scalar_type(d)}", param="x"
+        )
     count = shape[-1] if N is None else N
+    if count <= 1:
+        raise Invalid("N must be greater than 1.", param="N")
     column = F.reshape(x, (*shape, 1))
     ones = F.ones_like(column)
-    if count == 1:
-        return ones
     return F.cat([ones, F.cumprod(F.expand(column, (*shape, count - 1)), -1)], -1)
 
 
@@ -198,7 +217,7 @@ def tensorinv(F: Any, A: Array, ind: int = 2) -> Array:
     """The inverse for tensordot: the tensor as a matrix from its last dimensions to its first `ind`."""
     shape = tuple(F.shape(A))
     if ind <= 0:
-        raise Invalid("Expected a strictly positive integer for 'ind'", param="ind")
+        raise Invalid(f"Expected a strictly positive integer for 'ind', but got {ind}", param="ind")
     rows, columns = prod(shape[:ind]), prod(shape[ind:])
     if rows != columns:
         raise ShapeMismatch(

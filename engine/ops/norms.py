@@ -202,17 +202,30 @@ def _matrix(F: Any, A: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> An
         raise Invalid(f"linalg.matrix_norm: Order {shown} not supported.", param="ord")
     A = _cast(F, A, dtype)
     if ord == "nuc" or abs(ord) == 2:
+        if F.dtype(A).reduced:
+            raise DtypeMismatch(
+                f"linalg.matrix_norm: Low precision dtypes not supported. Got {scalar_type(F.dtype(A))}",
+                hint=Hint("cast-input", Call("to", {"input": Param("A"), "dtype": "float32"}), have=d.name),
+                param="A",
+            )
         rest = [i for i in range(len(shape)) if i not in (a, b)]
         values = F._svd(F.permute(A, (*rest, a, b)), False, "linalg.svd")[1]
         if ord == "nuc":
             made = F.sum(values, -1)
         else:
-            made = (F.amax if ord > 0 else F.amin)(values, -1)
+            made = _extreme(F, values, ord, -1, False)
         return F.reshape(made, reduced(shape, (a, b), True)) if keepdim else made
     along, over = (a, b) if abs(ord) == 1 else (b, a)
     sums = getattr(F, "linalg.vector_norm")(A, 1, along, keepdim)
     at = over if keepdim or over < along else over - 1
-    return (F.amax if ord > 0 else F.amin)(sums, at, keepdim)
+    return _extreme(F, sums, ord, at, keepdim)
+
+
+def _extreme(F: Any, values: Any, ord: float, at: int, keepdim: bool) -> Any:
+    """The largest or, for a negative order, the smallest along a dimension; the largest of none is 0."""
+    if ord > 0 and not F.shape(values)[at]:
+        return F.sum(values, at, keepdim)
+    return (F.amax if ord > 0 else F.amin)(values, at, keepdim)
 
 
 _MATRICES = [S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), float("inf")), S(T(2, 3), 2), S(T(3, 2), "nuc"), S(T(2, 2, 3), -1)]

@@ -44,6 +44,7 @@ PLACES = (
     ("autograd.", torch.autograd, ()),
     ("nn.init.", torch.nn.init, ()),
     ("nn.utils.", torch.nn.utils, ()),
+    ("autograd.functional.", torch.autograd.functional, ()),
 )
 
 

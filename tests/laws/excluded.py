@@ -87,6 +87,7 @@ EXCLUDED: tuple[Row, ...] = (
     ("reduced", "nan_to_num", r"T\[4\]", "the largest number is that of the dtype, as in PyTorch"),
     ("carriers", "rand randn", "bfloat16", "on arrays there is no bfloat16"),
     ("undo", "histogramdd", None, "its second result is a list, and the program of the law names single tensors"),
+    ("tape", "linalg.lstsq", None, "rank and singular values have no gradient, as in PyTorch"),
     ("tape", "unique unique_consecutive", None, "PyTorch has no gradient for it"),
 )
 
@@ -118,7 +119,12 @@ OWN: dict[str, str] = {
     },
     "finfo": "a class there",
     "iinfo": "a class there",
-    **dict.fromkeys(("H", "T", "mH", "mT", "ndim", "shape"), "a property of tensors there"),
+    **dict.fromkeys(
+        ("H", "T", "mH", "mT", "ndim", "shape", "is_leaf", "requires_grad", "grad_fn"), "a property of tensors there"
+    ),
+    "autograd.set_detect_anomaly": "a class there, which is called",
+    "set_grad_enabled": "a class there, which is called",
+    "is_anomaly_enabled": "PyTorch has it, and its signature cannot be read",
     **{
         f"optim.{name}": "a class of torch.optim there: an operation over explicit state here"
         for name in (
