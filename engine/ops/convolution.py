@@ -285,7 +285,8 @@ def geometry_of(
         )
     _check_empty(x, kernel)
     output = tuple([(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)])
-    _check_types(input, weight, bias, dims, dilated=any(d > 1 for d in dilations))
+    _check_types(input, weight, groups, dims, dilated=any(d > 1 for d in dilations), transposed=False)
+    _check_bias_type(input, bias)
     return Geometry(x[2:], output, kernel, strides, low, high, dilations, groups)
 
 
