@@ -142,17 +142,21 @@ def conjugate(F: Any, x: Any) -> Any:
 BLOCK = 1 << 15
 
 
-def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: Any = None) -> Any:
+def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: Any = None, compiled: str = "") -> Any:
     """`function(xp, *arrays, out)`, which writes `out` element by element, run block by block where that is faster.
 
-    The arrays have one shape and the dtype of the result. `out` may be one of them, so the function must not write
-    into it before it has read what it needs.
+    `compiled` names the compiled kernel that does the same in one pass, where there is one. The arrays have one shape
+    and the dtype of the result. `out` may be one of them, so the function must not write into it before it has read
+    what it needs.
     """
     first = arrays[0]
     if out is None:
         out = k.xp.empty_like(first, order="C" if 0 in first.strides else "K")
     if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
         function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
+        return out
+    if compiled and (run := k.backend.compiled(compiled, *arrays, out)) is not None:
+        run(*[a.reshape(-1) for a in (*arrays, out)])
         return out
     if first.size <= 2 * BLOCK or k.backend.kind != "cpu" or not all(a.flags.c_contiguous for a in (*arrays, out)):
         function(k.xp, *arrays, out)
@@ -187,7 +191,7 @@ def select(k: K, mask: Any, a: Any, b: Any) -> Any:
         return xp.multiply(_bits(b), ~mask).view(b.dtype)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
         return either(xp, mask, a, b)
-    return in_blocks(k, _selected, (mask, a, b), xp.empty_like(a))
+    return in_blocks(k, selected, (mask, a, b), xp.empty_like(a))
 
 
 def either(xp: Any, mask: Any, a: Any, b: Any) -> Any:
@@ -208,7 +212,8 @@ def _bits(x: Any) -> Any:
     return x.view(_BITS[x.dtype.name])
 
 
-def _selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
+def selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
+    """out = a where mask, else b, by moving bits."""
     bits, other = _bits(out), _bits(b)
     xp.bitwise_xor(_bits(a), other, out=bits)
     xp.multiply(bits, mask, out=bits)
@@ -284,5 +289,6 @@ __all__ = [
     "put",
     "scalar_or_tensor",
     "select",
+    "selected",
     "times",
 ]

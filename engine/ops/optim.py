@@ -242,6 +242,11 @@ def _adam_step(
         g = _descent(k, p, g, 0.0 if decoupled else weight_decay, maximize)
         if decoupled and weight_decay:
             xp.multiply(p, 1 - lr * weight_decay, out=p)
+        root, rate = (1 - beta2**step) ** 0.5, lr / (1 - beta1**step)
+        if not amsgrad and (run := k.backend.compiled("adam", p, g, mean, square)) is not None:
+            rates = xp.asarray([1 - beta1, 1 - beta2, beta2, root, eps, rate], p.dtype)
+            run(*[a.reshape(-1) for a in (p, g, mean, square)], rates)
+            continue
         work = xp.subtract(g, mean)
         xp.multiply(work, 1 - beta1, out=work)
         xp.add(mean, work, out=mean)
@@ -254,10 +259,10 @@ def _adam_step(
             xp.maximum(largest, square, out=largest)
             square = largest
         xp.sqrt(square, out=work)
-        xp.true_divide(work, (1 - beta2**step) ** 0.5, out=work)
+        xp.true_divide(work, root, out=work)
         xp.add(work, eps, out=work)
         xp.true_divide(mean, work, out=work)
-        xp.multiply(work, lr / (1 - beta1**step), out=work)
+        xp.multiply(work, rate, out=work)
         xp.subtract(p, work, out=p)
 
 
