@@ -61,10 +61,10 @@ def cumsum(x: Array, out: Array, reverse: bool) -> None:
     sums = np.empty(tail, np.float64)
     for a in range(lead):
         if tail == 1:
-            s = 0.0
+            s = np.float64(0)
             for i in range(n):
                 at = n - 1 - i if reverse else i
-                s += x[a, at, 0]
+                s += np.float64(x[a, at, 0])
                 out[a, at, 0] = s
         else:
             sums[:] = 0.0

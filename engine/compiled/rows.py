@@ -38,6 +38,14 @@ def _largest(row: Array, lanes: Array) -> Float:
     return top
 
 
+@exact_helper
+def _before(v: Float, w: Float, largest: bool) -> bool:
+    """Whether v comes before w in the order of topk."""
+    if largest:
+        return v > w or (v != v and w == w)
+    return v < w or (w != w and v == v)
+
+
 @kernel(SINGLE)
 def softmax(x: Array, out: Array, top: Array, total: Array) -> None:
     """exp(x - max) / sum(exp(x - max)) of each row; the maxima and the sums as well."""
@@ -108,6 +116,33 @@ def log_softmax_back(g: Array, y: Array, out: Array) -> None:
             s += row[j]
         for j in range(row.size):
             made[j] = row[j] - exp32(p[j]) * s
+
+
+@kernel(FLOATS, exact=True)
+def topk(x: Array, largest: bool, values: Array, indices: Array) -> None:
+    """The largest or smallest elements of each row, as many as `values` has columns, in order; NaN is the largest.
+
+    A sorted list of the best so far, which few elements get into; equals keep their order.
+    """
+    k = values.shape[1]
+    for i in range(x.shape[0]):
+        row, best, where = x[i], values[i], indices[i]
+        have = 0
+        for j in range(row.size):
+            v = row[j]
+            if have == k:
+                worst = best[k - 1]
+                if (v <= worst) if largest else (v >= worst):
+                    continue
+                if not _before(v, worst, largest):
+                    continue
+            else:
+                have += 1
+            at = have - 1
+            while at > 0 and _before(v, best[at - 1], largest):
+                best[at], where[at] = best[at - 1], where[at - 1]
+                at -= 1
+            best[at], where[at] = v, j
 
 
 @kernel(FLOATS)

@@ -201,6 +201,8 @@ def from_rows(k: K, rows: Array, shape: Shape, dim: int) -> Array:
     """The inverse of `rows_of`."""
     if not shape:
         return rows.reshape(())
+    if rows.shape == shape and dim == 0:
+        return rows  # as it is, since a view would be copied
     moved = rows.reshape((shape[dim], *shape[:dim], *shape[dim + 1 :]))
     return moved if dim == 0 else k.xp.moveaxis(moved, 0, dim)
 
