@@ -11,8 +11,9 @@ import numpy as np
 from engine.compiled import KERNELS, Kernel, available
 
 Function = Callable[..., Any]
-SINGLE = frozenset((np.dtype("f4"),))
-FLOATS = frozenset((np.dtype("f4"), np.dtype("f8")))
+Dtypes = frozenset[np.dtype[Any]]
+SINGLE: Dtypes = frozenset((np.dtype("f4"),))
+FLOATS: Dtypes = frozenset((np.dtype("f4"), np.dtype("f8")))
 
 # Sums may be added up in lanes and products fused with sums, which is what makes loops fast; NaN, infinity and the
 # sign of zero stay what they are.
@@ -36,7 +37,7 @@ def _compiled(function: Function, **options: Any) -> Function:
     return made
 
 
-def kernel(dtypes: frozenset[np.dtype[Any]], *, exact: bool = False) -> Callable[[Function], Function]:
+def kernel(dtypes: Dtypes, *, exact: bool = False) -> Callable[[Function], Function]:
     """Enters a function into the table of kernels. `exact`: not even sums may be reordered."""
 
     def enter(function: Function) -> Function:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled.jit import FLOATS, kernel
+from engine.compiled.jit import FLOATS, Dtypes, kernel
 
 Array = Any
 
 U = np.uint64  # of an unsigned index Numba does not ask whether it counts from the end
-BITS = frozenset((np.dtype("i2"), np.dtype("i4"), np.dtype("i8")))
+BITS: Dtypes = frozenset((np.dtype("i2"), np.dtype("i4"), np.dtype("i8")))
 
 
 @kernel(BITS, exact=True)

@@ -39,7 +39,7 @@ def _largest(row: Array, lanes: Array) -> Float:
 
 
 @exact_helper
-def _before(v: Float, w: Float, largest: bool) -> bool:
+def _before(v: Float, w: Float, largest: bool) -> Any:
     """Whether v comes before w in the order of topk."""
     if largest:
         return v > w or (v != v and w == w)

@@ -98,7 +98,8 @@ def put_along(k: K, target: Array, dim: int, index: Array, src: Any) -> None:
 def add_along(k: K, target: Array, dim: int, index: Array, src: Array) -> None:
     """target[..., index, ...] += src, duplicates adding up; `target` is C-contiguous."""
     src = cut(src, index.shape)
-    if index.flags.c_contiguous and src.shape == index.shape and (lines := _lines(target.shape, index.shape, dim)):
+    whole = bool(k.backend.kernels) and index.flags.c_contiguous and src.shape == index.shape
+    if whole and (lines := _lines(target.shape, index.shape, dim)):
         run = k.backend.compiled("add_along", src, target)
         if run is not None:
             run(target.reshape(lines[0]), index.reshape(lines[1]), src.reshape(lines[1]))
@@ -108,8 +109,8 @@ def add_along(k: K, target: Array, dim: int, index: Array, src: Array) -> None:
 
 
 def _lines(shape: Shape, index: Shape, dim: int) -> tuple[Shape, Shape] | None:
-    """Both shapes as three dimensions, of which `dim` is the second; None where others differ."""
-    if len(shape) != len(index) or shape[:dim] != index[:dim] or shape[dim + 1 :] != index[dim + 1 :]:
+    """Both shapes as three dimensions, of which `dim` is the second; None where others differ, or there are none."""
+    if not shape or len(shape) != len(index) or shape[:dim] != index[:dim] or shape[dim + 1 :] != index[dim + 1 :]:
         return None
     lead, tail = prod(shape[:dim]), prod(shape[dim + 1 :])
     return (lead, shape[dim], tail), (lead, index[dim], tail)
@@ -276,7 +277,7 @@ def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False
     if input.ndim and not input.flags.c_contiguous:
         used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(index.shape))
         return k.xp.take_along_axis(input[used], index.astype(int64.np), d)
-    if input.ndim and index.flags.c_contiguous and (lines := _lines(input.shape, index.shape, d)):
+    if k.backend.kernels and index.flags.c_contiguous and (lines := _lines(input.shape, index.shape, d)):
         bits = _BITS.get(input.itemsize)
         if bits and (run := k.backend.compiled("gather", made := input.view(bits))) is not None:
             out = k.xp.empty(index.shape, input.dtype)
@@ -526,6 +527,7 @@ def _scatter_add_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec) -> Sp
         S(T(2, 3), 1, _ALONG, T(2, 2)),
         S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)),
         S(T(), 0, I(2, high=1), T(2)),
+        S(T(), 0, I(high=1), T()),
         S(T(2, 3), 0, I(0), T(2, 3)),
         S(I(2, 3), 1, _ALONG, I(2, 2)),
         S(C(2, 3), 1, _ALONG, C(2, 2)),
