@@ -45,6 +45,10 @@ class Make:
     def normal(self, *shape: int, grad: bool = True) -> Any:
         return self.tensor(self.rng.standard_normal(shape, dtype=self.np.float32), grad)
 
+    def like(self, shape: tuple[int, ...]) -> Any:
+        """Numbers for a gradient to come in, as an array."""
+        return self.rng.standard_normal(shape, dtype=self.np.float32)
+
     def index(self, high: int, *shape: int) -> Any:
         return self.tensor(self.rng.integers(0, high, shape), False)
 
@@ -124,8 +128,10 @@ CASES: dict[str, Case] = {
     "softmax and logsumexp 1000x1000, forward": Case(
         lambda m: (m.fixed(1000, 1000),), lambda F, x: (F.softmax(x, 1), F.logsumexp(x, 1)), False, 1.2, 1.2
     ),
-    "softmax 1000x1000": Case(lambda m: (m.normal(1000, 1000),), lambda F, x: F.softmax(x, 1), True, 1.2, 1.2),
-    "logsumexp 1000x1000": Case(lambda m: (m.normal(1000, 1000),), lambda F, x: F.logsumexp(x, 1), True, 1.2, 1.2),
+    "softmax and logsumexp 1000x1000": Case(
+        lambda m: (m.normal(1000, 1000),), lambda F, x: (F.softmax(x, 1), F.logsumexp(x, 1)), True, 1.2, 1.2
+    ),
+    "softmax 1000x1000": Case(lambda m: (m.normal(1000, 1000),), lambda F, x: F.softmax(x, 1), True),
     "log_softmax 1000x1000": Case(lambda m: (m.normal(1000, 1000),), lambda F, x: F.log_softmax(x, 1), True),
     "cross_entropy 1000x1000": Case(
         lambda m: (m.normal(1000, 1000), m.index(1000, 1000)), lambda F, x, t: F.cross_entropy(x, t), True, 1.2, 1.2
@@ -268,10 +274,10 @@ def _engine(compiled: bool) -> Tasks:
         leaves = [t for t in inputs if getattr(t, "requires_grad", False)]
         if not case.backward:
             return lambda: case.run(F, *inputs)
-        grad = tensor(make.rng.standard_normal(case.run(F, *inputs).shape, dtype=np.float32), False)
+        grads = [tensor(make.like(y.shape), False) for y in _all(case.run(F, *inputs))]
 
         def run() -> None:
-            run_backward([case.run(F, *inputs)], [grad])
+            run_backward(_all(case.run(F, *inputs)), grads)
             for t in leaves:
                 t.grad = None
 
@@ -304,16 +310,20 @@ def _torch() -> Tasks:
         leaves = [t for t in inputs if getattr(t, "requires_grad", False)]
         if not case.backward:
             return lambda: case.run(F, *inputs)
-        grad = torch.tensor(make.rng.standard_normal(tuple(case.run(F, *inputs).shape), dtype=make.np.float32))
+        grads = [torch.tensor(make.like(tuple(y.shape))) for y in _all(case.run(F, *inputs))]
 
         def run() -> None:
-            case.run(F, *inputs).backward(grad)
+            torch.autograd.backward(_all(case.run(F, *inputs)), grads)
             for t in leaves:
                 t.grad = None
 
         return run
 
     return {name: _late(task, case) for name, case in CASES.items()}
+
+
+def _all(made: Any) -> list[Any]:
+    return list(made) if isinstance(made, tuple) else [made]
 
 
 def _late(task: Callable[[Case], Callable[[], None]], case: Case) -> Callable[[], None]:

@@ -240,6 +240,7 @@ def _batch_normalized(
     moves=True,
     samples=[
         S(T(4, 3), T(3, grad=False), T(3, low=0.5, grad=False), T(3), T(3)),
+        S(T(2, 3, 2), T(3, grad=False), T(3, low=0.5, grad=False), None, T(3)),
         S(T(4, 3, 2), T(3, grad=False), T(3, low=0.5, grad=False), T(3), T(3), True),
         S(T(4, 3), None, None, training=True),
     ],

@@ -139,7 +139,7 @@ def conjugate(F: Any, x: Any) -> Any:
 # ---------------------------------------------------------------- blocks and selection
 
 # Elements that are worked on at once where a function takes several passes: its temporaries stay in the cache.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 
 
 def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: Any = None, compiled: str = "") -> Any:

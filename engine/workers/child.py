@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.backend import CPU, tune_allocator
+from engine.backend import tune_allocator
 from engine.errors import EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
@@ -175,7 +175,6 @@ def serve(fd: int, factory: str) -> int:
         return 4
     raise_file_limit()
     tune_allocator()
-    CPU.compile()  # before memory is limited: what the compiler needs is no session's
     if worker.limits.server_bytes:
         limit_memory(worker.limits.server_bytes, cpu_only=all(device == "cpu" for device in worker.devices))
     peer.reply({"id": number, "ok": {"pid": os.getpid(), "devices": worker.devices}, "queue_ms": 0.0, "run_ms": 0.0})
