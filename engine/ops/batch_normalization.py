@@ -169,7 +169,9 @@ def _batch_norm_back(
     if not need_input:
         return None, of_weight, of_bias
     a = rstd if weight is None else rstd * weight.reshape(-1)
-    made = xp.multiply(g, a[:, None])
+    of_input = xp.empty(grad.shape, g.dtype)  # not a view: that would be copied
+    made = of_input.reshape(g.shape)
+    xp.multiply(g, a[:, None], out=made)
     if own:
         n = max(samples * inner, 1)
         b = -a * rstd * of_weight / n
@@ -180,7 +182,7 @@ def _batch_norm_back(
             term = xp.multiply(x[part], b)
             term += c
             here += term
-    return made.reshape(grad.shape), of_weight, of_bias
+    return of_input, of_weight, of_bias
 
 
 def _blend_meta(k: K, input: Spec, batch: Spec, momentum: Any, factor: Any) -> Spec:

@@ -167,7 +167,11 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     return out
 
 
-_BITS = {"float32": "int32", "float64": "int64", "int32": "int32", "int64": "int64"}
+# A dtype's `name` is made anew at each question, which costs 2 µs: so dtypes are looked up themselves.
+_BITS = {
+    DTYPES[name].np: bits
+    for name, bits in (("float32", "int32"), ("float64", "int64"), ("int32", "int32"), ("int64", "int64"))
+}
 
 
 def select(k: K, mask: Any, a: Any, b: Any) -> Any:
@@ -182,7 +186,7 @@ def select(k: K, mask: Any, a: Any, b: Any) -> Any:
         or mask.size < 1024
         or type(x) in NUMBERS
         or x.shape != mask.shape
-        or x.dtype.name not in _BITS
+        or x.dtype not in _BITS
     ):
         return either(xp, mask, a, b)
     if type(b) in NUMBERS and b == 0:
@@ -209,7 +213,7 @@ def either(xp: Any, mask: Any, a: Any, b: Any) -> Any:
 
 
 def _bits(x: Any) -> Any:
-    return x.view(_BITS[x.dtype.name])
+    return x.view(_BITS[x.dtype])
 
 
 def selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:

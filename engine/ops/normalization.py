@@ -227,24 +227,25 @@ def _layer_norm_back(
     width = g.shape[1]
     if need_input and (run := k.backend.compiled("layer_norm_back", g, input)) is not None:
         w, zeros = _whole(k, g, None if weight is None else weight.reshape(-1), None)
-        of_x, of_w, of_b = xp.empty(g.shape, g.dtype), zeros, zeros.copy()
+        of_x, of_w, of_b = xp.empty(shape, g.dtype), zeros, zeros.copy()
         stats = [xp.ascontiguousarray(p, g.dtype).reshape(-1) for p in (mean, rstd)]
-        run(g, input.reshape(g.shape), w, *stats, of_x, of_w, of_b)
+        run(g, input.reshape(g.shape), w, *stats, of_x.reshape(g.shape), of_w, of_b)
         tail = shape[outer:]
         return (
-            of_x.reshape(shape),
+            of_x,
             of_w.reshape(tail) if need_weight else None,
             of_b.reshape(tail) if need_bias else None,
         )
-    of_bias = total(k, xp.ascontiguousarray(g), (0,)).reshape(shape[outer:]) if need_bias else None
     if not need_input and not need_weight:
-        return None, None, of_bias
+        return None, None, total(k, xp.ascontiguousarray(g), (0,)).reshape(shape[outer:]) if need_bias else None
     x = xp.ascontiguousarray(input.reshape(g.shape))
     mean, rstd = mean.reshape(-1, 1).astype(g.dtype, copy=False), rstd.reshape(-1, 1).astype(g.dtype, copy=False)
     ones = xp.ones(width, g.dtype)
     w = ones if weight is None else weight.reshape(-1).astype(g.dtype, copy=False)
-    made = xp.empty(g.shape, g.dtype) if need_input else None
+    of_input = xp.empty(shape, g.dtype) if need_input else None  # not a view: that would be copied
+    made = None if of_input is None else of_input.reshape(g.shape)
     of_weight = xp.zeros(width, g.dtype) if need_weight else None
+    of_bias = xp.zeros(width, g.dtype) if need_bias else None
     for part in row_blocks(k, g):
         # Sums along and across rows are products with vectors, which is the fastest way to add up.
         grad, r = g[part], rstd[part, 0]
@@ -253,6 +254,8 @@ def _layer_norm_back(
         both = xp.multiply(grad, centred)
         if of_weight is not None:
             of_weight += r @ both
+        if of_bias is not None:
+            of_bias += xp.ones(len(grad), g.dtype) @ grad
         if made is not None:
             first = xp.true_divide(grad @ w, max(width, 1)) * r
             second = xp.true_divide(both @ w, max(width, 1)) * (r * r * r)
@@ -261,9 +264,9 @@ def _layer_norm_back(
             centred *= second[:, None]
             here -= centred
     return (
-        None if made is None else made.reshape(shape),
+        of_input,
         None if of_weight is None else of_weight.reshape(shape[outer:]),
-        of_bias,
+        None if of_bias is None else of_bias.reshape(shape[outer:]),
     )
 
 

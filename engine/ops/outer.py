@@ -12,11 +12,11 @@ from engine.declare import Array
 
 # Of fewer elements the call of BLAS would cost more than it saves.
 _LARGE = 1 << 14
-_LETTERS = {"float32": "s", "float64": "d"}
+_LETTERS = {"f": "s", "d": "d"}
 
 
 def _routine(k: K, name: str, a: Array) -> Any:
-    letter = _LETTERS.get(a.dtype.name)
+    letter = _LETTERS.get(a.dtype.char)
     if letter is None or k.backend.kind != "cpu" or a.size < _LARGE:
         return None
     return getattr(k.sp.linalg.blas, letter + name)
@@ -26,7 +26,7 @@ def add_outer(k: K, a: Array, column: Array, row: Array, factor: float = 1.0) ->
     """a += factor * column * row, for a C-contiguous matrix; `column` and `row` are vectors of its dtype."""
     ger = _routine(k, "ger", a)
     if ger is None:
-        a += (column * a.dtype.type(factor))[:, None] * row
+        a += (column * factor)[:, None] * row
     else:
         ger(factor, row, column, a=a.T, overwrite_a=1)
 

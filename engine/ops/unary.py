@@ -9,7 +9,7 @@ from typing import Any, Literal
 from engine.approximations import ERF_END, ERF_FAR, ERF_NEAR, ERF_SPLIT
 from engine.carriers import K
 from engine.declare import Array, composite, op
-from engine.dtypes import BOOL, COMPLEX, INT, int64, to_real
+from engine.dtypes import BOOL, COMPLEX, INT, float32, int64, to_real
 from engine.errors import DtypeMismatch
 from engine.metas import same
 from engine.op import REGISTRY, Spec
@@ -304,7 +304,7 @@ def _erf32(xp: Any, x: Any, out: Any) -> None:
 )
 def erf(k: K, input: Array, *, out: Any = None) -> Array:
     """The error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to x."""
-    if k.backend.kind != "cpu" or input.dtype.name != "float32":
+    if k.backend.kind != "cpu" or input.dtype != float32.np:
         return k.sp.special.erf(input, out=out)
     return in_blocks(k, _erf32, (input,), out, "erf")
 
