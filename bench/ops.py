@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -386,14 +387,14 @@ def _missed(found: float | None, goal: float | None) -> str:
     return "" if found is None or goal is None or found <= goal else " (above)"
 
 
-def as_markdown(rows: dict[str, Row], rounds: int, python: str) -> str:
+def as_markdown(rows: dict[str, Row], rounds: int) -> str:
     """The table, with where and when it was measured."""
     versions = ", ".join(f"{name} {_version(name)}" for name in ("NumPy", "SciPy", "torch", "Numba"))
     today = dt.datetime.now(tz=dt.UTC).date()
     lines = [
         START,
         "",
-        f"Measured on {today}: {machine()}, {versions}; medians of {rounds} rounds.",
+        f"Measured on {today}: {machine()}, {versions}; medians of {rounds} rounds. {_load()}",
         "",
         "| case | torch, ms | plain | goal | wall | compiled | goal | wall |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -407,6 +408,13 @@ def as_markdown(rows: dict[str, Row], rounds: int, python: str) -> str:
             cells += [shown, _number(goal), "" if ratio is None else f"{row.wall[side]:.2f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", END])
+
+
+def _load() -> str:
+    """What else the machine did, as far as the system says."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    return f"The machine's load was {os.getloadavg()[1]:.0f}, of which the measurement is 1."
 
 
 def _version(name: str) -> str:
@@ -465,7 +473,7 @@ def main() -> int:
     for peer in peers.values():
         peer.close()
     if options.write:
-        write(as_markdown(rows, options.rounds, python))
+        write(as_markdown(rows, options.rounds))
     return 0
 
 
