@@ -7,15 +7,19 @@ methods below, which hide what NumPy and CuPy do differently.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from engine import compiled
 from engine.dtypes import COMPLEX, DType, bfloat16, float16, float32, from_numpy
 from engine.errors import Hint, NoSuchDevice
 
 Array = Any  # an ndarray of either module
+
+# Of fewer elements a kernel is NumPy's whatever is installed: there, calls cost and not loops.
+COMPILED_FROM = 1024
 
 
 class Scipy:
@@ -40,6 +44,7 @@ class Backend:
         self.sp: Any = Scipy("scipy")
         self.simulated = False
         self.ndarray: Any = np.ndarray
+        self.kernels: Mapping[str, compiled.Kernel] = {}
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
@@ -117,6 +122,27 @@ class Backend:
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """target[index] += values, duplicates adding up."""
         self.xp.add.at(target, index, values)
+
+    # ------------------------------------------------ compiled kernels
+
+    def compile(self) -> bool:
+        """Takes compiled kernels into use where the extra for them is installed; whether it is."""
+        if compiled.available():
+            self.kernels = compiled.load()
+        return bool(self.kernels)
+
+    def compiled(self, name: str, *arrays: Array) -> Callable[..., Any] | None:
+        """The compiled kernel of this name for these arrays, or None: then NumPy has to do.
+
+        The arrays must be C-contiguous, of one dtype that the kernel takes, and the first not small.
+        """
+        found = self.kernels.get(name)
+        if found is None or arrays[0].size < COMPILED_FROM:
+            return None
+        d = arrays[0].dtype
+        if d not in found.dtypes or not all(a.dtype == d and a.flags.c_contiguous for a in arrays):
+            return None
+        return found.run
 
     def synchronize(self) -> None:
         """Waits for the device. The CPU is never behind."""

@@ -432,7 +432,9 @@ PARAMETERS: dict[str, str] = {
     "special.airy_ai.x": "the input tensor",
     "fweights": "how often each observation counts: integers",
     "aweights": "how much each observation counts: floats",
-    **{f"{f}.tau": "the factors of Householder's reflections" for f in ("linalg.householder_product", "ormqr", "orgqr")},
+    **{
+        f"{f}.tau": "the factors of Householder's reflections" for f in ("linalg.householder_product", "ormqr", "orgqr")
+    },
     "LD": "the packed factors, as linalg.ldl_factor gives them",
     "pivots": "the exchanges of rows, as the factorisation gives them",
     "pivot": "whether rows are exchanged; on a CPU they must be",

@@ -147,7 +147,7 @@ def imported_by(package: str) -> set[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    optional = {"cupy", "cupyx", "ray"}
+    optional = {"cupy", "cupyx", "numba", "ray"}
     called = {"pil": "pillow"}  # a package may be imported by another name than it is installed by
     used = {canonicalize_name(name) for name in imported_by("app") | imported_by("engine")} - optional
     used = {called.get(name, name) for name in used}
@@ -171,6 +171,7 @@ def test_a_wheel_holds_every_file_that_is_not_python() -> None:
         for path in (ROOT / package.replace(".", "/")).glob(glob)
     }
     there = {path for name in ("app", "engine") for path in (ROOT / name).rglob("*") if path.is_file()}
+    there = {path for path in there if "__pycache__" not in path.parts}
     assert {path for path in there if path.suffix not in (".py", ".pyc")} <= packed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import pi, sqrt
 from typing import Any, Literal
 
+from engine.approximations import TAIL_A, TAIL_P
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import BOOL, COMPLEX, INT, int64, uint8
@@ -49,7 +50,7 @@ def _sigmoid(xp: Any, x: Any, out: Any) -> None:
 )
 def sigmoid(k: K, input: Array, *, out: Any = None) -> Array:
     """1 / (1 + exp(-x))."""
-    return in_blocks(k, _sigmoid, (input,), out)
+    return in_blocks(k, _sigmoid, (input,), out, "sigmoid")
 
 
 @sigmoid.vjp
@@ -162,6 +163,10 @@ def _(k: K, values: Any, g: Any, mask: int) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",)})
 def _unless_low(k: K, g: Array, y: Array) -> Array:
     """g where not y <= 0, elsewhere 0."""
+    if g.shape == y.shape and (run := k.backend.compiled("unless_low", g, y)) is not None:
+        made = k.xp.empty_like(g)
+        run(g.reshape(-1), y.reshape(-1), made.reshape(-1))
+        return made
     return select(k, ~(y <= 0), g, 0)
 
 
@@ -434,7 +439,7 @@ def _silu_values(xp: Any, x: Any, out: Any) -> None:
 )
 def _silu(k: K, input: Array, *, out: Any = None) -> Array:
     """x * sigmoid(x)."""
-    return in_blocks(k, _silu_values, (input,), out)
+    return in_blocks(k, _silu_values, (input,), out, "silu")
 
 
 @_silu.vjp
@@ -455,7 +460,7 @@ def _silu_slope(xp: Any, g: Any, x: Any, out: Any) -> None:
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("x",), "x": ("g", "x")})
 def _silu_backward(k: K, g: Array, x: Array) -> Array:
     """g times the slope of x * sigmoid(x)."""
-    return in_blocks(k, _silu_slope, (g, x))
+    return in_blocks(k, _silu_slope, (g, x), None, "silu_slope")
 
 
 @_silu_backward.vjp
@@ -482,35 +487,32 @@ def silu(F: Any, input: Array, inplace: bool = False) -> Array:
 
 # ---------------------------------------------------------------- gelu
 
-# erfc(z) is near t (a1 + a2 t + ... + a5 t^4) exp(-z^2) with t = 1 / (1 + p z), to 1.5e-7 for z >= 0
-# (Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26). That is float32's own precision here, and
-# five times as fast as the exact function; float64 takes the exact one.
-_P = 0.3275911
-_A = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
+# In float32 the approximation of the normal distribution's tail has float32's own precision here, and is five times as
+# fast as the exact function; float64 takes the exact one.
 
 
-def _tail(xp: Any, x: Any) -> Any:
-    """erfc(|x| / sqrt(2)) / 2: how much of the normal distribution lies beyond |x|. float32."""
+def _tail(xp: Any, x: Any) -> tuple[Any, Any]:
+    """erfc(|x| / sqrt(2)) / 2: how much of the normal distribution lies beyond |x|; and exp(-x^2 / 2). float32."""
     t = xp.abs(x)
-    xp.multiply(t, _P / sqrt(2), out=t)
+    xp.multiply(t, TAIL_P, out=t)
     xp.add(t, 1, out=t)
     xp.reciprocal(t, out=t)
-    r = xp.multiply(t, _A[0] / 2)
-    for a in _A[1:]:
-        xp.add(r, a / 2, out=r)
+    r = xp.multiply(t, TAIL_A[0])
+    for a in TAIL_A[1:]:
+        xp.add(r, a, out=r)
         xp.multiply(r, t, out=r)
     xp.multiply(x, x, out=t)
     xp.multiply(t, -0.5, out=t)
     xp.exp(t, out=t)
     xp.multiply(r, t, out=r)
-    return r
+    return r, t
 
 
 def _gelu_none(k: K) -> Any:
     def run(xp: Any, x: Any, out: Any) -> None:
         if x.dtype.itemsize == 4:  # x P(X <= x) = max(x, 0) - |x| P(X > |x|), where nothing cancels
-            r = _tail(xp, x)
-            xp.multiply(r, xp.abs(x), out=r)
+            r, t = _tail(xp, x)
+            xp.multiply(r, xp.abs(x, out=t), out=r)
             xp.subtract(xp.maximum(x, 0), r, out=out)
         else:
             t = xp.multiply(x, -1 / sqrt(2))
@@ -560,7 +562,9 @@ def _check_approximate(approximate: str) -> None:
 def gelu(k: K, input: Array, approximate: Literal["none", "tanh"] = "none", *, out: Any = None) -> Array:
     """x times the probability that a normal number is below x; "tanh" is the usual approximation of it."""
     _check_approximate(approximate)
-    return in_blocks(k, _gelu_tanh if approximate == "tanh" else _gelu_none(k), (input,), out)
+    if approximate == "tanh":
+        return in_blocks(k, _gelu_tanh, (input,), out)
+    return in_blocks(k, _gelu_none(k), (input,), out, "gelu")
 
 
 @gelu.vjp
@@ -571,7 +575,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _gelu_none_slope(k: K) -> Any:
     def run(xp: Any, g: Any, x: Any, out: Any) -> None:
         if x.dtype.itemsize == 4:
-            r = _tail(xp, x)  # P(X <= x) = 1/2 + sign(x) (1/2 - P(X > |x|))
+            r, t = _tail(xp, x)  # P(X <= x) = 1/2 + sign(x) (1/2 - P(X > |x|))
             xp.subtract(0.5, r, out=r)
             xp.copysign(r, x, out=r)
             xp.add(r, 0.5, out=r)
@@ -579,9 +583,9 @@ def _gelu_none_slope(k: K) -> Any:
             r = xp.multiply(x, -1 / sqrt(2))
             k.sp.special.erfc(r, out=r)
             xp.multiply(r, 0.5, out=r)
-        t = xp.multiply(x, x)
-        xp.multiply(t, -0.5, out=t)
-        xp.exp(t, out=t)
+            t = xp.multiply(x, x)
+            xp.multiply(t, -0.5, out=t)
+            xp.exp(t, out=t)
         xp.multiply(t, 1 / sqrt(2 * pi), out=t)
         xp.multiply(t, x, out=t)
         xp.add(r, t, out=r)
@@ -616,7 +620,9 @@ def _gelu_tanh_slope(xp: Any, g: Any, x: Any, out: Any) -> None:
 )
 def _gelu_backward(k: K, g: Array, x: Array, approximate: Literal["none", "tanh"]) -> Array:
     """g times the slope of gelu."""
-    return in_blocks(k, _gelu_tanh_slope if approximate == "tanh" else _gelu_none_slope(k), (g, x))
+    if approximate == "tanh":
+        return in_blocks(k, _gelu_tanh_slope, (g, x))
+    return in_blocks(k, _gelu_none_slope(k), (g, x), None, "gelu_slope")
 
 
 @_gelu_backward.vjp

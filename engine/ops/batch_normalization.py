@@ -88,12 +88,26 @@ def _batch_norm(
         var = xp.true_divide(xp.einsum("nci,nci->nc", lines, lines).sum(axis=0), n)
     rstd = 1 / xp.sqrt(var + eps)
     scale = rstd if weight is None else weight.reshape(-1) * rstd
-    if made is None:
-        made = xp.subtract(x, _per_channel(mean, x.ndim))
+    if made is None:  # by statistics that are known: x * scale + shift
+        shift = -(mean.reshape(-1) * scale) if bias is None else bias.reshape(-1) - mean.reshape(-1) * scale
+        return _affine(k, x, scale.astype(x.dtype), shift.astype(x.dtype)), mean, rstd
     made *= _per_channel(scale.astype(made.dtype), x.ndim)
     if bias is not None:
         made += _per_channel(bias.astype(made.dtype), x.ndim)
     return made, mean, rstd
+
+
+def _affine(k: K, x: Array, scale: Array, shift: Array) -> Array:
+    """x times one number and plus another for each channel."""
+    inner = prod(x.shape[2:])
+    run = k.backend.compiled("affine_rows", x) if inner > 1 else None
+    if run is None:
+        made = x * _per_channel(scale, x.ndim)
+        made += _per_channel(shift, x.ndim)
+        return made
+    made = k.xp.empty_like(x)
+    run(x.reshape(-1, inner), scale.reshape(-1), shift.reshape(-1), made.reshape(-1, inner))
+    return made
 
 
 @_batch_norm.vjp
@@ -161,7 +175,9 @@ def _batch_norm_back(
     if not need_input:
         return None, of_weight, of_bias
     a = rstd if weight is None else rstd * weight.reshape(-1)
-    made = xp.multiply(g, a[:, None])
+    of_input = xp.empty(grad.shape, g.dtype)  # not a view: that would be copied
+    made = of_input.reshape(g.shape)
+    xp.multiply(g, a[:, None], out=made)
     if own:
         n = max(samples * inner, 1)
         b = -a * rstd * of_weight / n
@@ -172,7 +188,7 @@ def _batch_norm_back(
             term = xp.multiply(x[part], b)
             term += c
             here += term
-    return made.reshape(grad.shape), of_weight, of_bias
+    return of_input, of_weight, of_bias
 
 
 def _blend_meta(k: K, input: Spec, batch: Spec, momentum: Any, factor: Any) -> Spec:
@@ -232,6 +248,7 @@ def _batch_normalized(
     moves=True,
     samples=[
         S(T(4, 3), T(3, grad=False), T(3, low=0.5, grad=False), T(3), T(3)),
+        S(T(2, 3, 2), T(3, grad=False), T(3, low=0.5, grad=False), None, T(3)),
         S(T(4, 3, 2), T(3, grad=False), T(3, low=0.5, grad=False), T(3), T(3), True),
         S(T(4, 3), None, None, training=True),
     ],

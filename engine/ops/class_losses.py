@@ -12,7 +12,7 @@ from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.losses import Reduction, legacy, undifferentiable
 from engine.ops.reductions import total
-from engine.ops.softmax import exponentials, turned_lines
+from engine.ops.softmax import compiled_rows, probabilities, turned_lines
 from engine.samples import I, S, T
 from engine.shapes import text
 
@@ -275,7 +275,7 @@ def _cross_entropy(
         losses, probs = xp.zeros(rows.at.shape, input.dtype), xp.zeros(input.shape, input.dtype)
     else:
         x, along, turned = turned_lines(k, input, axis)
-        probs, s, top = exponentials(k, x, along)
+        probs, s, top = probabilities(k, x, along)
         log_s = xp.log(s).reshape(rows.at.shape)
         losses = (log_s - (rows.pick(k, input) - top.reshape(rows.at.shape))) * rows.weight
         if smoothing > 0:
@@ -287,7 +287,6 @@ def _cross_entropy(
                 smooth = log_s * weight.sum() - (spread * w).sum(axis=along).reshape(rows.at.shape)
             losses = losses * (1 - smoothing) + smooth * (smoothing / classes)
         losses = xp.where(rows.valid, losses, xp.zeros((), input.dtype))
-        probs /= s
         probs = probs.T.reshape(input.shape) if turned else probs
     if reduction == "none":
         return losses, probs
@@ -356,7 +355,12 @@ def _cross_entropy_back(
     rows = _Rows(k, target, weight, ignore_index, axis, probs.dtype)
     a, b, c = _coefficients(k, rows, weight, probs.shape[axis], reduction, smoothing)
     a, b = a * grad, b * grad
-    made = xp.multiply(probs, xp.expand_dims(a, axis))
+    run, (rows_of_probs, *_) = compiled_rows(k, "scale_rows", axis, probs)
+    if run is not None:
+        made = xp.empty_like(probs)
+        run(rows_of_probs, xp.ascontiguousarray(a, probs.dtype).reshape(-1), made.reshape(rows_of_probs.shape))
+    else:
+        made = xp.multiply(probs, xp.expand_dims(a, axis))
     if made.size:
         if c is not None:
             c = xp.expand_dims(c * grad, axis)

@@ -151,20 +151,24 @@ def conjugate(F: Any, x: Any) -> Any:
 # ---------------------------------------------------------------- blocks and selection
 
 # Elements that are worked on at once where a function takes several passes: its temporaries stay in the cache.
-BLOCK = 1 << 15
+BLOCK = 1 << 16
 
 
-def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: Any = None) -> Any:
+def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: Any = None, compiled: str = "") -> Any:
     """`function(xp, *arrays, out)`, which writes `out` element by element, run block by block where that is faster.
 
-    The arrays have one shape and the dtype of the result. `out` may be one of them, so the function must not write
-    into it before it has read what it needs.
+    `compiled` names the compiled kernel that does the same in one pass, where there is one. The arrays have one shape
+    and the dtype of the result. `out` may be one of them, so the function must not write into it before it has read
+    what it needs.
     """
     first = arrays[0]
     if out is None:
         out = k.xp.empty_like(first, order="C" if 0 in first.strides else "K")
     if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
         function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
+        return out
+    if compiled and (run := k.backend.compiled(compiled, *arrays, out)) is not None:
+        run(*[a.reshape(-1) for a in (*arrays, out)])
         return out
     if first.size <= 2 * BLOCK or k.backend.kind != "cpu" or not all(a.flags.c_contiguous for a in (*arrays, out)):
         function(k.xp, *arrays, out)
@@ -175,7 +179,11 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     return out
 
 
-_BITS = {"float32": "int32", "float64": "int64", "int32": "int32", "int64": "int64"}
+# A dtype's `name` is made anew at each question, which costs 2 µs: so dtypes are looked up themselves.
+_BITS = {
+    DTYPES[name].np: bits
+    for name, bits in (("float32", "int32"), ("float64", "int64"), ("int32", "int32"), ("int64", "int64"))
+}
 
 
 def select(k: K, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
@@ -191,7 +199,7 @@ def select(k: K, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
         or type(x) in NUMBERS
         or x.shape != mask.shape
         or (masked and not (mask.flags.c_contiguous and x.flags.c_contiguous))
-        or x.dtype.name not in _BITS
+        or x.dtype not in _BITS
     ):
         return either(xp, mask, a, b, masked)
     if type(b) in NUMBERS and b == 0:
@@ -200,7 +208,7 @@ def select(k: K, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
         return xp.multiply(_bits(b), ~mask).view(b.dtype)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
         return either(xp, mask, a, b, masked)
-    return in_blocks(k, _selected, (mask, a, b), xp.empty_like(a))
+    return in_blocks(k, selected, (mask, a, b), xp.empty_like(a))
 
 
 def either(xp: Any, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
@@ -221,10 +229,11 @@ def either(xp: Any, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
 
 
 def _bits(x: Any) -> Any:
-    return x.view(_BITS[x.dtype.name])
+    return x.view(_BITS[x.dtype])
 
 
-def _selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
+def selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
+    """out = a where mask, else b, by moving bits."""
     bits, other = _bits(out), _bits(b)
     xp.bitwise_xor(_bits(a), other, out=bits)
     xp.multiply(bits, mask, out=bits)
@@ -301,5 +310,6 @@ __all__ = [
     "put",
     "scalar_or_tensor",
     "select",
+    "selected",
     "times",
 ]

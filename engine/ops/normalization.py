@@ -12,6 +12,7 @@ from engine.dtypes import FLOAT, float32
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
+from engine.ops.outer import add_outer, outer_product
 from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import text
@@ -72,6 +73,8 @@ def _sizes(shape: Any) -> tuple[int, ...]:
 
 def sum_squares(k: K, d: Array) -> Array:
     """The sum of squares of each row of a matrix, without a temporary of its size."""
+    if k.backend.kind == "cpu":
+        return k.xp.vecdot(d, d)
     return k.xp.einsum("ij,ij->i", d, d)
 
 
@@ -80,6 +83,15 @@ def row_blocks(k: K, x: Array) -> Iterator[slice]:
     rows = x.shape[0]
     step = max(BLOCK_ELEMENTS * rows // max(x.size, 1), 1) if k.backend.kind == "cpu" else max(rows, 1)
     return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _whole(k: K, x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
+    """Weight and bias for a compiled kernel, which takes no None: ones and zeros where they are missing."""
+    xp, n = k.xp, x.shape[1]
+    return (
+        xp.ones(n, x.dtype) if weight is None else xp.ascontiguousarray(weight, x.dtype),
+        xp.zeros(n, x.dtype) if bias is None else xp.ascontiguousarray(bias, x.dtype),
+    )
 
 
 # ---------------------------------------------------------------- layer_norm
@@ -114,17 +126,23 @@ def _layer_norm(
     x = input.reshape(prod(stats), width)
     if not x.size:
         return input.copy(), xp.zeros(stats, x.dtype), xp.full(stats, float("nan"), x.dtype)
-    mean = xp.true_divide(total(k, x, (1,), True), width)
-    made, rstd = xp.empty(x.shape, x.dtype), xp.empty(mean.shape, x.dtype)
+    made, rstd = xp.empty(x.shape, x.dtype), xp.empty((x.shape[0], 1), x.dtype)
     w, b = (None if p is None else p.reshape(-1) for p in (weight, bias))
+    if (run := k.backend.compiled("layer_norm", x)) is not None:
+        mean = xp.empty(rstd.shape, x.dtype)
+        run(x, *_whole(k, x, w, b), eps, made, mean.reshape(-1), rstd.reshape(-1))
+        return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
+    mean = xp.true_divide(total(k, x, (1,), True), width)
+    ones = xp.ones(max(x.shape), x.dtype)
     for part in row_blocks(k, x):
-        here = xp.subtract(x[part], mean[part], out=made[part])
-        rstd[part] = (1 / xp.sqrt(xp.true_divide(sum_squares(k, here), width) + eps))[:, None]
-        here *= rstd[part]
-        if w is not None:
-            here *= w
+        here = made[part]
+        here[...] = x[part]
+        add_outer(k, here, mean[part, 0], ones[:width], -1.0)
+        r = 1 / xp.sqrt(xp.true_divide(sum_squares(k, here), width) + eps)
+        rstd[part, 0] = r
+        here *= outer_product(k, rstd[part, 0], ones[:width] if w is None else w, here)
         if b is not None:
-            here += b
+            add_outer(k, here, ones[: here.shape[0]], b)
     return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
 
 
@@ -210,30 +228,48 @@ def _layer_norm_back(
     shape = grad.shape
     g = grad.reshape(prod(shape[:outer]), prod(shape[outer:]))
     width = g.shape[1]
-    of_bias = total(k, xp.ascontiguousarray(g), (0,)).reshape(shape[outer:]) if need_bias else None
+    if need_input and (run := k.backend.compiled("layer_norm_back", g, input)) is not None:
+        w, zeros = _whole(k, g, None if weight is None else weight.reshape(-1), None)
+        of_x, of_w, of_b = xp.empty(shape, g.dtype), zeros, zeros.copy()
+        stats = [xp.ascontiguousarray(p, g.dtype).reshape(-1) for p in (mean, rstd)]
+        run(g, input.reshape(g.shape), w, *stats, of_x.reshape(g.shape), of_w, of_b)
+        tail = shape[outer:]
+        return (
+            of_x,
+            of_w.reshape(tail) if need_weight else None,
+            of_b.reshape(tail) if need_bias else None,
+        )
     if not need_input and not need_weight:
-        return None, None, of_bias
-    x, mean, rstd = input.reshape(g.shape), mean.reshape(-1, 1), rstd.reshape(-1, 1)
-    w = None if weight is None else weight.reshape(-1)
-    made = xp.empty(g.shape, g.dtype) if need_input else None
+        return None, None, total(k, xp.ascontiguousarray(g), (0,)).reshape(shape[outer:]) if need_bias else None
+    x = xp.ascontiguousarray(input.reshape(g.shape))
+    mean, rstd = mean.reshape(-1, 1).astype(g.dtype, copy=False), rstd.reshape(-1, 1).astype(g.dtype, copy=False)
+    ones = xp.ones(width, g.dtype)
+    w = ones if weight is None else weight.reshape(-1).astype(g.dtype, copy=False)
+    of_input = xp.empty(shape, g.dtype) if need_input else None  # not a view: that would be copied
+    made = None if of_input is None else of_input.reshape(g.shape)
     of_weight = xp.zeros(width, g.dtype) if need_weight else None
+    of_bias = xp.zeros(width, g.dtype) if need_bias else None
     for part in row_blocks(k, g):
-        normal = xp.subtract(x[part], mean[part])
-        normal *= rstd[part]
+        # Sums along and across rows are products with vectors, which is the fastest way to add up.
+        grad, r = g[part], rstd[part, 0]
+        centred = x[part].copy()
+        add_outer(k, centred, mean[part, 0], ones, -1.0)
+        both = xp.multiply(grad, centred)
         if of_weight is not None:
-            of_weight += xp.einsum("ij,ij->j", g[part], normal)
+            of_weight += r @ both
+        if of_bias is not None:
+            of_bias += xp.ones(len(grad), g.dtype) @ grad
         if made is not None:
-            here = made[part]
-            here[...] = g[part] if w is None else g[part] * w
-            inner = xp.true_divide(xp.einsum("ij,ij->i", here, normal), max(width, 1))[:, None]
-            here -= xp.true_divide(here.sum(axis=1, keepdims=True), max(width, 1))
-            normal *= inner
-            here -= normal
-            here *= rstd[part]
+            first = xp.true_divide(grad @ w, max(width, 1)) * r
+            second = xp.true_divide(both @ w, max(width, 1)) * (r * r * r)
+            here = xp.multiply(grad, outer_product(k, r, w, grad), out=made[part])
+            add_outer(k, here, first, ones, -1.0)
+            centred *= second[:, None]
+            here -= centred
     return (
-        None if made is None else made.reshape(shape),
+        of_input,
         None if of_weight is None else of_weight.reshape(shape[outer:]),
-        of_bias,
+        None if of_bias is None else of_bias.reshape(shape[outer:]),
     )
 
 

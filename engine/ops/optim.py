@@ -286,16 +286,21 @@ def _adam_step(
                 xp.multiply(p, 1 - lr * weight_decay, out=p)
             else:
                 g = g + p * weight_decay
+        root, rate = (1 - beta2**step) ** 0.5, lr / (1 - beta1**step)
+        if not amsgrad and (run := k.backend.compiled("adam", p, g, mean, square)) is not None:
+            rates = xp.asarray([1 - beta1, 1 - beta2, beta2, root, eps, rate], p.dtype)
+            run(*[a.reshape(-1) for a in (p, g, mean, square)], rates)
+            continue
         work = moved(xp, mean, g, 1 - beta1)
         square_mean(xp, square, g, beta2, work)
         if amsgrad:
             xp.maximum(more[0], square, out=more[0])
             square = more[0]
         xp.sqrt(square, out=work)
-        xp.true_divide(work, (1 - beta2**step) ** 0.5, out=work)
+        xp.true_divide(work, root, out=work)
         xp.add(work, eps, out=work)
         xp.true_divide(mean, work, out=work)
-        xp.multiply(work, lr / (1 - beta1**step), out=work)
+        xp.multiply(work, rate, out=work)
         xp.subtract(p, work, out=p)
 
 

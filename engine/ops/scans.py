@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod as product
 from typing import Any
 
 from engine.carriers import K
@@ -117,19 +118,42 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 # ---------------------------------------------------------------- sums
 
+# From so many elements on a row is added by a call of its own: NumPy's `accumulate` takes one element at a time.
+_LONG_ROW = 256
+
 
 def _cumsum(k: K, input: Array, dim: int, reverse: bool) -> Array:
     if input.ndim == 0:
         return input.copy()
     xp, kind = k.xp, input.dtype.kind
-    lines = xp.flip(input, axis=dim) if reverse else input
     if k.backend.kind == "cpu" and kind in "fc":
         # Like PyTorch, added up in double precision; NumPy is no slower at that than in single.
+        axis = wrap_dim(dim, input.ndim)
+        lines = (product(input.shape[:axis]), input.shape[axis], product(input.shape[axis + 1 :]))
         made = xp.empty(input.shape, input.dtype)
-        xp.cumsum(lines, axis=dim, dtype="f8" if kind == "f" else "c16", out=made)
-    else:
-        made = xp.cumsum(row_major(k, lines), axis=dim, dtype=input.dtype)
+        if (run := k.backend.compiled("cumsum", input)) is not None:
+            run(input.reshape(lines), made.reshape(lines), reverse)
+            return made
+        wide = input.astype("f8" if kind == "f" else "c16", order="C")
+        _accumulate(k, wide.reshape(lines), reverse)
+        made[...] = wide
+        return made
+    made = xp.cumsum(row_major(k, xp.flip(input, axis=dim) if reverse else input), axis=dim, dtype=input.dtype)
     return xp.flip(made, axis=dim) if reverse else made
+
+
+def _accumulate(k: K, lines: Array, reverse: bool) -> None:
+    """Running sums along the second of three dimensions, in place; row by row where rows are long."""
+    xp = k.xp
+    if reverse:
+        lines = lines[:, ::-1]
+    lead, n, tail = lines.shape
+    if lead > n or tail < _LONG_ROW:
+        xp.add.accumulate(lines, axis=1, out=lines)
+        return
+    for line in lines:
+        for i in range(1, n):
+            xp.add(line[i - 1], line[i], out=line[i])
 
 
 @op(family="reductions", meta=_scan_meta, promote=_scan_types, over=("input",), inplace=True, samples=_CUMULATIVE)

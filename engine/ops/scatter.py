@@ -97,9 +97,27 @@ def put_along(k: K, target: Array, dim: int, index: Array, src: Any) -> None:
 
 def add_along(k: K, target: Array, dim: int, index: Array, src: Array) -> None:
     """target[..., index, ...] += src, duplicates adding up; `target` is C-contiguous."""
+    src = cut(src, index.shape)
+    whole = bool(k.backend.kernels) and index.flags.c_contiguous and src.shape == index.shape
+    if whole and (lines := _lines(target.shape, index.shape, dim)):
+        run = k.backend.compiled("add_along", src, target)
+        if run is not None:
+            run(target.reshape(lines[0]), index.reshape(lines[1]), src.reshape(lines[1]))
+            return
     at = places(k, target.shape, dim, index).reshape(-1)
-    combine(k, "add", target.reshape(-1), at, cut(src, index.shape).reshape(-1))
+    combine(k, "add", target.reshape(-1), at, src.reshape(-1))
 
+
+def _lines(shape: Shape, index: Shape, dim: int) -> tuple[Shape, Shape] | None:
+    """Both shapes as three dimensions, of which `dim` is the second; None where others differ, or there are none."""
+    if not shape or len(shape) != len(index) or shape[:dim] != index[:dim] or shape[dim + 1 :] != index[dim + 1 :]:
+        return None
+    lead, tail = prod(shape[:dim]), prod(shape[dim + 1 :])
+    return (lead, shape[dim], tail), (lead, index[dim], tail)
+
+
+# The integers that hold the bits of an element of so many bytes.
+_BITS = {2: "i2", 4: "i4", 8: "i8"}
 
 # What `add.at` of CuPy takes; `maximum.at` and `minimum.at` as well. Other dtypes go through one of these.
 _ATOMIC = frozenset(("int32", "int64", "float32", "float64"))
@@ -152,9 +170,17 @@ def add_rows(k: K, target: Array, index: Array, rows: Array) -> None:
 
     On the CPU this is the product with the sparse matrix of the indices: one pass over the rows, none over zeros.
     """
-    if k.backend.kind == "cpu" and target.dtype.kind in "fc" and target.shape[1] > 1:
+    if index.flags.c_contiguous and (run := k.backend.compiled("add_rows", rows, target)) is not None:
+        run(target, index, rows)
+    elif k.backend.kind == "cpu" and target.dtype.kind in "fc" and target.shape[1] > 1:
         n = index.shape[0]
         xp = k.xp
+        if 4 * n < target.shape[0]:  # a product with few rows, for the rows that are named
+            named, index = xp.unique(index, return_inverse=True)
+            part = xp.zeros((named.size, target.shape[1]), target.dtype)
+            add_rows(k, part, index.reshape(-1), rows)
+            target[named] += part
+            return
         ones, starts = xp.ones(n, target.dtype), xp.arange(n + 1)
         pick = k.sp.sparse.csc_matrix((ones, index, starts), shape=(target.shape[0], n))
         target += pick @ rows
@@ -176,6 +202,8 @@ def from_rows(k: K, rows: Array, shape: Shape, dim: int) -> Array:
     """The inverse of `rows_of`."""
     if not shape:
         return rows.reshape(())
+    if rows.shape == shape and dim == 0:
+        return rows  # as it is, since a view would be copied
     moved = rows.reshape((shape[dim], *shape[:dim], *shape[dim + 1 :]))
     return moved if dim == 0 else k.xp.moveaxis(moved, 0, dim)
 
@@ -256,6 +284,12 @@ def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False
     if input.ndim and not input.flags.c_contiguous:
         used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(index.shape))
         return k.xp.take_along_axis(input[used], index.astype(int64.np), d)
+    if k.backend.kernels and index.flags.c_contiguous and (lines := _lines(input.shape, index.shape, d)):
+        bits = _BITS.get(input.itemsize)
+        if bits and (run := k.backend.compiled("gather", made := input.view(bits))) is not None:
+            out = k.xp.empty(index.shape, input.dtype)
+            run(made.reshape(lines[0]), index.reshape(lines[1]), out.view(bits).reshape(lines[1]))
+            return out
     return input.reshape(-1)[places(k, input.shape, d, index)]
 
 
@@ -502,6 +536,7 @@ def _scatter_add_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec) -> Sp
         S(T(2, 3), 1, _ALONG, T(2, 2)),
         S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)),
         S(T(), 0, I(2, high=1), T(2)),
+        S(T(), 0, I(high=1), T()),
         S(T(2, 3), 0, I(0), T(2, 3)),
         S(I(2, 3), 1, _ALONG, I(2, 2)),
         S(C(2, 3), 1, _ALONG, C(2, 2)),

@@ -49,12 +49,28 @@ def turned_lines(k: K, x: Array, axis: int) -> tuple[Array, int, bool]:
     return x, axis, False
 
 
-def exponentials(k: K, x: Array, axis: int) -> tuple[Array, Array, Array]:
-    """(exp(x - max) in new memory, its sum, max), the last two with the axis kept."""
+def compiled_rows(k: K, name: str, axis: int, *arrays: Array) -> Any:
+    """The compiled kernel of this name where it is there and `axis` is the last, and the arrays as matrices."""
+    first = arrays[0]
+    if axis != first.ndim - 1 or (run := k.backend.compiled(name, *arrays)) is None:
+        return None, arrays
+    return run, [a.reshape(-1, first.shape[-1]) for a in arrays]
+
+
+def probabilities(k: K, x: Array, axis: int) -> tuple[Array, Array, Array]:
+    """(softmax in new memory, the sum of exp(x - max), max), the last two with the axis kept."""
+    run, (rows, *_) = compiled_rows(k, "softmax", axis, x)
+    if run is not None:
+        made, kept = k.xp.empty_like(x), (*x.shape[:-1], 1)
+        top, s = k.xp.empty(kept, x.dtype), k.xp.empty(kept, x.dtype)
+        run(rows, made.reshape(rows.shape), top.reshape(-1), s.reshape(-1))
+        return made, s, top
     top = largest(k, x, axis, True)
     e = k.xp.subtract(x, top)
     k.xp.exp(e, out=e)
-    return e, total(k, e, (axis,), True), top
+    s = total(k, e, (axis,), True)
+    e *= k.xp.reciprocal(s)
+    return e, s, top
 
 
 @op(
@@ -73,9 +89,8 @@ def softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Arra
     if input.size == 0:
         return input.copy()
     x, axis, turned = turned_lines(k, input, wrap_dim(dim, input.ndim))
-    e, s, _ = exponentials(k, x, axis)
-    e /= s
-    return e.T.reshape(input.shape) if turned else e
+    made = probabilities(k, x, axis)[0]
+    return made.T.reshape(input.shape) if turned else made
 
 
 @softmax.vjp
@@ -98,6 +113,12 @@ def _softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     if grad.ndim == 0:
         return k.xp.zeros_like(grad)
     y, axis, turned = turned_lines(k, y, wrap_dim(dim, y.ndim))
+    if not turned:
+        run, (rows, p) = compiled_rows(k, "softmax_back", axis, grad, y)
+        if run is not None:
+            made = k.xp.empty_like(y)
+            run(rows, p, made.reshape(p.shape))
+            return made
     g = k.xp.ascontiguousarray(grad.reshape(-1, grad.shape[-1]).T) if turned else grad
     made = k.xp.multiply(g, y)
     inner = total(k, made, (axis,), True)
@@ -133,6 +154,11 @@ def log_softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> 
         return input.copy()
     x, axis, turned = turned_lines(k, input, wrap_dim(dim, input.ndim))
     xp = k.xp
+    run, (rows, *_) = compiled_rows(k, "log_softmax", axis, x)
+    if run is not None:
+        made = xp.empty_like(x)
+        run(rows, made.reshape(rows.shape))
+        return made
     made = xp.subtract(x, largest(k, x, axis, True))
     made -= xp.log(total(k, xp.exp(made), (axis,), True))
     return made.T.reshape(input.shape) if turned else made
@@ -153,8 +179,14 @@ def _log_softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     """g - exp(y) * sum(g) along `dim`."""
     if grad.ndim == 0:
         return k.xp.zeros_like(grad)
+    axis = wrap_dim(dim, grad.ndim)
+    run, (rows, p) = compiled_rows(k, "log_softmax_back", axis, grad, y)
+    if run is not None:
+        made = k.xp.empty_like(y)
+        run(rows, p, made.reshape(p.shape))
+        return made
     made = k.xp.exp(y)
-    made *= total(k, grad, (wrap_dim(dim, grad.ndim),), True)
+    made *= total(k, grad, (axis,), True)
     return k.xp.subtract(grad, made, out=made)
 
 
@@ -238,6 +270,12 @@ def logsumexp(k: K, input: Array, dim: Dims, keepdim: bool = False) -> Array:
         input, axes = input.reshape(1), (0,)
     if input.size == 0:
         return xp.log(input.sum(axis=axes, keepdims=keepdim))
+    if len(axes) == 1:
+        run, (rows, *_) = compiled_rows(k, "logsumexp", axes[0], input)
+        if run is not None:
+            made = xp.empty(k.spec.shape, input.dtype)
+            run(rows, made.reshape(-1))
+            return made
     real = input.real if input.dtype.kind == "c" else input
     top = largest(k, real, axes[0], True) if len(axes) == 1 else real.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros((), top.dtype))

@@ -162,17 +162,67 @@ def _topk_meta(k: K, input: Spec, kth: int, dim: int = -1, largest: bool = True,
     return Spec(shape, input.dtype), Spec(shape, int64)
 
 
+# Of more, one by one into a sorted list would be slow.
+_FEW = 64
+
+
+def _candidates(kit: K, lines: Array, k: int, largest: bool) -> tuple[Array, Array] | None:
+    """A few elements of each line that hold its k largest or smallest, in their order, and where they were.
+
+    Cut a line into more than k pieces: the k-th best of their extremes is a bound that k elements reach, so only what
+    reaches it can be among the k. None where there are NaN, or so many equals that this would not pay.
+    """
+    xp = kit.xp
+    n = lines.shape[-1]
+    pieces = 4 * k if n >= 16 * k else 2 * k
+    if lines.size < 4096:
+        return None
+    x = xp.ascontiguousarray(lines).reshape(-1, n)
+    extreme = (xp.maximum if largest else xp.minimum).reduce(
+        x[:, : n // pieces * pieces].reshape(len(x), -1, pieces), axis=1
+    )
+    if x.dtype.kind == "f" and xp.isnan(x.sum()) and xp.isnan(x).any():
+        return None
+    extreme.partition(pieces - k if largest else k - 1, axis=-1)
+    if largest:
+        at = xp.flatnonzero(x >= extreme[:, pieces - k, None])
+    else:
+        at = xp.flatnonzero(x <= extreme[:, k - 1, None])
+    row = at // n
+    counts = xp.bincount(row, minlength=len(x))
+    width = int(counts.max())
+    if 2 * width > n:
+        return None
+    place = row * width + xp.arange(at.size) - xp.repeat(xp.cumsum(counts) - counts, counts)
+    # What fills up shorter lines comes after all else, since equals keep their order.
+    if x.dtype.kind == "f":
+        fill: Any = float("-inf") if largest else float("inf")
+    else:
+        fill = xp.iinfo(x.dtype).min if largest else xp.iinfo(x.dtype).max
+    values, where = xp.full(len(x) * width, fill, x.dtype), xp.zeros(len(x) * width, int64.np)
+    values[place] = x.reshape(-1)[at]
+    where[place] = at - row * n
+    shape = (*lines.shape[:-1], width)
+    return values.reshape(shape), where.reshape(shape)
+
+
 def _topk(kit: K, input: Array, k: int, dim: Dim = -1, largest: bool = True, sorted: bool = True) -> Array:
     """The `k` largest or smallest elements along `dim`, in order, and their indices; NaN counts as the largest."""
     xp = kit.xp
     lines = lines_of(kit, input, dim)
     n = lines.shape[-1]
-    if input.ndim and kit.backend.kind == "cpu" and k > 0 and 8 * k <= n:
-        # A partition first: k of n need not cost a whole sort.
-        part = xp.argpartition(lines, n - k if largest else k - 1, axis=-1)
-        part = part[..., n - k :] if largest else part[..., :k]
-        part = xp.sort(part, axis=-1)
-        order = order_of(kit, xp.take_along_axis(lines, part, -1), largest)
+    few = input.ndim and kit.backend.kind == "cpu" and k > 0 and 8 * k <= n
+    if few and k <= _FEW and (run := kit.backend.compiled("topk", lines)) is not None:
+        rows = lines.reshape(-1, n)
+        values, order = xp.empty((len(rows), k), lines.dtype), xp.empty((len(rows), k), int64.np)
+        run(rows, largest, values, order)
+        shape = (*lines.shape[:-1], k)
+        return _unlines(kit, values.reshape(shape), input.shape, dim), _unlines(
+            kit, order.reshape(shape), input.shape, dim
+        )
+    if few and (found := _candidates(kit, lines, k, largest)) is not None:
+        values, part = found
+        order = order_of(kit, values, largest)[..., :k]
         order = xp.take_along_axis(part, order, -1)
     else:
         order = order_of(kit, lines, largest)[..., : k if input.ndim else 1]

@@ -166,9 +166,14 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
         return xp.zeros((n, c, *geo.input), g.dtype)
     weights = w.reshape(groups, o // groups, -1).swapaxes(1, 2)
     if geo.pointwise:
-        made = xp.empty((n, groups, c // groups, places), g.dtype)
-        _product(k, weights, xp.ascontiguousarray(g).reshape(n, groups, o // groups, places), made)
-        return made.reshape(n, c, *geo.input)
+        made = xp.empty((n, c, *geo.input), g.dtype)  # not a view: that would be copied
+        _product(
+            k,
+            weights,
+            xp.ascontiguousarray(g).reshape(n, groups, o // groups, places),
+            made.reshape(n, groups, c // groups, places),
+        )
+        return made
     made = xp.zeros((n, c, *geo.padded), g.dtype)
     step = _samples(k, geo, c, g.itemsize, n)
     flat = geo.flat

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.backend import tune_allocator
 from engine.errors import EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
@@ -173,6 +174,7 @@ def serve(fd: int, factory: str) -> int:
         peer.reply(_refusal(number, f"{type(error).__name__}: {error}"))
         return 4
     raise_file_limit()
+    tune_allocator()
     if worker.limits.server_bytes:
         limit_memory(worker.limits.server_bytes, cpu_only=all(device == "cpu" for device in worker.devices))
     peer.reply({"id": number, "ok": {"pid": os.getpid(), "devices": worker.devices}, "queue_ms": 0.0, "run_ms": 0.0})

@@ -454,6 +454,7 @@ def make_worker(start: Message, factory: str) -> Worker:
     """
     module_name, _, class_name = factory.partition(":")
     module = importlib.import_module(module_name)
+    backend.CPU.compile()  # before a child limits its memory: what the compiler needs is no session's
     for device in start["devices"]:
         if start["practice"] and device != "cpu":
             backend.simulated_cuda(device)
