@@ -716,7 +716,7 @@ class TracedScope(Scope):
             return self.literal(found, param)
         raise NotPlanned(f"{name!r} is no tensor")
 
-    def tensors(self, name: str, param: str) -> list[Tensor]:
+    def tensors(self, name: str, param: str, op: str) -> list[Tensor]:
         found = self.resolve(name, param)
         if type(found) is list and all(isinstance(t, Tensor) for t in found):
             return found
