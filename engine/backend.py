@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine import kernels
 from engine.dtypes import COMPLEX, DType, bfloat16, float16, float32, from_numpy
 from engine.errors import Hint, NoSuchDevice
 
@@ -86,11 +87,7 @@ class Backend:
 
     def narrow_bfloat16(self, array: Array) -> Array:
         """float32 to bfloat16 bits, to nearest even; a NaN stays one."""
-        xp = self.xp
-        bits = array.view(np.uint32)
-        rounded = xp.asarray((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16)
-        xp.copyto(rounded, 0x7FC0, where=xp.isnan(array))
-        return rounded.astype(np.uint16)
+        return kernels.narrow_bfloat16(self.xp, array)
 
     def cast(self, array: Array, source: DType, target: DType) -> Array:
         """The values of storage dtype `source` converted as C does, in storage dtype `target`; itself where equal.
@@ -117,6 +114,10 @@ class Backend:
     def scatter_add(self, target: Array, index: Any, values: Array) -> None:
         """target[index] += values, duplicates adding up."""
         self.xp.add.at(target, index, values)
+
+    def philox(self, seed: int, offset: int, n: int) -> tuple[Array, Array, Array, Array]:
+        """n blocks of four random words (engine.kernels.philox)."""
+        return kernels.philox(self.xp, seed, offset, n)
 
     def synchronize(self) -> None:
         """Waits for the device. The CPU is never behind."""

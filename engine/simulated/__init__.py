@@ -58,8 +58,8 @@ Linear algebra
   special matrices; no `cholesky`, `solve`, `logm`, `sqrtm`. `scipy.special` has no `jv`, `iv`, `kv`, `airy`,
   `spherical_jn`, `dawsn` or orthogonal polynomials.
 
-Functions of `cupyx.scipy` that no line here is written for are served by SciPy's of the same name (`generic.py`): names,
-parameters and the border are CuPy's there too; dtypes of results, and what is refused beyond that, are SciPy's.
+Functions of `cupyx.scipy` that no line here is written for are served by SciPy's of the same name (`generic.py`):
+names, parameters and the border are CuPy's there too; dtypes of results, and what is refused beyond that, are SciPy's.
 
 Where CuPy does more than the stand-in (kernels, streams, random numbers, a few rare parameters) the stand-in says so:
 `NotOffered` is an AttributeError, NotImplementedError a parameter.
