@@ -23,7 +23,7 @@ PROBES = frozenset(("/healthz", "/readyz"))
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 CACHE_CONTROL = b"private, no-cache"
 VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
-EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape"
+EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape, Curlgrad-Simulated"
 ALLOWED_HEADERS = (
     "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer"
 )
@@ -32,12 +32,16 @@ PREFLIGHT_AGE_S = 600
 
 
 class Exchange:
-    """One request and its answer: its id, and how long the phases took, in ms. In the scope as `curlgrad.exchange`."""
+    """One request and its answer: its id, and how long the phases took, in ms. In the scope as `curlgrad.exchange`.
 
-    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms")
+    `simulated`: a device of this server is a simulation, which every answer says.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated")
+
+    def __init__(self, *, simulated: bool = False) -> None:
         self.request_id = secrets.token_hex(8)
+        self.simulated = simulated
         self.queue_ms = self.run_ms = self.encode_ms = 0.0
 
     def server_timing(self) -> str:
@@ -47,8 +51,17 @@ class Exchange:
 class Guard:
     """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], max_body: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: Iterable[str],
+        origins: Iterable[str],
+        max_body: int,
+        simulated: bool = False,
+    ) -> None:
         self.app = app
+        self.simulated = simulated
         self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
         self.origins = frozenset(origins)
         self.max_body = max_body
@@ -57,7 +70,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = scope["curlgrad.exchange"] = Exchange()
+        exchange = scope["curlgrad.exchange"] = Exchange(simulated=self.simulated)
         headers = _headers(scope)
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
@@ -204,6 +217,8 @@ def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> No
     headers.append((b"x-request-id", exchange.request_id.encode()))
     headers.append((b"server-timing", exchange.server_timing().encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
+    if exchange.simulated:
+        headers.append((b"curlgrad-simulated", b"true"))
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append((b"cache-control", CACHE_CONTROL))
     headers.append((b"vary", VARY if shared_with is None else VARY + b", Origin"))

@@ -23,8 +23,10 @@ from typing import Any
 import numpy as np
 
 from engine.backend import CPU, Backend
-from engine.random.arithmetic import Array, f4, f8, u8
+from engine.random.arithmetic import f4, f8, u8
 from engine.random.generator import COMPONENT, Generator, _check_uniform, _refusal
+
+Array = Any  # of the host or of the device
 
 _BLOCK = 512  # draws at a time where it cannot be said before how many will be needed
 

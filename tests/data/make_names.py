@@ -39,6 +39,7 @@ PLACES = (
     ("linalg.", torch.linalg, ("linalg_",)),
     ("special.", torch.special, ("special_",)),
     ("autograd.", torch.autograd, ()),
+    ("cuda.", torch.cuda, ()),
 )
 
 
