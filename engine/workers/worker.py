@@ -426,10 +426,11 @@ class Worker:
 
     def _as_error(self, problem: Exception, word: str) -> EngineError:
         fault = next(filter(None, (one.fault(problem) for one in self._backends)), None)
-        if fault is not None or isinstance(problem, EngineError):
-            error = fault or problem  # type: ignore[assignment]  # of the two one is an EngineError
-            if isinstance(error, DeviceLost):
-                self._lost = error
+        error: EngineError
+        if fault is not None:
+            error = fault
+        elif isinstance(problem, EngineError):
+            error = problem
         elif isinstance(problem, MemoryError):
             error = OutOfMemory(f"the worker ran out of memory: {str(problem) or 'nothing more is known'}")
         else:
@@ -440,6 +441,8 @@ class Worker:
                 hint=Hint("report-bug", reference=reference),
                 reference=reference,
             )
+        if isinstance(error, DeviceLost):
+            self._lost = error
         # A traceback holds the frames it went through, and they the tensors of the failed program, in a cycle.
         problem.__traceback__ = problem.__context__ = problem.__cause__ = None
         return error

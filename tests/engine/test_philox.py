@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 from engine import kernels
-from engine.backend import CPU, Backend, simulated_cuda
+from engine.backend import CPU, Backend
 from engine.errors import EngineError
 from engine.random import Generator, Philox
 from engine.session import Session
+from tests.devices import cuda
 
-CUDA = simulated_cuda()
+CUDA = cuda()
 BOTH = pytest.mark.parametrize("backend", [CPU, CUDA], ids=lambda b: b.name)
 
 
