@@ -428,6 +428,12 @@ def canonical(name: str) -> str:
     return "cpu" if name == "cpu:0" else name
 
 
+def devices_hint(asked: str, have: Sequence[str]) -> Hint:
+    """What to do where a device is not: the ones that are; where CUDA was asked of a server without, how to get it."""
+    lacks_cuda = asked.startswith("cuda") and not any(name.startswith("cuda") for name in have)
+    return Hint("no-cuda" if lacks_cuda else "device-here", devices=list(have))
+
+
 def find(name: str, available: Sequence[str], offered: Sequence[str] | None = None) -> Backend:
     """The backend of a device of this process. Raises NoSuchDevice with the devices that the server has (`offered`)."""
     full = canonical(name)
@@ -438,7 +444,7 @@ def find(name: str, available: Sequence[str], offered: Sequence[str] | None = No
             f"this server has no device {name!r}: it has {', '.join(have)}"
             if full not in have
             else f"the session is on a worker without {full}: that has {', '.join(available)}",
-            hint=Hint("device-elsewhere", device=full) if full in have else Hint("device-here", devices=have),
+            hint=Hint("device-elsewhere", device=full) if full in have else devices_hint(full, have),
             param="device",
             device=full,
         )
@@ -453,6 +459,7 @@ __all__ = [
     "ModuleBackend",
     "canonical",
     "cuda_devices",
+    "devices_hint",
     "find",
     "from_numpy",
     "real_cuda",

@@ -72,6 +72,10 @@ HINTS: Mapping[str, str] = {
         "move one of them first, with the operation to, and use the id of the new tensor"
     ),
     "device-here": "the devices here are {devices}",
+    "no-cuda": (
+        "the devices here are {devices}; a server on a machine with an NVIDIA GPU is started with make serve CUDA=12, "
+        "and one with --workers practice-cuda simulates a GPU"
+    ),
     "device-elsewhere": (
         "this session holds tensors, so it stays where they are; make another one there: "
         'POST /v1/sessions {{"device": "{device}"}}'

@@ -71,6 +71,10 @@ HINTS: Mapping[str, str] = {
         "먼저 둘 중 하나를 to 연산으로 옮기고, 새 텐서의 id를 쓰세요"
     ),
     "device-here": "이 서버에 있는 장치: {devices}",
+    "no-cuda": (
+        "이 서버에 있는 장치: {devices}. NVIDIA GPU가 있는 컴퓨터에서는 make serve CUDA=12로 켜고, "
+        "연습하려면 --workers practice-cuda로 흉내 낸 GPU가 있는 서버를 켜세요"
+    ),
     "device-elsewhere": (
         "이 세션에는 텐서가 있어서 다른 워커로 옮길 수 없습니다. 그 장치에 새 세션을 만드세요: "
         'POST /v1/sessions {{"device": "{device}"}}'

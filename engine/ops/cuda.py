@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.backend import Backend
+from engine.backend import Backend, devices_hint
 from engine.context import Context
 from engine.declare import Device, special
 from engine.errors import Hint, NoSuchDevice
@@ -24,7 +24,7 @@ def _named(ctx: Context, device: str | int | None) -> str:
     have = _offered(ctx)
     if not have:
         raise NoSuchDevice(
-            "Torch not compiled with CUDA enabled", hint=Hint("device-here", devices=list(ctx.offered)), param="device"
+            "Torch not compiled with CUDA enabled", hint=devices_hint("cuda", ctx.offered), param="device"
         )
     if device is None or device == "cuda":
         own = [ctx.default_backend.name, *ctx.devices]

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from engine.backend import devices_hint
 from engine.errors import (
     Bug,
     EngineError,
@@ -512,7 +513,7 @@ class Supervisor:
             have = self.devices()
             raise NoSuchDevice(
                 f"this server has no device {device!r}: it has {', '.join(have)}",
-                hint=Hint("device-here", devices=have),
+                hint=devices_hint(device or "", have),
                 param="device",
             )
         deadline = time.monotonic() + _PATIENCE

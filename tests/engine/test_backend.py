@@ -267,3 +267,19 @@ def test_a_cupy_that_cannot_be_imported_is_no_crash(monkeypatch: pytest.MonkeyPa
     with pytest.raises(NoSuchDevice, match=r"cannot be imported \(ImportError: libnvrtc"):
         backend.real_cuda("cuda:0")
     assert backend.cuda_devices() == []
+
+
+# ---------------------------------------------------------------- what NumPy and CuPy do differently
+
+
+@pytest.mark.parametrize("device", [backend.CPU, backend.simulated_cuda()], ids=lambda b: b.name)
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8", "c8", "c16"])
+def test_scatters_add_up_duplicates_in_every_dtype(device: backend.Backend, dtype: str) -> None:
+    """CuPy has atomic additions for few dtypes: the others go by parts, or through int64."""
+    index, values = np.array([0, 2, 0, 0, 1]), np.array([1, 2, 3, 4, 1])
+    values = values * (1 - 2j) if dtype[0] == "c" else values
+    host = np.array([1, 0, 1, 1]).astype(dtype)
+    target = device.from_host(host.copy())
+    device.scatter_add(target, device.from_host(index), device.from_host(values.astype(dtype)))
+    np.add.at(host, index, values.astype(dtype))
+    assert device.to_host(target).tolist() == host.tolist()
