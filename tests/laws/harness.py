@@ -26,7 +26,7 @@ from engine.tensor import Ledger, Tensor, fresh, view_of
 from tests.devices import cuda
 
 CUDA = cuda()
-BACKENDS: dict[str, Backend] = {"cpu": CPU, "cuda:0": CUDA}
+BACKENDS: dict[str, Backend] = {"cpu": CPU, CUDA.name: CUDA}
 DEVICES = tuple(BACKENDS)
 
 WIDER = {"complex64": "complex128"}  # what a law in float64 makes of a sample that asks for complex64
