@@ -249,7 +249,7 @@ def noticed(b: Break) -> list[str]:
 def _called(test: str) -> str:
     """A test by its file and function; a law, `test_laws.py::test_law[guards-scatter-cuda:0]`, by its name."""
     law = re.search(r"::test_law\[([a-z]+(?:-(?:order|gradient))?)-", test)
-    return f"law {law[1]}" if law else re.sub(r"^.*/|\[.*", "", test).replace(".py::", ": ")
+    return f"law {law[1]}" if law else re.sub(r"^[^\[]*/|\[.*", "", test).replace(".py::", ": ")
 
 
 def shown(names: Sequence[str]) -> str:
