@@ -21,7 +21,6 @@ from engine.autograd import run_backward
 from engine.errors import EngineError
 from engine.simulated.names import Parameters
 from engine.tensor import Tensor
-from tests.laws import agreement, places, undoing  # noqa: F401  the laws register themselves
 from tests.laws.harness import Case, operations, samples_of, seeds
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
