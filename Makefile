@@ -20,7 +20,7 @@ TYPED := engine app $(wildcard client/curlgrad client/src/curlgrad)
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
-.PHONY: help serve test test-slow test-all test-browser lint format bench docs lock clean
+.PHONY: help serve test test-slow test-all test-browser test-cupy test-gpu lint format bench docs lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -30,6 +30,8 @@ help:
 	@echo 'make test-slow      the slow ones alone'
 	@echo 'make test-all       all but those in a browser'
 	@echo 'make test-browser   those in a browser: drives Chromium'
+	@echo 'make test-cupy      the CUDA code held to the real CuPy, without a GPU (Linux on x86-64)'
+	@echo 'make test-gpu       everything that runs on CUDA, on a GPU, and docs/gpu.md   (ARGS="--device cuda:1")'
 	@echo 'make lint           style, types, the arrows between the rooms, the documents'
 	@echo 'make format         put the code into the style that lint asks for'
 	@echo 'make bench          measure the claims of the README'
@@ -91,6 +93,34 @@ test-browser: $(DEV)
 	  echo "Or say where it is: make test-browser CHROMIUM=/path/to/chromium" >&2; \
 	  exit 1; }
 	$(PYTEST) -m browser $(ARGS)
+
+# CuPy and NVRTC of the hashed set, without the CUDA libraries that only a GPU needs: 0.4 GB instead of 3.
+CUPY_VENV := .venv-cuda12
+CUPY_PIP  := $(CUPY_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all:
+
+test-cupy:
+	@if [ "$$(uname -s)" != Linux ] || [ "$$(uname -m)" != x86_64 ]; then \
+	  echo "make test-cupy needs Linux on x86-64, for which CuPy and NVRTC have wheels here; this is $$(uname -s) on $$(uname -m)." >&2; \
+	  echo "Skipped. The lists that it would check are held by make test all the same." >&2; \
+	else $(MAKE) --no-print-directory CUDA=12 cupy-without-gpu ARGS='$(ARGS)'; fi
+
+.PHONY: cupy-without-gpu
+cupy-without-gpu: $(CUPY_VENV)/.installed-cupy
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(CUPY_VENV)/bin/python -m pytest -n auto tests/cupy tests/engine/test_simulated.py $(ARGS)
+
+$(CUPY_VENV)/.installed-cupy: requirements/cuda12.txt requirements/dev.txt $(wildcard scripts/without_gpu.py) $(CUPY_VENV)/bin/python
+	@echo "Installing CuPy and NVRTC of requirements/cuda12.txt into $(CUPY_VENV)"
+	@$(CUPY_VENV)/bin/python scripts/without_gpu.py requirements/cuda12.txt > $(CUPY_VENV)/without-gpu.txt
+	@$(CUPY_PIP) --no-deps -r $(CUPY_VENV)/without-gpu.txt
+	@$(CUPY_PIP) -r requirements/dev.txt
+	@touch $@
+
+test-gpu:
+	@$(MAKE) --no-print-directory CUDA=$(or $(CUDA),12) on-a-gpu ARGS='$(ARGS)'
+
+.PHONY: on-a-gpu
+on-a-gpu: $(DEV)
+	$(BIN)/python scripts/gpu.py $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -233,7 +233,12 @@ class Call:
         return {"Content-Language": self.language.tag} if self.flag("explain") else {}
 
     async def json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-        """The answer as JSON."""
+        """The answer as JSON; where a device is simulated, an object says so."""
+        if self.exchange.simulated:
+            if type(value) is TensorAnswer:
+                value = json_write.tensor(value, self.integers)
+            if type(value) is dict:
+                value = {**value, "simulated": True}
         return await self.encoded(
             json_write.weight(value),
             lambda: ({"Content-Type": json_write.MEDIA_TYPE}, json_write.write(value, self.integers)),

@@ -148,6 +148,8 @@ def respond(error: EngineError, scope: Scope) -> Response:
     request_id = scope["curlgrad.exchange"].request_id
     spoken = language.of_scope(scope)
     body = problem(error, path=scope["path"], request_id=request_id, spoken=spoken)
+    if scope["curlgrad.exchange"].simulated:
+        body["simulated"] = True
     headers = {"Content-Language": spoken.tag} if "hint" in body else {}
     if body["status"] in (429, 503):
         headers["Retry-After"] = str(error.facts.get("retry_after", RETRY_AFTER_S))

@@ -24,6 +24,7 @@ def service_of(settings: Settings) -> Service:
     """The engine's door, with the workers and limits of the settings; not started yet."""
     limits = Limits(
         session_bytes=settings.session_bytes,
+        device_bytes=settings.device_bytes,
         max_steps=settings.max_steps,
         max_rounds=settings.max_rounds,
         max_run=settings.max_run,
@@ -33,7 +34,9 @@ def service_of(settings: Settings) -> Service:
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
-    return Service(settings.workers, limits=limits)
+    return Service(
+        settings.workers, limits=limits, cache=str(settings.data_dir.absolute() / "cupy"), sync=settings.sync_steps
+    )
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
@@ -67,7 +70,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     ):  # what is asked most comes first: routes are tried in order
         application.router.routes.extend(routes.router.routes)
     openapi.install(application, lambda: house.catalogue)
-    pages.mount(application)
+    pages.mount(application, simulated=service.simulated)
     errors.install(application)
     application.add_middleware(
         Guard,
@@ -76,6 +79,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         max_body=settings.max_body,
         keys=keys,
         rates=Rates(settings.max_rate),
+        simulated=service.simulated,
     )
     return application
 

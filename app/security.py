@@ -34,7 +34,7 @@ CACHE_CONTROL = b"private, no-cache"
 # An answer is data: a browser that is shown one as a page must run and embed nothing. Pages bring their own policy.
 POLICY = b"default-src 'none'; frame-ancestors 'none'"
 VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
-EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape"
+EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape, Curlgrad-Simulated"
 ALLOWED_HEADERS = (
     "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer"
 )
@@ -57,12 +57,16 @@ NOBODY = Principal(ANYONE)
 
 
 class Exchange:
-    """One request and its answer: its id, and how long the phases took, in ms. In the scope as `curlgrad.exchange`."""
+    """One request and its answer: its id, and how long the phases took, in ms. In the scope as `curlgrad.exchange`.
 
-    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms")
+    `simulated`: a device of this server is a simulation, which every answer says.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated")
+
+    def __init__(self, *, simulated: bool = False) -> None:
         self.request_id = secrets.token_hex(8)
+        self.simulated = simulated
         self.queue_ms = self.run_ms = self.encode_ms = 0.0
 
     def server_timing(self) -> str:
@@ -81,10 +85,12 @@ class Guard:
         max_body: int,
         keys: Keys | None = None,
         rates: Rates | None = None,
+        simulated: bool = False,
     ) -> None:
         self.app = app
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
+        self.simulated = simulated
         self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
         self.origins = frozenset(origins)
         self.max_body = max_body
@@ -93,7 +99,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = scope["curlgrad.exchange"] = Exchange()
+        exchange = scope["curlgrad.exchange"] = Exchange(simulated=self.simulated)
         scope["curlgrad.principal"] = NOBODY
         headers = _headers(scope)
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -285,6 +291,8 @@ def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> No
     headers.append((b"x-request-id", exchange.request_id.encode()))
     headers.append((b"server-timing", exchange.server_timing().encode()))
     headers.append((b"x-content-type-options", b"nosniff"))
+    if exchange.simulated:
+        headers.append((b"curlgrad-simulated", b"true"))
     if not any(name == b"cache-control" for name, _ in headers):
         headers.append((b"cache-control", CACHE_CONTROL))
     if not any(name == b"content-security-policy" for name, _ in headers):

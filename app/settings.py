@@ -109,7 +109,7 @@ class Settings:
     )
     data_dir: Path = field(
         default=Path("data"),
-        metadata=_option(Path, "DIR", "where data that outlives the process goes; nothing is written there yet"),
+        metadata=_option(Path, "DIR", "where data that outlives the process goes: compiled CUDA kernels, so far"),
     )
     keys_file: Path | None = field(
         default=None,
@@ -157,6 +157,20 @@ class Settings:
         default=None,
         metadata=_option(
             _bytes, "SIZE", "memory that all sessions may hold; three quarters of the machine's when not given"
+        ),
+    )
+    device_bytes: int = field(
+        default=0,
+        metadata=_option(
+            _bytes, "SIZE", "memory that arrays may take on each GPU; nine tenths of what is free when not given"
+        ),
+    )
+    sync_steps: bool = field(
+        default=False,
+        metadata=_option(
+            _flag,
+            "",
+            "wait for the GPU after each step, so that an error of a kernel names its own step; slow, for finding bugs",
         ),
     )
     max_steps: int = field(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from engine.backend import Array, Backend, find
+from engine.backend import Array, Backend
 from engine.carriers import finish, infer, prepare
 from engine.context import HERE, SMALL, Context
 from engine.dtypes import FLOAT, DType, float32, float64
@@ -106,7 +106,7 @@ def primitive_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         given = Inputs(op, args)
         backend = given.backend
         if device_at >= 0 and args[device_at] is not None:
-            backend = find(args[device_at], ctx.devices)
+            backend = ctx.find(args[device_at])
         elif backend is None:
             backend = ctx.default_backend
         k = ctx.k(backend)

@@ -6,15 +6,24 @@ methods below, which hide what NumPy and CuPy do differently.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
+import importlib.util
+import logging
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engine import compiled
+from engine import compiled, kernels
 from engine.dtypes import COMPLEX, DType, bfloat16, float16, float32, from_numpy
-from engine.errors import Hint, NoSuchDevice
+from engine.errors import DeviceLost, EngineError, Hint, NoSuchDevice, OutOfMemory
+
+log = logging.getLogger("curlgrad.backend")
 
 Array = Any  # an ndarray of either module
 
@@ -91,11 +100,7 @@ class Backend:
 
     def narrow_bfloat16(self, array: Array) -> Array:
         """float32 to bfloat16 bits, to nearest even; a NaN stays one."""
-        xp = self.xp
-        bits = array.view(np.uint32)
-        rounded = xp.asarray((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16)
-        xp.copyto(rounded, 0x7FC0, where=xp.isnan(array))
-        return rounded.astype(np.uint16)
+        return kernels.narrow_bfloat16(self.xp, array)
 
     def cast(self, array: Array, source: DType, target: DType) -> Array:
         """The values of storage dtype `source` converted as C does, in storage dtype `target`; itself where equal.
@@ -144,8 +149,40 @@ class Backend:
             return None
         return found.run
 
+    def philox(self, seed: int, offset: int, n: int) -> tuple[Array, Array, Array, Array]:
+        """n blocks of four random words (engine.kernels.philox)."""
+        return kernels.philox(self.xp, seed, offset, n)
+
+    # ------------------------------------------------ the device itself
+
+    def begin(self, limit: int = 0) -> None:
+        """Makes the device ready in the thread that will compute. Raises NoSuchDevice where it cannot compute.
+
+        `limit`: bytes that all arrays may take; 0 for the device's own choice.
+        """
+
     def synchronize(self) -> None:
         """Waits for the device. The CPU is never behind."""
+
+    def memory(self) -> dict[str, int] | None:
+        """Bytes of the device's memory: `total`, `free`, and of this process: `used` by arrays, `held`, the `limit`."""
+        return None
+
+    def free_unused(self) -> None:
+        """Gives memory that no array uses back to the device."""
+
+    def fault(self, problem: BaseException) -> EngineError | None:
+        """What an exception of the device's library means: OutOfMemory, DeviceLost; None where it is a bug of ours."""
+        return None
+
+    @cached_property
+    def model(self) -> str:
+        """What the device is, as its maker calls it."""
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        return platform.processor() or platform.machine()
 
 
 def _converted(array: Array, d: Any) -> Array:
@@ -190,6 +227,156 @@ class ModuleBackend(Backend):
         else:
             self.xp.add.at(target, index, values)
 
+    @cached_property
+    def model(self) -> str:
+        return f"a simulation of CUDA on {CPU.model}"
+
+
+class CudaBackend(ModuleBackend):
+    """A GPU, by CuPy. `cupy` is the module, or what stands for it in tests.
+
+    Errors of CUDA come late: a kernel that fails is noticed by whatever next waits for the device. Some of them leave
+    the process's context unusable for good, and CUDA does not say which; so after any of them `check` is asked.
+    """
+
+    def __init__(self, name: str, cupy: Any, sp: Any = None) -> None:
+        super().__init__(name, cupy, sp or Scipy("cupyx.scipy"), simulated=False)
+        self.number = int(name.partition(":")[2])
+        self._cuda = cupy.cuda
+        self._pool = cupy.get_default_memory_pool()
+        self._out_of_memory = cupy.cuda.memory.OutOfMemoryError
+        self._kernels: dict[str, Any] = {}
+        self.limit = 0
+
+    def begin(self, limit: int = 0) -> None:
+        """Takes the GPU for this thread, bounds its memory, and has it compute something.
+
+        By default nine tenths of what is free now may be taken. (CuPy's own limit is per device and process.)
+        """
+        try:
+            self._cuda.Device(self.number).use()
+            free, _ = self._cuda.runtime.memGetInfo()
+            self.limit = limit or free * 9 // 10
+            self._pool.set_limit(size=self.limit)
+            self._cuda.set_allocator(self.allocate)
+            self.check()
+        except Exception as error:
+            raise NoSuchDevice(
+                f"{self.name} is there, but does not compute: {type(error).__name__}: {error}", param="workers"
+            ) from error
+
+    def check(self) -> None:
+        """Has the GPU compile a kernel, multiply with cuBLAS and add up, and compares. Raises whatever goes wrong."""
+        xp = self.xp
+        x = xp.arange(4096, dtype=np.float32).reshape(64, 64)
+        made = float(((x * 0.5 + 1.0) @ xp.ones((64, 1), dtype=np.float32)).sum())
+        self.synchronize()
+        if made != 4096 * (0.5 * 4095 / 2 + 1):
+            raise RuntimeError(f"a sum of {4096 * (0.5 * 4095 / 2 + 1)} came out as {made}")
+
+    def synchronize(self) -> None:
+        self._cuda.get_current_stream().synchronize()
+
+    # ------------------------------------------------ memory
+
+    def allocate(self, size: int) -> Any:
+        """CuPy's allocator: the pool; where that has nothing left, what nobody uses is given back, and it is asked
+        once more. Raises OutOfMemory with what was asked and what is held."""
+        try:
+            return self._pool.malloc(size)
+        except self._out_of_memory:
+            pass  # what it holds of the frames it came through goes first
+        self.free_unused()
+        try:
+            return self._pool.malloc(size)
+        except self._out_of_memory:
+            pass
+        raise self.no_memory(size)
+
+    def free_unused(self) -> None:
+        gc.collect()  # arrays in cycles, such as those of a caught exception's frames
+        self._pool.free_all_blocks()
+
+    def no_memory(self, asked: int | None) -> OutOfMemory:
+        """The error, with what is held and free."""
+        held, free = int(self._pool.used_bytes()), self._free()
+        wanted = f"this needs {asked} bytes" if asked is not None else "a library of CUDA found no memory"
+        error = OutOfMemory(
+            f"{wanted}, but of the {self.limit} bytes that may be taken on {self.name} {held} are held and {free} free",
+            hint=Hint("free-memory", whose="device"),
+            limit=self.limit,
+            held=held,
+            free=free,
+        )
+        if asked is not None:
+            error.facts["asked"] = asked
+        return error
+
+    def _free(self) -> int:
+        """What could still be allocated: within the limit, and on the device, blocks of the pool included."""
+        within = self.limit - int(self._pool.used_bytes())
+        try:
+            on_device = int(self._cuda.runtime.memGetInfo()[0]) + int(self._pool.free_bytes())
+        except Exception as error:  # noqa: BLE001  it is asked while something else has failed already
+            log.warning("%s does not say what memory is free: %s", self.name, error)
+            on_device = within
+        return max(0, min(within, on_device))
+
+    def memory(self) -> dict[str, int]:
+        free, total = self._cuda.runtime.memGetInfo()
+        pool = self._pool
+        return {
+            "total": int(total),
+            "free": int(free),
+            "used": int(pool.used_bytes()),
+            "held": int(pool.total_bytes()),
+            "limit": self.limit,
+        }
+
+    # ------------------------------------------------ what may happen
+
+    def fault(self, problem: BaseException) -> EngineError | None:
+        if not type(problem).__module__.startswith(("cupy", "cupy_backends")):
+            return None
+        text = f"{type(problem).__name__}: {problem}"
+        if isinstance(problem, self._out_of_memory) or "MemoryAllocation" in text or "ALLOC_FAILED" in text:
+            self.free_unused()
+            return self.no_memory(None)
+        try:
+            self.check()
+        except Exception as error:  # noqa: BLE001  whatever it is: the device does not compute
+            log.error("%s is lost: %s; then %s: %s", self.name, text, type(error).__name__, error)
+            return DeviceLost(
+                f"{self.name} failed ({text}); its worker starts anew, and what it held is gone",
+                code="not-applied",
+                hint=Hint("device-lost", device=self.name),
+                why=text,
+            )
+        return None
+
+    @cached_property
+    def model(self) -> str:
+        name = self._cuda.runtime.getDeviceProperties(self.number)["name"]
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    # ------------------------------------------------ kernels of ours
+
+    def _kernel(self, kernel: kernels.Kernel) -> Any:
+        made = self._kernels.get(kernel.name)
+        if made is None:
+            made = self._kernels[kernel.name] = self.xp.ElementwiseKernel(
+                kernel.inputs, kernel.outputs, kernel.body, kernel.name, preamble=kernel.preamble
+            )
+        return made
+
+    def narrow_bfloat16(self, array: Array) -> Array:
+        return self._kernel(kernels.NARROW)(array.view(np.uint32))
+
+    def philox(self, seed: int, offset: int, n: int) -> tuple[Array, Array, Array, Array]:
+        run = self._kernel(kernels.PHILOX)
+        made: tuple[Array, Array, Array, Array] = run(np.uint64(seed), np.uint64(offset), size=n)
+        return made
+
 
 def tune_allocator() -> None:
     """Lets glibc keep freed blocks of up to 32 MiB, called once in a process that computes.
@@ -223,6 +410,42 @@ def simulated_cuda(name: str = "cuda:0") -> Backend:
     return _BACKENDS[name]
 
 
+def real_cuda(name: str) -> Backend:
+    """A GPU of this machine, CuPy being imported now. Raises NoSuchDevice, saying what is missing."""
+    known = _BACKENDS.get(name)
+    if isinstance(known, CudaBackend):
+        return known
+    cupy, why = _cupy()
+    count = 0 if cupy is None else int(cupy.cuda.runtime.getDeviceCount())
+    if cupy is None or int(name.partition(":")[2]) >= count:
+        why = why or f"CUDA sees {count} device{'s' if count > 1 else ''}: cuda:0 to cuda:{count - 1}"
+        raise NoSuchDevice(f"there is no device {name} on this machine: {why}", param="workers")
+    _BACKENDS[name] = made = CudaBackend(name, cupy)
+    return made
+
+
+def _cupy() -> tuple[Any, str]:
+    """CuPy where it can compute; else None and the reason, in words that say what to do."""
+    if importlib.util.find_spec("cupy") is None:
+        return None, (
+            "CuPy is not installed; `make serve CUDA=12` (or 13) installs it, "
+            "and --workers practice-cuda simulates a device"
+        )
+    try:
+        cupy = importlib.import_module("cupy")
+        if cupy.cuda.is_available():
+            return cupy, ""
+    except Exception as error:  # noqa: BLE001  an import of compiled code raises what it likes
+        return None, f"CuPy cannot be imported ({type(error).__name__}: {error})"
+    return None, "CuPy finds no CUDA device: is there an NVIDIA GPU, with a driver that is new enough?"
+
+
+def cuda_devices() -> list[str]:
+    """The GPUs of this machine that CuPy can compute on; none where anything is missing. Imports CuPy."""
+    cupy, _ = _cupy()
+    return [] if cupy is None else [f"cuda:{i}" for i in range(int(cupy.cuda.runtime.getDeviceCount()))]
+
+
 def canonical(name: str) -> str:
     """ "cuda" is "cuda:0"; "cpu:0" is "cpu"."""
     if name == "cuda":
@@ -230,16 +453,40 @@ def canonical(name: str) -> str:
     return "cpu" if name == "cpu:0" else name
 
 
-def find(name: str, available: Sequence[str]) -> Backend:
-    """The backend of a device. Raises NoSuchDevice with the devices that there are."""
+def devices_hint(asked: str, have: Sequence[str]) -> Hint:
+    """What to do where a device is not: the ones that are; where CUDA was asked of a server without, how to get it."""
+    lacks_cuda = asked.startswith("cuda") and not any(name.startswith("cuda") for name in have)
+    return Hint("no-cuda" if lacks_cuda else "device-here", devices=list(have))
+
+
+def find(name: str, available: Sequence[str], offered: Sequence[str] | None = None) -> Backend:
+    """The backend of a device of this process. Raises NoSuchDevice with the devices that the server has (`offered`)."""
     full = canonical(name)
     if full not in available:
+        have = list(offered or available)
+        # What the server has and this worker has not: the session may move to where it is.
         raise NoSuchDevice(
-            f"this server has no device {name!r}: it has {', '.join(available)}",
-            hint=Hint("device-here", devices=list(available)),
+            f"this server has no device {name!r}: it has {', '.join(have)}"
+            if full not in have
+            else f"the session is on a worker without {full}: that has {', '.join(available)}",
+            hint=Hint("device-elsewhere", device=full) if full in have else devices_hint(full, have),
             param="device",
+            device=full,
         )
     return _BACKENDS[full]
 
 
-__all__ = ["CPU", "Array", "Backend", "ModuleBackend", "canonical", "find", "from_numpy", "simulated_cuda"]
+__all__ = [
+    "CPU",
+    "Array",
+    "Backend",
+    "CudaBackend",
+    "ModuleBackend",
+    "canonical",
+    "cuda_devices",
+    "devices_hint",
+    "find",
+    "from_numpy",
+    "real_cuda",
+    "simulated_cuda",
+]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine import dtypes
-from engine.backend import Array, Backend
+from engine.backend import CPU, Array, Backend
 from engine.dtypes import (
     BOOL,
     FLOAT,
@@ -27,6 +27,7 @@ from engine.dtypes import (
 )
 from engine.errors import Bug, Call, DtypeMismatch, Hint, KernelLacksDtype, Param, ShapeMismatch
 from engine.op import COMPOSITE, LIST, PRIMITIVE, REGISTRY, VIEW, Op, Spec
+from engine.random import Philox
 from engine.shapes import Shape, broadcast_two, is_dense, text
 
 NUMBERS = frozenset((bool, int, float, complex))
@@ -54,8 +55,9 @@ class K:
 
     @property
     def rng(self) -> Any:
-        """The session's generator. Asking for it tells the undo log that it may move."""
-        return self.ctx.touch_rng()
+        """The device's stream of the session's generator. Asking for it tells the undo log that it may move."""
+        generator = self.ctx.touch_rng()
+        return generator if self.backend is CPU else Philox(generator, self.backend)
 
     @property
     def default_dtype(self) -> DType:

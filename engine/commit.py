@@ -9,7 +9,7 @@ the new objects that are still reachable. Objects get their number (`uid`) here;
      "tensors":  [{uid, storage, offset, shape, strides, dtype, requires_grad, grad, edge, view, id, name}],
      "nodes":    [{seq, op, args, edges, saved, outs, mask, sizes, compute, device, name}],  "freed": [seq],
      "ids": {id: uid or None}, "names": {name: uid or None},
-     "seq", "counter", "uids", "default_dtype", "print_options", "anomaly", "generator": bytes or None}
+     "seq", "counter", "uids", "default_dtype", "print_options", "anomaly", "generator": [bytes, bytes] or None}
 
 Every value is a number, a string, bytes, a list or an object, so any plain encoding can carry it.
 """
@@ -243,7 +243,7 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
         "default_dtype": ctx.default_dtype.name,
         "print_options": ctx.print_options,
         "anomaly": ctx.anomaly,
-        "generator": ctx.rng.get_state() if undo.generators else None,
+        "generator": [ctx.rng.get_state(), ctx.rng.get_device_state()] if undo.generators else None,
     }
 
 
@@ -294,7 +294,9 @@ class Rebuild:
         ctx.print_options = dict(commit["print_options"])
         ctx.anomaly = commit["anomaly"]
         if commit["generator"] is not None:
-            ctx.rng.set_state(commit["generator"])
+            state, devices = commit["generator"]
+            ctx.rng.set_state(state)
+            ctx.rng.set_device_state(devices)
 
     def _tensor(self, row: Mapping[str, Any]) -> None:
         storage = self.storages[row["storage"]]

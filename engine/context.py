@@ -12,7 +12,7 @@ import numpy as np
 from engine.backend import Backend, find
 from engine.carriers import K
 from engine.dtypes import DType, float32
-from engine.errors import Hint, OutOfMemory
+from engine.errors import EngineError, Hint, OutOfMemory
 from engine.tensor import Ledger
 from engine.undo import Undo
 
@@ -49,12 +49,17 @@ class Context:
         default_dtype: DType = float32,
         device: str = "cpu",
         devices: Sequence[str] = ("cpu",),
+        offered: Sequence[str] | None = None,
+        sync: bool = False,
     ) -> None:
+        """`devices`: those of this process; `offered`: the server's. `sync`: wait for the device after every step."""
         self.ledger = ledger
         self.rng = rng
         self.default_dtype = default_dtype
         self.devices = tuple(devices)
-        self.default_backend = find(device, self.devices)
+        self.offered = tuple(offered or devices)
+        self.sync = sync
+        self.default_backend = self.find(device)
         self.print_options: dict[str, Any] = {}  # what engine.printing.PrintOptions takes, where it is not the default
         self.grad_enabled = True
         self.plan_from = 0  # rounds from which a repeat is planned; 0: never
@@ -67,6 +72,28 @@ class Context:
 
     def k(self, backend: Backend) -> K:
         return self.ks[backend]
+
+    def find(self, device: str) -> Backend:
+        """The backend of a device of this process. Raises NoSuchDevice."""
+        return find(device, self.devices, self.offered)
+
+    @property
+    def backends(self) -> list[Backend]:
+        """All devices of this process."""
+        return [self.find(name) for name in self.devices]
+
+    def synchronize(self) -> None:
+        """Waits until the devices have computed all that was asked of them."""
+        for backend in self.ks:
+            backend.synchronize()
+
+    def fault(self, problem: BaseException) -> EngineError | None:
+        """What an exception of a device's library means; None where it is of none, or a bug of ours."""
+        for backend in self.ks:
+            found = backend.fault(problem)
+            if found is not None:
+                return found
+        return None
 
     def touch_rng(self) -> Any:
         self.undo.generator(self.rng)

@@ -13,7 +13,7 @@
     │   ├── UnknownParameter, MissingParameter, WrongType, LimitExceeded
     │   ├── ShapeMismatch, DtypeMismatch, DeviceMismatch, NoSuchDevice
     │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient, GradcheckFailed
-    ├── Unavailable            503  a worker that restarts or drains
+    ├── Unavailable            503  a worker that restarts or drains; DeviceLost: a GPU that can compute no more
     ├── OutOfMemory            507  over a memory limit, before anything was allocated
     └── Bug                    500  ours to mend
 
@@ -261,6 +261,10 @@ class GradcheckFailed(Invalid):
 
 class Unavailable(EngineError):
     code = "not-applied"
+
+
+class DeviceLost(Unavailable):
+    """What this process asks of its GPU fails from now on; a new process can go on. The worker ends on it."""
 
 
 class OutOfMemory(EngineError):

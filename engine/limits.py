@@ -24,11 +24,15 @@ def machine_bytes() -> int:
 
 @dataclass(slots=True)
 class Limits:
-    """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat."""
+    """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat.
+
+    `device_bytes` is for the arrays on each GPU, 0 standing for nine tenths of what is free there at the start.
+    """
 
     session_bytes: int = 2 << 30
     server_bytes: int = field(default_factory=machine_bytes)
     owner_bytes: int | None = None  # of all sessions of one owner, on each worker
+    device_bytes: int = 0
     max_steps: int = 10_000
     max_rounds: int = 1_000_000
     max_run: int = 10_000_000

@@ -15,12 +15,12 @@ from difflib import get_close_matches
 from typing import Any, Protocol
 
 from engine.arguments import Getter, kind_of, number, read_argument, references
-from engine.backend import find
 from engine.cells import Cell, NotPlanned
 from engine.compile import Plan, carried_over
 from engine.context import Context
 from engine.dtypes import dtype
 from engine.errors import (
+    DeviceLost,
     EngineError,
     Hint,
     Invalid,
@@ -455,7 +455,7 @@ class Scope:
                 if value.get("device") is not None:
                     if not isinstance(value["device"], str):
                         raise WrongType("device is a name", param="device")
-                    backend = find(value["device"], ctx.devices)
+                    backend = ctx.find(value["device"])
                 flag = value.get("requires_grad", False)
                 if flag is None:
                     flag = False
@@ -550,11 +550,19 @@ def _run_steps(
                 made = step.op.run(tuple(args))
                 if step.op.functions:
                     made = yield from made
+            if ctx.sync:
+                ctx.synchronize()
         except EngineError as e:
             _locate(e, step, [*path, i], rounds)
             raise
-        except MemoryError as e:
-            error = _no_memory()
+        except Exception as e:
+            error = ctx.fault(e)
+            if error is None and isinstance(e, MemoryError):
+                error = _no_memory()
+            if error is None:
+                raise
+            if type(error) is DeviceLost and not ctx.sync and error.hint is not None:
+                error.hint = Hint("device-lost-late", **error.hint.facts)  # it may have been a step before this one
             _locate(error, step, [*path, i], rounds)
             raise error from e
         outcome.steps_run += 1

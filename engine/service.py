@@ -15,6 +15,7 @@ from engine.answer import ArrayData, TensorAnswer
 from engine.dtypes import DTYPES, dtype
 from engine.errors import Invalid, UnknownParameter, WrongType
 from engine.limits import Limits
+from engine.workers.gpus import find_gpus
 from engine.workers.messages import Timing, version
 from engine.workers.registry import Record
 from engine.workers.supervisor import Supervisor, WorkerSpec, plan_workers
@@ -33,7 +34,8 @@ class Service:
     """The engine behind its workers. Used in one event loop: `await start()` first, `await close()` at the end.
 
     `workers`: `--workers SPEC` (see plan_workers), or the workers themselves. `threads`: of BLAS in each worker.
-    `factory`: the session class, for tests.
+    `factory`: the session class, for tests. `cache`: the folder in which compiled CUDA kernels are kept. `sync`: wait
+    for the device after every step of a program, so that an error of a kernel names the step that it belongs to.
     """
 
     def __init__(
@@ -43,10 +45,15 @@ class Service:
         limits: Limits | None = None,
         threads: int | None = None,
         factory: str = "engine.session:Session",
+        cache: str | None = None,
+        sync: bool = False,
     ) -> None:
         self.limits = limits or Limits()
-        specs = plan_workers(workers) if isinstance(workers, str) else list(workers)
-        self._supervisor = Supervisor(specs, self.limits, threads=threads, factory=factory)
+        if isinstance(workers, str):
+            specs = plan_workers(workers, find_gpus() if workers in ("auto", "inline") else ())
+        else:
+            specs = list(workers)
+        self._supervisor = Supervisor(specs, self.limits, threads=threads, factory=factory, cache=cache, sync=sync)
 
     async def start(self) -> None:
         """Returns when the workers are up. Raises RuntimeError with the reason when one does not come up."""
@@ -80,6 +87,16 @@ class Service:
             "workers": workers,
             "limits": self.limits.to_data(),
         }
+
+    @property
+    def simulated(self) -> bool:
+        """Whether a device of this server is a simulation, which every answer then says."""
+        return self._supervisor.simulated()
+
+    async def devices(self) -> list[dict[str, Any]]:
+        """Every device: `name`, `model`, `simulated`, `worker`, and `memory`: bytes `used` by arrays, `held` by their
+        allocator, `free`, in `total`, and the `limit`. Model and memory are null where a worker does not answer."""
+        return await self._supervisor.device_facts()
 
     def catalogue(self) -> list[dict[str, Any]]:
         """Every operation: what GET /v1/ops shows of it, its JSON schema, and an example that works."""

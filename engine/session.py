@@ -52,6 +52,8 @@ class Session:
         default_dtype: str = "float32",
         limits: Limits | None = None,
         devices: Sequence[str] = ("cpu",),
+        offered: Sequence[str] | None = None,
+        sync: bool = False,
         server: ServerLedger | None = None,
         on_commit: Callable[[Commit], None] | None = None,
     ) -> None:
@@ -69,6 +71,8 @@ class Session:
             default_dtype=check_default_dtype(default_dtype),
             device=device,
             devices=devices,
+            offered=offered,
+            sync=sync,
         )
         self.ctx.session = self
         self.ctx.plan_from = self.limits.plan_from
@@ -274,6 +278,29 @@ class Session:
                 work.apply(commit)
         session.ctx.undo = Undo(session.ctx.seq + 1)
         return session
+
+    def pack(self) -> dict[str, Any] | None:
+        """All that a session without tensors is, to make it anew elsewhere by `unpack`; None where it holds any."""
+        if self.tensors or self.ctx.ledger.held:
+            return None
+        rng = self.ctx.rng
+        return {
+            "generator": [rng.get_state(), rng.get_device_state()],
+            "default_dtype": self.ctx.default_dtype.name,
+            "print_options": dict(self.ctx.print_options),
+            "counters": [self.counter, self.uids, self.ctx.seq],
+        }
+
+    def unpack(self, packed: Mapping[str, Any]) -> None:
+        """Becomes what `pack` described."""
+        state, devices = packed["generator"]
+        self.ctx.rng.set_state(state)
+        self.ctx.rng.set_device_state(devices)
+        self.seed = self.ctx.rng.initial_seed
+        self.ctx.default_dtype = check_default_dtype(packed["default_dtype"])
+        self.ctx.print_options = dict(packed["print_options"])
+        self.counter, self.uids, self.ctx.seq = packed["counters"]
+        self.ctx.undo = Undo(self.ctx.seq + 1)
 
     def close(self) -> None:
         """Frees everything."""

@@ -10,19 +10,23 @@ from __future__ import annotations
 from typing import Any
 from weakref import WeakSet
 
-from engine.backend import Array, Backend
+from engine.backend import CPU, Array, Backend
 from engine.dtypes import DType
 from engine.op import Op, Spec
 from engine.shapes import Shape, contiguous_strides, extent, is_contiguous, is_dense
 
 
 class Ledger:
-    """Bytes held by the storages of one session, kept exact by their birth and death."""
+    """Bytes held by the storages of one session, kept exact by their birth and death.
 
-    __slots__ = ("__weakref__", "held", "limit", "owner", "parent")
+    `held` counts all of them, `on_devices` those on devices other than the CPU, by name.
+    """
+
+    __slots__ = ("__weakref__", "held", "limit", "on_devices", "owner", "parent")
 
     def __init__(self, limit: int, parent: ServerLedger | None = None, owner: str = "") -> None:
         self.held = 0
+        self.on_devices: dict[str, int] = {}
         self.limit = limit
         self.parent = parent
         self.owner = owner
@@ -48,6 +52,12 @@ class ServerLedger:
         """Bytes held by the sessions of one owner."""
         return sum(ledger.held for ledger in self.sessions if ledger.owner == owner)
 
+    def held_on(self, device: str) -> int:
+        """Bytes of all sessions on one device."""
+        if device != "cpu":
+            return sum(ledger.on_devices.get(device, 0) for ledger in self.sessions)
+        return sum(ledger.held - sum(ledger.on_devices.values()) for ledger in self.sessions)
+
 
 # Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper
 # to create, and they are created by every operation. What every operation reads is set on the object: CPython reads
@@ -70,9 +80,13 @@ class Storage:
         self.version = 0
         self.nbytes: int = buf.nbytes
         ledger.held += self.nbytes
+        if backend is not CPU:
+            ledger.on_devices[backend.name] = ledger.on_devices.get(backend.name, 0) + self.nbytes
 
     def __del__(self) -> None:
         self.ledger.held -= self.nbytes
+        if self.backend is not CPU:
+            self.ledger.on_devices[self.backend.name] -= self.nbytes
 
     @property
     def flat(self) -> Array:

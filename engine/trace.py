@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import seed_gradient, seed_of_ones
-from engine.backend import Array, Backend, find
+from engine.backend import Array, Backend
 from engine.backtrace import TracedBackward
 from engine.carriers import finish, infer, infer_inplace, prepare
 from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
@@ -275,7 +275,7 @@ class Tracer:
         backend = given.backend or ctx.default_backend
         device_at = op.positions.get("device", -1) if not op.internal else -1
         if device_at >= 0 and args[device_at] is not None:
-            backend = find(args[device_at], ctx.devices)
+            backend = ctx.find(args[device_at])
         if backend.kind != "cpu":
             raise NotPlanned(f"tensors are on {backend.name}")
         k = ctx.k(backend)

@@ -42,6 +42,7 @@ MODULES = (
     "cupyx.scipy.linalg",
     "cupyx.scipy.ndimage",
     "cupyx.scipy.signal",
+    "cupyx.scipy.signal.windows",
     "cupyx.scipy.special",
 )
 

@@ -316,10 +316,13 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+MASKED = ("etag", "model", "memory")
+
+
 def masked(value: Any) -> Any:
     """The answer with what differs from run to run left out."""
     if isinstance(value, dict):
-        return {k: LATER if k == "etag" and v is not None else masked(v) for k, v in value.items()}
+        return {k: LATER if k in MASKED and v is not None else masked(v) for k, v in value.items()}
     return [masked(item) for item in value] if isinstance(value, list) else value
 
 

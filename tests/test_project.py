@@ -186,7 +186,10 @@ def test_one_range_of_pythons_everywhere() -> None:
 
 # --- make -------------------------------------------------------------------------------------------------------------
 
-TARGETS = ("serve", "test", "test-slow", "test-all", "test-browser", "lint", "format", "bench", "docs", "lock", "clean")
+TARGETS = (
+    *("serve", "test", "test-slow", "test-all", "test-browser", "test-cupy", "test-gpu"),
+    *("lint", "format", "bench", "docs", "lock", "clean"),
+)
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
@@ -291,6 +294,15 @@ def stages() -> list[list[Instruction]]:
     return found
 
 
+def stage(name: str) -> list[Instruction]:
+    """The stage of this name."""
+    (found,) = [stage for stage in stages() if stage[0][1].endswith(f" AS {name}")]
+    return found
+
+
+IMAGES = ("serve", "cuda12", "cuda13")
+
+
 def only(stage: list[Instruction], word: str) -> str:
     """What the one instruction `word` of a stage says."""
     said = [rest for name, rest in stage if name == word]
@@ -304,58 +316,93 @@ def exec_form(text: str) -> list[str]:
     return command
 
 
-def compose() -> dict[str, Any]:
-    service: dict[str, Any] = yaml.safe_load(read("docker-compose.yml"))["services"]["curlgrad"]
+def compose(path: str = "docker-compose.yml") -> dict[str, Any]:
+    service: dict[str, Any] = yaml.safe_load(read(path))["services"]["curlgrad"]
     return service
 
 
-def test_the_image_is_built_from_hashed_wheels_and_the_base_is_pinned() -> None:
-    builder, final = stages()
+@pytest.mark.parametrize("image", IMAGES)
+def test_an_image_is_built_from_hashed_wheels_and_the_base_is_pinned(image: str) -> None:
+    builder, final = stage(f"{image}-builder"), stage(image)
     assert re.search(r"^ARG PYTHON=\d+\.\d+-slim-\w+$", read("Dockerfile"), re.MULTILINE)
-    assert only(builder, "FROM") == "python:${PYTHON} AS builder"
-    assert only(final, "FROM") == "python:${PYTHON}"
+    assert only(builder, "FROM") == f"python:${{PYTHON}} AS {image}-builder"
+    assert only(final, "FROM") == f"runtime AS {image}"
+    assert only(stage("runtime"), "FROM") == "python:${PYTHON} AS runtime"
     installs = [rest for word, rest in builder if word == "RUN" and "pip install" in rest]
     assert installs
-    assert all("--require-hashes --only-binary :all: -r /build/requirements/${SET}.txt" in rest for rest in installs)
-    assert "SET=serve" in [rest for word, rest in builder if word == "ARG"]
+    wanted = f"--require-hashes --only-binary :all: -r /build/requirements/{image}.txt"
+    assert all(wanted in rest for rest in installs)
+    assert (ROOT / "requirements" / f"{image}.txt").exists()
+    assert only(final, "COPY") == f"--from={image}-builder /opt/curlgrad/venv /opt/curlgrad/venv"
 
 
-def test_the_final_image_is_only_copied_together() -> None:
-    words = [word for word, _ in stages()[-1]]
-    assert "RUN" not in words  # so neither compilers nor caches get in
-    assert "ADD" not in words
-    assert all(rest.startswith("--from=builder ") for word, rest in stages()[-1] if word == "COPY")
+def test_the_image_for_the_cpu_is_built_where_no_target_is_named() -> None:
+    assert stages()[-1] == stage("serve")
+    assert not any("NVIDIA" in rest for name in ("serve", "runtime") for _, rest in stage(name))
+    for name in ("cuda12", "cuda13"):
+        assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in only(stage(name), "ENV")
+
+
+def test_the_images_are_only_copied_together() -> None:
+    for image in ("runtime", *IMAGES):
+        words = [word for word, _ in stage(image)]
+        assert "RUN" not in words  # so neither compilers nor caches get in
+        assert "ADD" not in words
+        sources = ("--from=code ", f"--from={image}-builder ")
+        assert all(rest.startswith(sources) for word, rest in stage(image) if word == "COPY")
+
+
+def test_compiled_kernels_are_kept_in_the_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.main import service_of
+
+    assert "CUPY_CACHE_DIR" not in read("Dockerfile")  # the service sets it, under --data-dir
+    command = exec_form(only(stage("runtime"), "CMD"))
+    chosen = settings.read(command[3:], {"CURLGRAD_ALLOW_OPEN": "1", "CURLGRAD_WORKERS": "cpu:1"})
+    assert service_of(chosen)._supervisor._cache == "/data/cupy"
+
+
+def test_gpus_are_asked_for_in_the_override_alone() -> None:
+    assert not re.search(r"nvidia|gpu|cuda", read("docker-compose.yml"), re.IGNORECASE)
+    service = compose("docker-compose.gpu.yml")
+    assert compose()["build"] == {"context": ".", "target": "serve"}
+    assert service["build"] == {"context": ".", "target": "cuda12"}
+    assert service["image"] == f"curlgrad:{version()}-cuda12"
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+    # It adds, and takes nothing of the other file's away.
+    assert set(service) == {"build", "image", "deploy", "healthcheck"}
+    assert set(service["healthcheck"]) == {"start_period"}
 
 
 def test_the_image_runs_as_a_numeric_user_that_owns_only_data() -> None:
-    builder, final = stages()
+    builder, final = stage("code"), stage("runtime")
     user = only(final, "USER")
     assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)
     chowned = [rest for word, rest in final if word == "COPY" and "--chown" in rest]
-    assert chowned == [f"--from=builder --chown={user} /made/data /data"]
+    assert chowned == [f"--from=code --chown={user} /made/data /data"]
     assert only(final, "VOLUME") == "/data"
     assert any("/made/data" in rest for word, rest in builder if word == "RUN")
 
 
 def test_the_image_writes_nothing_to_its_file_system() -> None:
-    environment = " ".join(rest for word, rest in stages()[-1] if word == "ENV")
+    environment = " ".join(rest for word, rest in stage("runtime") if word == "ENV")
     assert "PYTHONDONTWRITEBYTECODE=1" in environment
     assert "HOME=/tmp" in environment
 
 
 def test_the_image_alone_refuses_to_serve_openly(capsys: pytest.CaptureFixture[str]) -> None:
-    command = exec_form(only(stages()[-1], "CMD"))
+    command = exec_form(only(stage("runtime"), "CMD"))
     assert command[:3] == ["python", "-m", "app"]
     with pytest.raises(SystemExit):
         settings.read(command[3:], {})
     assert "--allow-open" in capsys.readouterr().err
     allowed = settings.read(command[3:], {"CURLGRAD_ALLOW_OPEN": "1"})
     assert (allowed.host, allowed.port, allowed.data_dir) == ("0.0.0.0", 8000, Path("/data"))
-    assert only(stages()[-1], "EXPOSE") == "8000"
+    assert only(stage("runtime"), "EXPOSE") == "8000"
 
 
 def test_health_is_asked_of_readyz_by_python() -> None:
-    image = re.search(r"CMD (\[.*\])$", only(stages()[-1], "HEALTHCHECK"))
+    image = re.search(r"CMD (\[.*\])$", only(stage("runtime"), "HEALTHCHECK"))
     assert image
     probe = exec_form(image[1])
     assert probe[:2] == ["python", "-c"]
@@ -389,7 +436,8 @@ def test_compose_takes_every_privilege_away() -> None:
 def test_the_build_context_holds_only_what_is_copied() -> None:
     lines = [line for line in read(".dockerignore").splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
-    copied = {rest.split()[0].rstrip("/") for word, rest in stages()[0] if word == "COPY"}
+    every = [rest for stage in stages() for word, rest in stage if word == "COPY" and not rest.startswith("--from")]
+    copied = {rest.split()[0].rstrip("/") for rest in every}
     assert {line[1:] for line in lines if line.startswith("!")} == copied
     assert all((ROOT / name).exists() for name in copied)
 

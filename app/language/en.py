@@ -119,6 +119,14 @@ HINTS: Mapping[str, str] = {
         "move one of them first, with the operation to, and use the id of the new tensor"
     ),
     "device-here": "the devices here are {devices}",
+    "no-cuda": (
+        "the devices here are {devices}; a server on a machine with an NVIDIA GPU is started with make serve CUDA=12, "
+        "and one with --workers practice-cuda simulates a GPU"
+    ),
+    "device-elsewhere": (
+        "this session holds tensors, so it stays where they are; make another one there: "
+        'POST /v1/sessions {{"device": "{device}"}}'
+    ),
     "float-exponent": "make one of the two a floating-point number: 2.0 ** -1 is 0.5, and no integer is",
     "integer-zero-division": "integers have no infinity: divide floats, or make sure that no divisor is 0",
     # -------------------------------------------------------- shapes
@@ -233,6 +241,11 @@ HINTS: Mapping[str, str] = {
     "try-again": "send it again in a moment",
     "queue-full": "wait for some of the {waiting} calls that you have sent; at most {limit} may wait",
     "worker-lost": "the worker starts anew, without what it held; its sessions are gone",
+    "device-lost": "the worker starts anew, without what it held; if it fails again, this step is what breaks {device}",
+    "device-lost-late": (
+        "the worker starts anew, without what it held; errors of {device} come late, so an earlier step may be the "
+        "cause: a server started with --sync-steps names the right one"
+    ),
     "report-bug": "this is a bug of ours; please report it, with the reference {reference}",
     # -------------------------------------------------------- bodies and forms
     "json-nan": 'write the numbers that JSON lacks as the strings "NaN", "Infinity" and "-Infinity"',
@@ -486,4 +499,5 @@ WORDS: Mapping[str, str] = {
     "session": "session",
     "owner": "key",
     "server": "server",
+    "device": "device",
 }

@@ -119,6 +119,14 @@ HINTS: Mapping[str, str] = {
         "먼저 둘 중 하나를 to 연산으로 옮기고, 새 텐서의 id를 쓰세요"
     ),
     "device-here": "이 서버에 있는 장치: {devices}",
+    "no-cuda": (
+        "이 서버에 있는 장치: {devices}. NVIDIA GPU가 있는 컴퓨터에서는 make serve CUDA=12로 켜고, "
+        "연습하려면 --workers practice-cuda로 흉내 낸 GPU가 있는 서버를 켜세요"
+    ),
+    "device-elsewhere": (
+        "이 세션에는 텐서가 있어서 다른 워커로 옮길 수 없습니다. 그 장치에 새 세션을 만드세요: "
+        'POST /v1/sessions {{"device": "{device}"}}'
+    ),
     "float-exponent": "둘 중 하나를 부동소수점 수로 주세요. 2.0 ** -1은 0.5이지만, 정수로는 나타낼 수 없습니다",
     "integer-zero-division": "정수에는 무한대가 없습니다. 부동소수점 수로 나누거나, 0으로 나누지 않게 하세요",
     # -------------------------------------------------------- shapes
@@ -232,6 +240,13 @@ HINTS: Mapping[str, str] = {
         "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다"
     ),
     "worker-lost": "워커가 새로 시작합니다. 가지고 있던 것은 없어졌고, 그 워커의 세션도 사라졌습니다",
+    "device-lost": (
+        "워커가 새로 시작합니다. 가지고 있던 것은 없어졌습니다. 또 실패하면 {device} 오류의 원인은 이 단계입니다"
+    ),
+    "device-lost-late": (
+        "워커가 새로 시작합니다. 가지고 있던 것은 없어졌습니다. {device} 오류는 늦게 드러나므로 원인은 "
+        "앞 단계일 수 있습니다. --sync-steps로 켠 서버는 원인이 된 단계를 알려 줍니다"
+    ),
     "report-bug": "서버의 버그입니다. 참조 번호 {reference}와 함께 알려 주세요",
     # -------------------------------------------------------- bodies and forms
     "json-nan": 'JSON에 없는 숫자는 "NaN", "Infinity", "-Infinity" 문자열로 쓰세요',
@@ -468,4 +483,5 @@ WORDS: Mapping[str, str] = {
     "session": "세션",
     "owner": "키",
     "server": "서버",
+    "device": "장치",
 }

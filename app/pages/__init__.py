@@ -21,15 +21,18 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'{style}; img-src 'self' data:; font-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PRACTICE = '<p class="practice" role="note">Practice server: its CUDA device is simulated on the processor.</p>'
 _HEADERS = {"Referrer-Policy": "same-origin", "Cross-Origin-Opener-Policy": "same-origin"}
 
 
-def mount(application: FastAPI) -> None:
+def mount(application: FastAPI, *, simulated: bool = False) -> None:
     """Serve `/docs`, `/redoc`, their files under `/docs/assets/{version}` and `/favicon.ico`.
+
+    With `simulated` each page says that a device here is a simulation.
 
     The pages read `/openapi.json`, `/openapi/index.json` and the documents named there.
     """
-    assets = Assets()
+    assets = Assets(note=PRACTICE if simulated else "")
 
     # Plain functions: the first answer reads and compresses a file, which belongs in the thread pool.
     def docs(request: Request) -> Response:

@@ -22,9 +22,13 @@ _TYPES = {
 
 
 class Assets:
-    """The files under `root`. In pages (`*.html`), `{version}` stands for the digest of all files."""
+    """The files under `root`. In pages (`*.html`), `{version}` stands for the digest of all files, `{note}` for `note`.
 
-    def __init__(self, root: Path = STATIC) -> None:
+    `note` is HTML that every page shows.
+    """
+
+    def __init__(self, root: Path = STATIC, note: str = "") -> None:
+        self._note = note
         self._files = {path.relative_to(root).as_posix(): path for path in sorted(root.rglob("*")) if path.is_file()}
         self._served: dict[str, Served] = {}
 
@@ -39,7 +43,8 @@ class Assets:
     def page(self, name: str) -> Served:
         """The page with the addresses of its files filled in; browsers ask each time whether it has changed."""
         if name not in self._served:
-            body = self._files[name].read_text(encoding="utf-8").replace("{version}", self.version)
+            text = self._files[name].read_text(encoding="utf-8")
+            body = text.replace("{version}", self.version).replace("{note}", self._note)
             self._served[name] = Served(body.encode(), "text/html")
         return self._served[name]
 

@@ -22,7 +22,7 @@ async def info(call: Annotated[Call, about()]) -> Response:
 @router.api_route("/v1/devices", methods=READ)
 async def devices(call: Annotated[Call, about()]) -> Response:
     """The devices that tensors can be on."""
-    return await call.json({"devices": call.house.service.info()["devices"]})
+    return await call.json({"devices": await call.house.service.devices()})
 
 
 @router.api_route("/healthz", methods=READ)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.backend import find
 from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Device, DTypeArg, composite, op, special
@@ -43,7 +42,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @special(family="casts")
 def _to_device(ctx: Context, input: Array, device: Device) -> Array:
     """The tensor on another device, in the same layout where it is dense. The gradient moves back."""
-    target, source = find(device, ctx.devices), input.backend
+    target, source = ctx.find(device), input.backend
     if target is source:
         return input
     if input.view is not None:
@@ -75,7 +74,7 @@ def _device_meta(k: K, input: Any, device: Any) -> Spec:
 def _device_rule(F: Any, saved: Any, g: Any, need: Any) -> Any:
     if F.recording:
         return F._to_device(g, saved.device)
-    return find(saved.device, F.k.ctx.devices).from_host(F.k.backend.to_host(g))
+    return F.k.ctx.find(saved.device).from_host(F.k.backend.to_host(g))
 
 
 _moved = REGISTRY["_to_device"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.backend import CPU, canonical, find
+from engine.backend import CPU, canonical
 from engine.context import Context
 from engine.declare import Array, Data, Device, DTypeArg, Shape, special
 from engine.dtypes import DTYPES, DType, scalar_type
@@ -36,7 +36,7 @@ def make_tensor(
 ) -> Tensor:
     """What torch.tensor makes of a number, nested lists of them, a tensor, or an object with `data`: a new leaf."""
     d = as_dtype(dtype)
-    backend = ctx.default_backend if device is None else find(device, ctx.devices)
+    backend = ctx.default_backend if device is None else ctx.find(device)
     if type(data) is Tensor:
         if device is None:
             backend = data.backend

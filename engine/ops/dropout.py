@@ -47,7 +47,7 @@ def _keep_mask(k: K, input: Array, p: float, divisor: float, shape: Any = None) 
     kept = k.rng.dropout_mask(spec.numel, p).astype(spec.dtype.compute.np)
     if divisor != 1:
         kept /= divisor
-    values = stored(kept, spec.dtype)
+    values = stored(k, kept, spec.dtype)
     if shape is None:
         return laid_out(k, values, input)
     return k.from_host(values).reshape(spec.shape)

@@ -1,7 +1,7 @@
-"""Random numbers, drawn from the session's generator: PyTorch's CPU stream on every device.
+"""Random numbers from the session's generator: PyTorch's CPU stream, and on devices that of engine.random.philox.
 
-The draws are made on the host, in memory order: a transposed tensor is filled as PyTorch fills it. Nothing is drawn
-for an empty tensor.
+The draws are made in memory order: a transposed tensor is filled as PyTorch fills it. Nothing is drawn for an empty
+tensor.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from engine.shapes import broadcast_two, check_size, text
 # ---------------------------------------------------------------- from the stream to arrays
 
 
-def stored(values: Any, d: DType) -> Any:
-    """Host draws as they are stored: bfloat16 comes from the generator as float32."""
-    return f32_to_bf16(values) if d is bfloat16 else values.astype(d.np, copy=False)
+def stored(k: K, values: Any, d: DType) -> Any:
+    """Draws, on the host or the device, as they are stored: bfloat16 comes from the generator as float32."""
+    if d is not bfloat16:
+        return values.astype(d.np, copy=False)
+    return f32_to_bf16(values) if type(values) is np.ndarray else k.backend.narrow_bfloat16(values)
 
 
 def _made(k: K, values: Any) -> Any:
     """Draws as a new array of `k.spec`."""
-    return k.from_host(stored(values, k.spec.dtype)).reshape(k.spec.shape)
+    return k.from_host(stored(k, values, k.spec.dtype)).reshape(k.spec.shape)
 
 
 def _filled(k: K, values: Any, input: Any) -> Any:
     """Draws, in memory order, as an array in the layout of `input`."""
-    return laid_out(k, stored(values, k.spec.dtype), input)
+    return laid_out(k, stored(k, values, k.spec.dtype), input)
 
 
 def _like_memory(x: Any, layout: Any) -> Any:
@@ -306,7 +308,7 @@ def normal(
         return k.from_host(k.rng.normal(spec.numel, spec.dtype.name, float(mean), float(std))).reshape(spec.shape)
     parts = [_spread(k, x, spec.shape) if hasattr(x, "shape") else float(x) for x in (mean, std)]
     if spec.dtype.is_complex:  # the generator's form of this is for real numbers
-        drawn = k.rng.normal(spec.numel, spec.dtype.name)
+        drawn = k.rng.host_normal(spec.numel, spec.dtype.name)
         return k.from_host((drawn * parts[1] + parts[0]).astype(spec.dtype.np)).reshape(spec.shape)
     return k.from_host(k.rng.normal_tensors(parts[0], parts[1], spec.dtype.name)).reshape(spec.shape)
 

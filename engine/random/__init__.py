@@ -12,12 +12,16 @@ to the bit, but for the last logarithm of `gumbel` in float32, which may be off 
 `multinomial` gives equals, and permutations longer than 214748363. With another C library, what goes through its
 float64 functions agrees within their rounding.
 
+CUDA devices have a stream of their own, as in PyTorch: `Philox`, which counts its draws in the session's `Generator`.
+
     generator.py    the stream, its state, and a method for each distribution
+    philox.py       the devices' stream
     normals.py      sixteen normals at a time, in float32 instruction by instruction as torch's vector code
     counting.py     Poisson and binomial numbers, by rejection
     arithmetic.py   fused multiply-add, narrowing, casts as C++ does them
 """
 
 from engine.random.generator import Generator, State
+from engine.random.philox import Philox
 
-__all__ = ["Generator", "State"]
+__all__ = ["Generator", "Philox", "State"]

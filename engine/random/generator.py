@@ -19,7 +19,8 @@ from engine.random.arithmetic import Array, chunks, f4, f8, fma32, fma64, from_i
 from engine.random.counting import binomial, poisson
 from engine.random.normals import normal32, normal64
 
-State: TypeAlias = tuple[int, Any, float | None]  # the seed, NumPy's state of the words, the cached normal
+# The seed, NumPy's state of the words, the cached normal, and how many draws the devices have made.
+State: TypeAlias = tuple[int, Any, float | None, int]
 
 LOW53 = u8((1 << 53) - 1)
 UNIT24, UNIT53 = f4(2.0**-24), 2.0**-53
@@ -47,17 +48,22 @@ INT64_MIN = -(2**63)
 BLOCK = 624
 HEAD, TAIL = struct.Struct("<QiiQ"), struct.Struct("<dddi4xf?3x")
 STATE_BYTES = HEAD.size + 8 * BLOCK + TAIL.size
+DEVICE_STATE = struct.Struct("<QQ")  # as torch.cuda.get_rng_state() writes it: the seed, and four words a draw
 
 
 class Generator:
-    """A source of PyTorch's random numbers. Without a seed it takes one from the system."""
+    """A source of PyTorch's random numbers. Without a seed it takes one from the system.
 
-    __slots__ = ("_bits", "_cached", "_seed")
+    `draws` counts what its devices have drawn since it was seeded (engine.random.philox).
+    """
+
+    __slots__ = ("_bits", "_cached", "_seed", "draws")
 
     def __init__(self, seed: int | None = None) -> None:
         self._bits = np.random.MT19937(0)
         self._cached: float | None = None  # the second normal of a pair, where it has not been handed out
         self._seed = 0
+        self.draws = 0
         if seed is None:
             self.seed()
         else:
@@ -77,6 +83,7 @@ class Generator:
         self._seed = int(seed) % 2**64
         _seed_words(self._bits, self._seed)
         self._cached = None
+        self.draws = 0
 
     def seed(self) -> int:
         """Seeds from the system with a number of at most 53 bits, and returns it."""
@@ -84,12 +91,12 @@ class Generator:
         return self._seed
 
     def snapshot(self) -> State:
-        """The state, to hand to `restore` later: a copy of 624 words, the position and the cached normal."""
-        return self._seed, self._bits.state, self._cached
+        """The state, to hand to `restore` later: seed, 624 words and their position, cached normal, devices' draws."""
+        return self._seed, self._bits.state, self._cached, self.draws
 
     def restore(self, state: State) -> None:
         """Takes the stream back to a `snapshot`."""
-        self._seed, self._bits.state, self._cached = state
+        self._seed, self._bits.state, self._cached, self.draws = state
 
     def get_state(self) -> bytes:
         """The whole state in 5056 bytes, which are those of torch.get_rng_state()."""
@@ -123,6 +130,14 @@ class Generator:
         key = np.asarray(wide, np.uint32)
         self._bits.state = {"bit_generator": "MT19937", "state": {"key": key, "pos": position}}
         self._seed, self._cached = seed, cached if has_cached else None
+
+    def get_device_state(self) -> bytes:
+        """What there is to know of the devices' stream, in the 16 bytes of torch.cuda.get_rng_state()."""
+        return DEVICE_STATE.pack(self._seed, 4 * self.draws)
+
+    def set_device_state(self, state: bytes) -> None:
+        """Takes up the devices' draws of a state that `get_device_state` made for this seed."""
+        self.draws = DEVICE_STATE.unpack(state)[1] // 4
 
     # ------------------------------------------------------------ words
 
@@ -285,6 +300,10 @@ class Generator:
             fill(out[-16:], draw, mean, std)
         return narrow(out, dtype)
 
+    def host_normal(self, n: int, dtype: str = "float32", mean: float = 0.0, std: float = 1.0) -> Array:
+        """As `normal`, in host memory whatever the device."""
+        return self.normal(n, dtype, mean, std)
+
     def _pairs(self, n: int, dtype: str) -> Array:
         """n standard normals, in float64, one pair after the other."""
         out = np.empty(n)
@@ -311,9 +330,9 @@ class Generator:
             raise _refusal("normal", "std", f"normal expects std >= 0.0, but found std {std:g}")
         with np.errstate(over="ignore", invalid="ignore"):
             if isinstance(std, np.ndarray):
-                values = self.normal(std.size, dtype) * std
+                values = self.host_normal(std.size, dtype) * std
             else:
-                values = self.normal(np.size(mean), dtype, 0.0, std)
+                values = self.host_normal(np.size(mean), dtype, 0.0, std)
             if dtype in COMPONENT:
                 return np.asarray(values + mean)
             return narrow(narrow(values, dtype) + mean, dtype)

@@ -58,6 +58,9 @@ Linear algebra
   special matrices; no `cholesky`, `solve`, `logm`, `sqrtm`. `scipy.special` has no `jv`, `iv`, `kv`, `airy`,
   `spherical_jn`, `dawsn` or orthogonal polynomials.
 
+Functions of `cupyx.scipy` that no line here is written for are served by SciPy's of the same name (`generic.py`):
+names, parameters and the border are CuPy's there too; dtypes of results, and what is refused beyond that, are SciPy's.
+
 Where CuPy does more than the stand-in (kernels, streams, random numbers, a few rare parameters) the stand-in says so:
 `NotOffered` is an AttributeError, NotImplementedError a parameter.
 """
@@ -66,13 +69,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 from engine.simulated.array import CALLS, Call, ndarray, recorder
 from engine.simulated.functions import TABLE, delegate
-from engine.simulated.linear import LINALG, fft, linalg, scipy_function
+from engine.simulated.generic import generic
+from engine.simulated.linear import LINALG, fft, is_written, linalg, scipy_function
 from engine.simulated.memory import Memory, MemoryPointer
 from engine.simulated.methods import add_methods
 from engine.simulated.names import NAMES, VERSION, NotOffered, kind_of
@@ -128,7 +133,9 @@ def _top(name: str) -> Any:
         return _other(name)
     if kind == "ufunc" or name == "matmul":
         return CALLS[f"cupy.{name}"]
-    return routine("cupy", name, ROUTINES[name]) if name in ROUTINES else delegate(name)
+    if name in ROUTINES:
+        return routine("cupy", name, ROUTINES[name])
+    return delegate(name) if name in TABLE else generic("cupy", name)
 
 
 def _linalg(name: str) -> Any:
@@ -144,12 +151,22 @@ def _scipy(part: str) -> Namespace:
     module = f"cupyx.scipy.{part}"
 
     def build(name: str) -> Any:
-        if kind_of(module, name) != "ufunc":
-            return scipy_function(part, name)
+        kind = kind_of(module, name)
+        if kind == "other":
+            return _namespaces(module)[name]
+        if kind == "function":
+            return scipy_function(part, name) if is_written(part, name) else generic(module, name)
         target = getattr(__import__("scipy", fromlist=[part]), part)
         return make(module, name, getattr(target, name, None) or _missing(name))
 
     return Namespace(module, build)
+
+
+@cache
+def _namespaces(module: str) -> dict[str, Namespace]:
+    """The modules within one of `cupyx.scipy`, whose functions are all served generically."""
+    inner = [name for name in NAMES["modules"] if name.rpartition(".")[0] == module]
+    return {name.rpartition(".")[2]: Namespace(name, partial(generic, name)) for name in inner}
 
 
 def _missing(name: str) -> Any:

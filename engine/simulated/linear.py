@@ -362,6 +362,11 @@ WRITTEN_OUT: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+def is_written(part: str, name: str) -> bool:
+    """Whether there is a line or a function of its own for `cupyx.scipy.<part>.<name>` here."""
+    return (part, name) in WRITTEN_OUT or (part, name) in _HOST_SCIPY or name in SCIPY[part]
+
+
 def scipy_function(part: str, name: str) -> Any:
     """The function `name` of `cupyx.scipy.<part>`; KeyError if the stand-in has none."""
     module = f"cupyx.scipy.{part}"

@@ -5,7 +5,7 @@ N is one end of a Unix socket pair; the process listens nowhere. The first messa
 closed: a front that dies leaves no orphan. Signals of the terminal are the front's business and ignored here.
 
 Exit status: 0 the front closed the socket; 3 the front does not speak this protocol or is of another version;
-4 the sessions' module could not be loaded.
+4 the sessions' module or a device could not be had; 5 a GPU failed in a way that only a new process gets over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.backend import tune_allocator
-from engine.errors import EngineError, Unavailable
+from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
 from engine.workers.worker import Peer, make_worker
@@ -33,6 +33,7 @@ _RETRY = 0.01
 _HEADROOM = 1 << 30
 _OOM_SCORE = "500"
 _YOUNG_OBJECTS = 20_000
+DEVICE_LOST = 5
 
 log = logging.getLogger("curlgrad.worker")
 
@@ -183,7 +184,10 @@ def serve(fd: int, factory: str) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
-    worker.serve(inbox)
+    try:
+        worker.serve(inbox)
+    except DeviceLost:
+        return DEVICE_LOST
     return 3 if inbox.offended else 0
 
 
@@ -206,7 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # When memory runs out, the kernel should take a worker, which is restarted, and not the web process.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    return serve(options.fd, options.factory)
+    status = serve(options.fd, options.factory)
+    if status == DEVICE_LOST:  # a clean end would have the driver free what it has lost, which can hang
+        logging.shutdown()
+        os._exit(status)
+    return status
 
 
 if __name__ == "__main__":

@@ -131,6 +131,12 @@ class Registry:
             known.lost.pop(name, None)
             known.deleted.pop(name, None)
 
+    def move(self, record: Record, worker: str, epoch: int) -> None:
+        """The session lives on another worker from now on."""
+        self._by_worker[record.worker].pop(record.id, None)
+        record.worker, record.epoch = worker, epoch
+        self._by_worker.setdefault(worker, {})[record.id] = record
+
     def remove(self, record: Record) -> None:
         """The session is deleted, or was never made. May be repeated."""
         known = self._owners[record.owner]

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from engine.backend import devices_hint
 from engine.errors import (
     Bug,
     EngineError,
@@ -121,7 +122,8 @@ class Supervisor:
     """The workers and the session map. Used in the thread of one event loop.
 
     `threads`: of the BLAS library in each worker process; by default the machine's cores, shared out.
-    `factory`: the session class, "module:Class".
+    `factory`: the session class, "module:Class". `cache`: where compiled kernels are kept. `sync`: wait for the device
+    after every step of a program.
     """
 
     def __init__(
@@ -131,8 +133,11 @@ class Supervisor:
         *,
         threads: int | None = None,
         factory: str = "engine.session:Session",
+        cache: str | None = None,
+        sync: bool = False,
     ) -> None:
         self.limits = limits
+        self._cache, self._sync = cache, sync
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
@@ -238,6 +243,9 @@ class Supervisor:
                 "name": spec.name,
                 "devices": list(spec.devices),
                 "practice": spec.practice,
+                "offered": self.devices(),
+                "cache": self._cache,
+                "sync": self._sync,
                 "epoch": epoch,
                 "limits": self._worker_limits,
             }
@@ -280,20 +288,59 @@ class Supervisor:
     async def call(self, record: Record, message: Message, *, changes: bool) -> tuple[Any, Timing]:
         """Has the session's worker do `message`. A cancelled wait cancels the call, too.
 
+        A session that asks for a device which its worker lacks moves to a worker that has it, if it is empty still.
         Raises what the worker raised; Unavailable when it dies first; LimitExceeded, OutOfMemory.
         """
-        slot = self._slot(record)
-        number, future = self._expect(slot, changes, record)
-        message.update(id=number, session=record.id, sent=time.monotonic())
+        again = dict(message)
         try:
-            async with record.order:
+            return await self._call(record, message, changes)
+        except NoSuchDevice as error:
+            if not await self._moved(record, error):
+                raise
+        return await self._call(record, again, changes)
+
+    async def _call(self, record: Record, message: Message, changes: bool) -> tuple[Any, Timing]:
+        async with record.order:
+            # Looked up now: the session may have moved while this call waited.
+            slot = self._slot(record)
+            number, future = self._expect(slot, changes, record)
+            message.update(id=number, session=record.id, sent=time.monotonic())
+            try:
                 if slot.transport is None or slot.epoch != record.epoch:
                     raise NotSent("its worker is gone")
                 await slot.transport.send(message)
-        except BaseException as error:
-            _give_up(slot, number, future)
-            raise _not_sent(error, slot) from error
+            except BaseException as error:
+                _give_up(slot, number, future)
+                raise _not_sent(error, slot) from error
         return await self._reply(slot, number, future, record, message["do"] in _CANCELLABLE)
+
+    async def _moved(self, record: Record, error: NoSuchDevice) -> bool:
+        """Moves an empty session to a worker that has the device it asked for. False where that cannot be.
+
+        Its calls wait meanwhile: those sent before have been answered, and later ones go to the new worker. Nothing
+        is lost where the new worker refuses: the session is then gone as after any restart, and says so.
+        """
+        device = error.facts.get("device")
+        here = self._slot(record)
+        # A worker in this process may have taken the call's arrays for its own: the call cannot be sent again.
+        if device is None or here.spec.inline or _device_of(here, device):
+            return False
+        if not any(_device_of(slot, device) for slot in self._slots.values()):
+            return False
+        there = await self._place(device)
+        async with record.order:
+            if self._slot(record) is not here:
+                return _device_of(self._slot(record), device) is not None  # another call has moved it
+            number, future = self._expect(here, False, record)
+            assert here.transport is not None
+            here.transport.send_now({"do": "leave", "id": number, "session": record.id})
+            packed, _ = await self._reply(here, number, future, record, False)
+            if packed is None:
+                return False
+            self.registry.move(record, there.name, there.epoch)
+            opened = self._send_open(there, record, None, "float32", packed)
+        await opened
+        return True
 
     async def _reply(
         self, slot: _Slot, number: int, future: asyncio.Future[Any], record: Record | None, cancellable: bool
@@ -386,17 +433,24 @@ class Supervisor:
     ) -> tuple[Record, asyncio.Future[tuple[Any, Timing]]]:
         """Enters the session in the map and tells the worker; calls may follow at once, on the same wire."""
         record = self.registry.add(owner, name, slot.name, slot.epoch, device)
+        return record, self._send_open(slot, record, seed, default_dtype)
+
+    def _send_open(
+        self, slot: _Slot, record: Record, seed: int | None, default_dtype: str, packed: Any = None
+    ) -> asyncio.Future[tuple[Any, Timing]]:
+        """Tells the worker to make the session; as it was elsewhere, where it is `packed`."""
         number, opened = self._expect(slot, False, record, opens=True)
-        message = {"do": "open", "id": number, "session": record.id, "owner": owner, "name": name, "device": device}
+        message = {"do": "open", "id": number, "session": record.id, "owner": record.owner, "name": record.name}
+        message.update(device=record.device, seed=seed, default_dtype=default_dtype, packed=packed)
         opened.add_done_callback(lambda future: self._opened(record, future))
         try:
             assert slot.transport is not None
-            slot.transport.send_now({**message, "seed": seed, "default_dtype": default_dtype})
+            slot.transport.send_now(message)
         except Exception as error:
             _give_up(slot, number, opened)
             self.registry.remove(record)
             raise _not_sent(error, slot) from error
-        return record, opened
+        return opened
 
     def _opened(self, record: Record, future: asyncio.Future[tuple[Any, Timing]]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -459,7 +513,7 @@ class Supervisor:
             have = self.devices()
             raise NoSuchDevice(
                 f"this server has no device {device!r}: it has {', '.join(have)}",
-                hint=Hint("device-here", devices=have),
+                hint=devices_hint(device or "", have),
                 param="device",
             )
         deadline = time.monotonic() + _PATIENCE
@@ -487,6 +541,37 @@ class Supervisor:
     def devices(self) -> list[str]:
         """All workers' devices, the CPU first."""
         return sorted({device for slot in self._slots.values() for device in slot.spec.devices}, key=_device_order)
+
+    async def device_facts(self) -> list[dict[str, Any]]:
+        """Each worker's devices as it describes them; those of a worker that does not answer by name alone."""
+        asked = [self._device_facts(slot) for slot in self._slots.values()]
+        return [facts for found in await asyncio.gather(*asked) for facts in found]
+
+    async def _device_facts(self, slot: _Slot) -> list[dict[str, Any]]:
+        unknown = [
+            {
+                "name": name,
+                "model": None,
+                "simulated": slot.spec.practice and name != "cpu",
+                "memory": None,
+                "worker": slot.name,
+            }
+            for name in slot.spec.devices
+        ]
+        if slot.state != "ready" or slot.transport is None:
+            return unknown
+        number, future = self._expect(slot, False)
+        try:
+            slot.transport.send_now({"do": "devices", "id": number})
+            answer, _ = await asyncio.wait_for(future, _PATIENCE)
+        except (NotSent, Unavailable, TimeoutError):
+            _give_up(slot, number, future)
+            return unknown
+        return [{**facts, "worker": slot.name} for facts in answer]
+
+    def simulated(self) -> bool:
+        """Whether any device is a simulation."""
+        return any(slot.spec.practice for slot in self._slots.values())
 
     def workers(self) -> list[dict[str, Any]]:
         """Each worker as `info` shows it."""

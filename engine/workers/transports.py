@@ -417,6 +417,8 @@ def _wait(process: subprocess.Popen[bytes], seconds: float = 1.0) -> int:
 
 def describe_exit(status: int) -> str:
     """An exit status in words: "killed by SIGKILL"."""
+    if status == 5:  # engine.workers.child
+        return "its GPU failed, in a way that only a new process gets over"
     if status >= 0:
         return f"its process ended with status {status}"
     try:

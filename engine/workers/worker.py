@@ -26,7 +26,7 @@ from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
-from engine.errors import Bug, Conflict, EngineError, Hint, NoSuchDevice, NoSuchSession, OutOfMemory, Unavailable
+from engine.errors import Bug, Conflict, DeviceLost, EngineError, Hint, NoSuchSession, OutOfMemory, Unavailable
 from engine.limits import Limits
 from engine.tensor import ServerLedger
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
@@ -44,6 +44,8 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
     "close": {"session": str},
     "cancel": {"target": int},
     "info": {"sessions": list},
+    "leave": {"session": str},
+    "devices": {},
 }
 
 log = logging.getLogger("curlgrad.worker")
@@ -61,6 +63,12 @@ class SessionLike(Protocol):
 
     def query(self, q: dict[str, Any], values: str = "auto") -> Any:
         """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
+
+    def pack(self) -> dict[str, Any] | None:
+        """All that a session without tensors is; None where it has any. `unpack` makes a new session the same."""
+
+    def unpack(self, packed: Mapping[str, Any]) -> None:
+        """Becomes what `pack` described."""
 
     def close(self) -> None:
         """Frees everything."""
@@ -128,8 +136,12 @@ class Worker:
         *,
         session_factory: Callable[..., SessionLike],
         clock: Callable[[], float] = time.monotonic,
+        server: ServerLedger | None = None,
+        backends: Sequence[backend.Backend] = (),
     ) -> None:
         self.name, self.devices, self.limits = name, list(devices), limits
+        self._server, self._backends = server or ServerLedger(limits.server_bytes), list(backends)
+        self._lost: DeviceLost | None = None  # set when a GPU failed for good: then the worker ends
         self._make_session = session_factory
         self._clock = clock
         self._seats: dict[str, _Seat] = {}
@@ -175,6 +187,8 @@ class Worker:
             self._answer(peer, number, self._open, message)
         elif word == "info":
             self._answer(peer, number, self._info, message)
+        elif word == "devices":
+            self._answer(peer, number, self._devices, message)
         elif word == "query" and message["q"].get("do") == "info":
             self._answer(peer, number, self._query_at_once, message)
         elif (peer, number) in self._calls:
@@ -201,6 +215,8 @@ class Worker:
             self._finish(call, answer, error)
             taken = self._clock() - begin
         self._turns.put_back(seat, taken)
+        if self._lost is not None:
+            raise self._lost
         return True
 
     def close(self) -> None:
@@ -272,6 +288,15 @@ class Worker:
     def _rename(self, call: _Call, until: float) -> None:
         call.seat.session.name = call.message["name"]
 
+    def _pack(self, call: _Call, until: float) -> Any:
+        """An empty session leaves for another worker: what it is, or None where it is not empty and stays."""
+        seat = call.seat
+        packed = seat.session.pack()
+        if packed is not None:
+            self._seats.pop(seat.id, None)
+            seat.session.close()
+        return packed
+
     def _close(self, call: _Call, until: float) -> None:
         seat = call.seat
         self._seats.pop(seat.id, None)
@@ -287,6 +312,7 @@ class Worker:
         "run": _run,
         "query": _query,
         "rename": _rename,
+        "leave": _pack,
         "close": _close,
     }
 
@@ -333,6 +359,8 @@ class Worker:
             default_dtype=message["default_dtype"],
             limits=self.limits,
         )
+        if message.get("packed") is not None:
+            session.unpack(message["packed"])
         seat = _Seat(session_id, message["owner"], session)
         self._seats[session_id] = seat
         return seat.info()
@@ -353,6 +381,19 @@ class Worker:
             "waiting": sum(self._waiting.values()),
             "infos": known,
         }
+
+    def _devices(self, message: Message) -> list[dict[str, Any]]:
+        """Each device with what it is and the bytes of its memory: all, free, used by arrays, held, allowed."""
+        found = []
+        for one in self._backends:
+            memory = one.memory() or self._counted(one.name)
+            found.append({"name": one.name, "model": one.model, "simulated": one.simulated, "memory": memory})
+        return found
+
+    def _counted(self, device: str) -> dict[str, int]:
+        """What is known of a device without a memory of its own: what its sessions hold."""
+        used, limit = self._server.held_on(device), self._server.limit
+        return {"total": limit, "free": max(0, limit - self._server.held), "used": used, "held": used, "limit": limit}
 
     def _cancel(self, peer: Peer, target: int) -> dict[str, bool]:
         call = self._calls.get((peer, target))
@@ -384,7 +425,11 @@ class Worker:
         self._reply(peer, number, ok=answer, error=error, timing=timing)
 
     def _as_error(self, problem: Exception, word: str) -> EngineError:
-        if isinstance(problem, EngineError):
+        fault = next(filter(None, (one.fault(problem) for one in self._backends)), None)
+        error: EngineError
+        if fault is not None:
+            error = fault
+        elif isinstance(problem, EngineError):
             error = problem
         elif isinstance(problem, MemoryError):
             error = OutOfMemory(f"the worker ran out of memory: {str(problem) or 'nothing more is known'}")
@@ -396,6 +441,8 @@ class Worker:
                 hint=Hint("report-bug", reference=reference),
                 reference=reference,
             )
+        if isinstance(error, DeviceLost):
+            self._lost = error
         # A traceback holds the frames it went through, and they the tensors of the failed program, in a cycle.
         problem.__traceback__ = problem.__context__ = problem.__cause__ = None
         return error
@@ -455,15 +502,28 @@ def make_worker(start: Message, factory: str) -> Worker:
     module_name, _, class_name = factory.partition(":")
     module = importlib.import_module(module_name)
     backend.CPU.compile()  # before a child limits its memory: what the compiler needs is no session's
-    for device in start["devices"]:
-        if start["practice"] and device != "cpu":
-            backend.simulated_cuda(device)
-        try:
-            backend.find(device, start["devices"])
-        except KeyError:
-            raise NoSuchDevice(f"there is no device {device} on this machine", param="workers") from None
     limits = Limits(**start["limits"])
-    # What all sessions of this worker hold together is counted in one ledger.
-    server = ServerLedger(limits.server_bytes, limits.owner_bytes)
-    make_session = partial(getattr(module, class_name), devices=tuple(start["devices"]), server=server)
-    return Worker(start["name"], start["devices"], limits, session_factory=make_session)
+    if start.get("cache"):  # read by CuPy, which keeps compiled kernels there
+        os.environ.setdefault("CUPY_CACHE_DIR", start["cache"])
+    backends = [_device(name, practice=start["practice"]) for name in start["devices"]]
+    for one in backends:
+        one.begin(limits.device_bytes)
+    # What all sessions of this worker hold together is counted in one ledger; GPUs add their memory to the host's, and
+    # bound it by themselves.
+    held = limits.server_bytes + sum((one.memory() or {}).get("limit", 0) for one in backends)
+    server = ServerLedger(held, limits.owner_bytes)
+    options: dict[str, Any] = {"devices": tuple(start["devices"]), "server": server}
+    if start.get("offered"):
+        options["offered"] = tuple(start["offered"])
+    if start.get("sync"):
+        options["sync"] = True
+    make_session = partial(getattr(module, class_name), **options)
+    return Worker(
+        start["name"], start["devices"], limits, session_factory=make_session, server=server, backends=backends
+    )
+
+
+def _device(name: str, *, practice: bool) -> backend.Backend:
+    if name == "cpu":
+        return backend.CPU
+    return backend.simulated_cuda(name) if practice else backend.real_cuda(name)

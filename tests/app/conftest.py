@@ -76,6 +76,7 @@ class FakeService:
         self.asked: list[tuple[Any, ...]] = []
         self.answer: Any = None
         self.is_ready = True
+        self.simulated = False
 
     @property
     def last(self) -> tuple[Any, ...]:
@@ -106,6 +107,9 @@ class FakeService:
 
     def info(self) -> dict[str, Any]:
         return {"version": "0", "devices": [{"name": "cpu"}]}
+
+    async def devices(self) -> list[dict[str, Any]]:
+        return [{"name": "cpu"}]
 
     def catalogue(self) -> list[dict[str, Any]]:
         param = {

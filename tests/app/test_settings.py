@@ -42,6 +42,7 @@ GIVEN = {
     "max_body": ("1.5MiB", 3 << 19),
     "session_bytes": ("2G", 2 * GIB),
     "server_bytes": ("1000", 1000),
+    "device_bytes": ("3GiB", 3 * GIB),
     "max_steps": ("5", 5),
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),
@@ -49,6 +50,7 @@ GIVEN = {
     "plan_from": ("0", 0),
     "log_level": ("debug", "debug"),
 }
+FLAGS = {"allow_open", "sync_steps"}
 
 
 @pytest.mark.parametrize("name", GIVEN)
@@ -60,7 +62,7 @@ def test_each_option_is_read_from_the_line_and_the_environment(name: str) -> Non
 
 
 def test_all_options_are_tried() -> None:
-    assert set(GIVEN) | {"allow_open"} == {option.name for option in dataclasses.fields(Settings)}
+    assert set(GIVEN) | FLAGS == {option.name for option in dataclasses.fields(Settings)}
 
 
 def test_the_line_wins_over_the_environment() -> None:
@@ -80,6 +82,7 @@ def test_options_that_may_be_repeated() -> None:
 def test_a_flag_in_the_environment(text: str, expected: bool) -> None:
     assert options.read([], {"CURLGRAD_ALLOW_OPEN": text}).allow_open is expected
     assert options.read(["--allow-open"], {}).allow_open
+    assert options.read(["--sync-steps"], {}).sync_steps
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ PLACES = (
     ("nn.init.", torch.nn.init, ()),
     ("nn.utils.", torch.nn.utils, ()),
     ("autograd.functional.", torch.autograd.functional, ()),
+    ("cuda.", torch.cuda, ()),
 )
 
 

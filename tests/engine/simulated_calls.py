@@ -158,11 +158,27 @@ t[0,:,xp.asarray([1,0])] t[xp.asarray([[0],[1]]),:,xp.asarray([0,2])] a[m] a[m[:
 t[m[0,:2],:,xp.asarray([1])] a[xp.asarray(1)] t[0,xp.asarray([1,2])] u[xp.asarray([],np.int64)]
 """
 
+# Served by the function of the same name, with no line of their own in the stand-in.
+GENERIC = """
+xp.histogram2d(v,w,3) xp.poly(w) xp.polyval(w,v) xp.roots(w) xp.sort_complex(w) xp.polyfit(w,w,1)
+sp.special.spherical_yn(xp.asarray([0]),w[:1]) sp.linalg.bandwidth(p) sp.linalg.fiedler(w) sp.linalg.leslie(w,w[1:])
+sp.linalg.convolution_matrix(w,3) sp.linalg.helmert(4) sp.signal.lfilter(w[:1],w[1:2],w) sp.signal.firwin(5,0.3)
+sp.signal.detrend(w) sp.signal.hilbert(w) sp.signal.get_window('hann',8) sp.signal.resample(w,3) sp.signal.butter(2,0.2)
+sp.signal.find_peaks(w)[0] sp.signal.periodogram(w) sp.signal.unit_impulse(5,2) sp.signal.windows.hann(7)
+sp.signal.windows.kaiser(6,beta=8.0) sp.signal.windows.general_cosine(5,[0.5,0.5])
+sp.signal.windows.gaussian(5,1.0,sym=False)
+sp.signal.windows.blackman(6) sp.signal.windows.bartlett(6) sp.signal.windows.nuttall(6)
+sp.signal.windows.exponential(6)
+sp.ndimage.laplace(a) sp.ndimage.label(m)[0] sp.ndimage.binary_erosion(m) sp.ndimage.grey_dilation(a,size=(2,2))
+sp.ndimage.sum(w) sp.ndimage.prewitt(a) sp.ndimage.gaussian_filter1d(w,1.0) sp.ndimage.distance_transform_edt(m)
+sp.ndimage.uniform_filter1d(w,3) sp.fft.fht(w,0.1,0.0)
+"""
 
-def expressions() -> list[str]:
+
+def expressions(text: str = AGREEING) -> list[str]:
     """The calls above: separated by blanks outside of parentheses and strings."""
     found, depth, current = [], 0, ""
-    for line in AGREEING.splitlines():
+    for line in text.splitlines():
         for token in line.split(" "):
             current = f"{current} {token}".strip() if depth else token
             depth = sum(current.count(o) for o in "([") - sum(current.count(o) for o in ")]")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.backend import CPU, simulated_cuda
+from engine.backend import CPU
 from engine.dtypes import (
     DTYPES,
     SYNONYMS,
@@ -25,10 +25,11 @@ from engine.dtypes import (
     scalar_dtype,
 )
 from engine.errors import EngineError, Invalid
+from tests.devices import cuda
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "promotion.json").read_text("utf-8"))
 NUMBERS = {"True": True, "1": 1, "1.0": 1.0, "1j": 1j}
-BOTH = pytest.mark.parametrize("backend", [CPU, simulated_cuda()], ids=lambda b: b.name)
+BOTH = pytest.mark.parametrize("backend", [CPU, cuda()], ids=lambda b: b.name)
 
 
 class TestAgainstTorch:

@@ -91,7 +91,9 @@ def test_torch_numbers(method: str) -> None:
 
 def test_every_method_is_covered() -> None:
     drawing = {name for name in vars(Generator) if not name.startswith("_")}
-    assert drawing - {"initial_seed", "seed", "snapshot", "restore", "get_state", "set_state"} == METHODS
+    state = {"initial_seed", "seed", "snapshot", "restore", "get_state", "set_state"}
+    devices = {"draws", "get_device_state", "set_device_state", "host_normal"}  # tests/engine/test_philox.py
+    assert drawing - state - devices == METHODS
 
 
 def test_the_books_numbers() -> None:

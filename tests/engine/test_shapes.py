@@ -145,7 +145,7 @@ class TestSizes:
     def test_matmul_shape_agrees_with_numpy(self, a: tuple[int, ...]) -> None:
         for b in ((3,), (3, 4), (5, 3, 4), (2, 1, 3, 4), (4,), (2, 4), (3, 0)):
             try:
-                want: Any = np.matmul(np.empty(a), np.empty(b)).shape
+                want: Any = np.matmul(np.zeros(a), np.zeros(b)).shape
             except ValueError:
                 want = None
             try:

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.backend import CPU, Backend, simulated_cuda
+from engine.backend import CPU, Backend
 from engine.errors import EngineError
 from engine.random import Generator
 from engine.session import Session
 from engine.tensor import Ledger, Storage
 from engine.undo import Undo
+from tests.devices import cuda
 from tests.engine.programs import floats, run, state, step
 
-BOTH = pytest.mark.parametrize("backend", [CPU, simulated_cuda()], ids=lambda b: b.name)
+BOTH = pytest.mark.parametrize("backend", [CPU, cuda()], ids=lambda b: b.name)
 
 
 class Thing:

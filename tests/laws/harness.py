@@ -16,16 +16,17 @@ import numpy as np
 
 import engine.ops  # noqa: F401  the operations register themselves
 from engine.autograd import run_backward
-from engine.backend import CPU, Backend, simulated_cuda
+from engine.backend import CPU, Backend
 from engine.context import Context, active
 from engine.dtypes import DTYPES, FLOAT, DType, bf16_to_f32, dtype, from_numpy
 from engine.op import INPLACE, REGISTRY, Op, Spec
 from engine.random import Generator
 from engine.samples import S, T
 from engine.tensor import Ledger, Tensor, fresh, view_of
+from tests.devices import cuda
 
-CUDA = simulated_cuda()
-BACKENDS: dict[str, Backend] = {"cpu": CPU, "cuda:0": CUDA}
+CUDA = cuda()
+BACKENDS: dict[str, Backend] = {"cpu": CPU, CUDA.name: CUDA}
 DEVICES = tuple(BACKENDS)
 
 WIDER = {"complex64": "complex128"}  # what a law in float64 makes of a sample that asks for complex64

@@ -9,14 +9,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 from engine.answer import ArrayData, TensorAnswer
-from engine.errors import Conflict, NoSuchTensor, OutOfMemory
+from engine.errors import Conflict, DeviceLost, Hint, NoSuchDevice, NoSuchTensor, OutOfMemory
 from engine.limits import Limits
 
 TRACE: list[tuple[str, str]] = []  # (session name, step) in the order in which a worker of this process ran them
@@ -62,8 +62,11 @@ class FakeSession:
         default_dtype: str,
         limits: Limits,
         devices: tuple[str, ...] = (),
+        offered: tuple[str, ...] = (),
+        sync: bool = False,
         server: Any = None,
     ) -> None:
+        self.devices, self.offered, self.sync = devices, offered, sync
         if seed == 666:
             raise Conflict("this session cannot be made")
         self.id, self.owner, self.name, self.device = session_id, owner, name, device
@@ -115,6 +118,14 @@ class FakeSession:
                 self.variables.pop(args["name"], None)
             case "return":
                 results[args["name"]] = answer(args["name"], self.variables[args["name"]])
+            case "device":
+                if args["device"] not in self.devices:
+                    raise NoSuchDevice(f"no {args['device']}", device=args["device"])
+                results["device"] = args["device"]
+            case "lose":
+                raise DeviceLost("cuda:0 failed (CUDARuntimeError)", hint=Hint("device-lost", device="cuda:0"))
+            case "seed":
+                results["seed"] = self.seed
             case "number":
                 results["n"] = self.variables.get("n", 0)
             case "refuse":
@@ -165,6 +176,12 @@ class FakeSession:
                 return None
             case _:
                 raise AssertionError(q)
+
+    def pack(self) -> dict[str, Any] | None:
+        return None if self.variables else {"seed": self.seed}
+
+    def unpack(self, packed: Mapping[str, Any]) -> None:
+        self.seed = packed["seed"]
 
     def close(self) -> None:
         TRACE.append((self.name or self.id, "close"))

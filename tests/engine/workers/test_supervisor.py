@@ -18,7 +18,16 @@ import numpy as np
 import pytest
 
 from engine.answer import ArrayData
-from engine.errors import Bug, EngineError, Gone, Invalid, NoSuchDevice, NoSuchSession, OutOfMemory, Unavailable
+from engine.errors import (
+    Bug,
+    EngineError,
+    Gone,
+    Invalid,
+    NoSuchDevice,
+    NoSuchSession,
+    OutOfMemory,
+    Unavailable,
+)
 from engine.limits import Limits
 from engine.workers import supervisor as module
 from engine.workers import transports
