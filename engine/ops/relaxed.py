@@ -26,7 +26,7 @@ def _meta(k: K, input: Spec) -> Spec:
 def _gumbel(k: K, input: Array) -> Array:
     """Gumbel numbers, -log(exponential), in the shape and dtype of `input`, row by row."""
     spec = k.spec
-    return k.from_host(stored(k.rng.gumbel(spec.numel, spec.dtype.name), spec.dtype)).reshape(spec.shape)
+    return k.from_host(stored(k, k.rng.gumbel(spec.numel, spec.dtype.name), spec.dtype)).reshape(spec.shape)
 
 
 @composite(
