@@ -24,9 +24,11 @@ from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, 
 from engine.explain import Watch, on_tensor
 from engine.limits import Limits
 from engine.printing import PrintOptions, describe_text, tensor_text
-from engine.program import Outcome, Program, Scope, compile_program, run_program
+from engine.program import run_program
 from engine.random import Generator as RandomGenerator
 from engine.record import REC
+from engine.scope import Outcome, Scope
+from engine.steps import Program, compile_program
 from engine.tape import FREED, Node, shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tensor
 from engine.undo import Undo
