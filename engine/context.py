@@ -88,6 +88,9 @@ class Context:
             raise over_memory("session", nbytes, ledger.limit, held)
         parent = ledger.parent
         if nbytes > SMALL and parent is not None and parent.held + nbytes > parent.limit:
+            parent.reclaim(parent.held + nbytes - parent.limit)
+            if parent.held + nbytes <= parent.limit:
+                return
             raise over_memory("server", nbytes, parent.limit, parent.held)
 
 
