@@ -24,7 +24,11 @@ def machine_bytes() -> int:
 
 @dataclass(slots=True)
 class Limits:
-    """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat."""
+    """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat.
+
+    `idle_s`: seconds without a call after which a session is written to the disk and leaves memory, where there is a
+    data directory.
+    """
 
     session_bytes: int = 2 << 30
     server_bytes: int = field(default_factory=machine_bytes)
@@ -35,6 +39,7 @@ class Limits:
     max_sessions: int = 1_000
     max_queue: int = 1_000
     max_names: int = 1_000_000
+    idle_s: float = 900.0
 
     def to_data(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,8 +1,16 @@
 """Starts, watches and restarts workers, and carries calls to the worker that has the session.
 
-A worker that dies takes its sessions with it (the registry remembers why). What it was asked and had not answered
-ends as Unavailable: `not-applied` where it had seen nothing of the call or the call only read, else
-`outcome-unknown`. It is started again after a pause that doubles with every quick death in a row, up to half a
+With a data directory the sessions of a worker that dies are there again with the next one, and so is the truth about the
+calls that it had not answered:
+
+    committed                       its answer, which the journal has
+    ran when the worker died        503 `not-applied`; a program that did so twice is refused from then on
+    of the same session             503 `not-applied`
+    any other                       is run again, once
+
+Without one a worker that dies takes its sessions with it (the registry remembers why). What it was asked and had not
+answered ends as Unavailable: `not-applied` where it had seen nothing of the call or the call only read, else
+`outcome-unknown`. In either case the worker is started again after a pause that doubles with every quick death in a row, up to half a
 minute; after `FAILING` of them its state is "failing", which `ready` shows, and it goes on being tried.
 
 States of a worker: starting, ready, restarting, failing, stopped.
@@ -13,8 +21,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
+import secrets
 import sys
 import time
 from collections.abc import Sequence
@@ -22,6 +32,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from engine.durability.store import DataDir, data_bytes
 from engine.errors import (
     Bug,
     EngineError,
@@ -35,9 +46,10 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
-from engine.workers.messages import PROTOCOL, BadMessage, CannotPack, Message, Timing, version
+from engine.workers.messages import PROTOCOL, BadMessage, CannotPack, Codec, Message, Timing, version
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.transports import InlineTransport, NotSent, ProcessTransport, Transport
+from engine.workers.worker import expired
 
 FAILING = 5
 _HEALTHY = 30.0
@@ -45,7 +57,10 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 30.0
 _START_TIMEOUT = 60.0
 _PATIENCE = 5.0  # how long a call waits for a worker that is coming up
+_READ_SPEED = 20 << 20  # bytes of a log a second that a start is given time for, at the least
 _CANCELLABLE = ("run", "query")
+_DEADLY = 2  # how often a program may end its worker before it is refused
+_REMEMBERED = 1000  # programs that ended their worker
 
 log = logging.getLogger("curlgrad.supervisor")
 
@@ -99,6 +114,9 @@ class _Pending:
     changes: bool
     record: Record | None = None
     opens: bool = False
+    number: int = 0
+    message: Message | None = None  # kept where it may have to be sent again
+    again: bool = False  # whether it was
 
 
 class _Slot:
@@ -110,6 +128,7 @@ class _Slot:
         self.epoch = 0
         self.transport: Transport | None = None
         self.pending: dict[int, _Pending] = {}
+        self.orphans: list[_Pending] = []  # calls of an incarnation that died, until the next one knows of them
         self.restarts = 0
         self.failures = 0  # deaths in a row that came soon after the start
         self.last_exit: str | None = None
@@ -131,8 +150,13 @@ class Supervisor:
         *,
         threads: int | None = None,
         factory: str = "engine.session:Session",
+        sync: str = "everysec",
     ) -> None:
         self.limits = limits
+        self.data: DataDir | None = None  # set before `start` where sessions are to outlive their workers
+        self._sync = sync
+        self._nonce = secrets.token_hex(8)
+        self._deadly: dict[str, int] = {}  # by fingerprint: how often a program ended its worker
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
@@ -181,7 +205,10 @@ class Supervisor:
         while True:
             began = time.monotonic()
             try:
-                gone = await self._incarnate(slot)
+                gone, inventory = await self._incarnate(slot)
+                if self.data is not None:
+                    self._restore(slot, inventory)
+                    await self._settle(slot, inventory["ran"])
                 slot.state = "ready"
                 began = time.monotonic()
                 if slot.first is not None and not slot.first.done():
@@ -191,6 +218,8 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
+            if slot.failures >= FAILING or self._closing:
+                self._abandon(slot, why)
             if slot.transport is not None:
                 await slot.transport.close()
             slot.last_exit = why
@@ -204,8 +233,8 @@ class Supervisor:
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
             await asyncio.sleep(pause)
 
-    async def _incarnate(self, slot: _Slot) -> asyncio.Future[str]:
-        """Starts the worker; returns, once it has answered, what will hold the reason of its end."""
+    async def _incarnate(self, slot: _Slot) -> tuple[asyncio.Future[str], Message]:
+        """Starts the worker; returns, once it has answered, what will hold the reason of its end, and its answer."""
         loop = asyncio.get_running_loop()
         gone: asyncio.Future[str] = loop.create_future()
         slot.epoch = epoch = next(self._epochs)
@@ -240,34 +269,132 @@ class Supervisor:
                 "practice": spec.practice,
                 "epoch": epoch,
                 "limits": self._worker_limits,
+                "data": (data := self._data_of(slot)),
             }
         )
-        await asyncio.wait_for(started, _START_TIMEOUT)
-        return gone
+        patience = _START_TIMEOUT
+        if data is not None:
+            patience += data_bytes([Path(data["folder"]), *map(Path, data["adopt"])]) / _READ_SPEED
+        answer, _ = await asyncio.wait_for(started, patience)
+        return gone, answer
+
+    def _data_of(self, slot: _Slot) -> Message | None:
+        """Where a worker keeps its sessions. The first one takes over those of workers that are no more."""
+        if self.data is None:
+            return None
+        adopt = []
+        if slot is next(iter(self._slots.values())):
+            adopt = [str(folder) for folder in self.data.folders() if folder.name not in self._slots]
+        return {"folder": str(self.data.path / slot.name), "adopt": adopt, "sync": self._sync}
 
     def _lost(self, slot: _Slot, why: str) -> None:
-        """The incarnation is no more: answers what waits for it, and moves its sessions to the lost."""
+        """The incarnation is no more. Without a data directory its sessions are lost; with one its calls wait for the
+        next incarnation, which knows what became of them."""
         if slot.state == "ready":
             slot.state = "restarting"
         unsent = slot.transport.unsent() if slot.transport is not None else set()
         pending, slot.pending = slot.pending, {}
+        durable = self.data is not None and not self._closing
         for number, call in pending.items():
+            if durable and call.message is not None:
+                call.again = call.again and number not in unsent
+                slot.orphans.append(call)
+                continue
             if call.opens and call.record is not None:
                 self.registry.remove(call.record)
-            if call.future is None or call.future.done():
-                continue
-            known = number in unsent or not call.changes
-            detail = "nothing was done" if known else "what was asked may or may not have been done"
-            call.future.set_exception(
-                Unavailable(
-                    f"worker {slot.name} is gone ({why}); {detail}",
-                    code="not-applied" if known else "outcome-unknown",
-                    hint=Hint("worker-lost", worker=slot.name),
-                    worker=slot.name,
-                    why=why,
-                )
-            )
-        self.registry.lose(slot.name, why, time.time())
+            _end(call, slot, why, known=number in unsent or not call.changes)
+        if self._closing:
+            self._abandon(slot, why)
+        elif not durable:
+            self.registry.lose(slot.name, why, time.time())
+
+    def _abandon(self, slot: _Slot, why: str) -> None:
+        """The worker does not come up again soon: what waited for it is told so."""
+        orphans, slot.orphans = slot.orphans, []
+        for call in orphans:
+            _end(call, slot, why, known=not call.changes)
+
+    # ------------------------------------------------ after a death
+
+    def _restore(self, slot: _Slot, inventory: Message) -> None:
+        self.registry.restore(slot.name, slot.epoch, inventory["sessions"])
+        self.registry.lose(
+            slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
+        )
+        for owner, id, name, why, at in inventory["ended"]:
+            self.registry.end(owner, (id, name), expired(id, name, why, at))
+
+    async def _settle(self, slot: _Slot, ran: str | None) -> None:
+        """Asks the new incarnation what became of the calls of the old one, and answers them or sends them again."""
+        orphans, slot.orphans = slot.orphans, []
+        culprit = next((call for call in orphans if call.message and call.message.get("call") == ran), None)
+        for at, call in enumerate(orphans):
+            try:
+                await self._settle_one(slot, call, culprit)
+            except (Unavailable, NotSent):  # this incarnation has died as well
+                slot.orphans = [*orphans[at:], *slot.orphans]
+                raise
+
+    async def _settle_one(self, slot: _Slot, call: _Pending, culprit: _Pending | None) -> None:
+        record, message = call.record, call.message
+        assert record is not None
+        assert message is not None
+        if call.future is None or call.future.done():
+            return
+        there = record.epoch == slot.epoch
+        if call.opens:
+            if there:
+                call.future.set_result((None, Timing(0.0, 0.0)))
+            else:
+                self.registry.remove(record)
+                _end(call, slot, "it died while the session was made", known=True)
+            return
+        if message["do"] == "close" and record.worker == slot.name:
+            there = True  # out of the registry already
+        if not there:
+            _end(call, slot, "the session is lost", known=not call.changes)
+            return
+        if message["do"] == "run" and call.changes:
+            found = await self._outcome(slot, record, message)
+            if found["known"]:
+                if found["ok"] is None:
+                    _end(call, slot, "it was done, but its answer is lost", known=False)
+                else:
+                    call.future.set_result((found["ok"], Timing(0.0, 0.0)))
+                return
+        if call is culprit:
+            fingerprint = _fingerprint(message)
+            self._deadly[fingerprint] = self._deadly.pop(fingerprint, 0) + 1
+            while len(self._deadly) > _REMEMBERED:
+                del self._deadly[next(iter(self._deadly))]
+        if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
+            _end(call, slot, "it died", known=True)
+            return
+        call.again, call.number = True, next(self._ids)
+        slot.pending[call.number] = call
+        message.update(id=call.number, sent=time.monotonic())
+        assert slot.transport is not None
+        await slot.transport.send(message)
+
+    async def _outcome(self, slot: _Slot, record: Record, message: Message) -> Any:
+        number, future = self._expect(slot, False)
+        question = {"do": "outcome", "id": number, "session": record.id, "call": message["call"]}
+        assert slot.transport is not None
+        slot.transport.send_now({**question, "values": message["values"]})
+        try:
+            found, _ = await asyncio.wait_for(future, _START_TIMEOUT)
+        except Gone:  # set aside: nobody can know
+            return {"known": True, "ok": None}
+        return found
+
+    async def _up(self, slot: _Slot) -> None:
+        """Waits a little for a worker that is being started again."""
+        deadline = time.monotonic() + _PATIENCE
+        while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiter, left)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -283,8 +410,15 @@ class Supervisor:
         Raises what the worker raised; Unavailable when it dies first; LimitExceeded, OutOfMemory.
         """
         slot = self._slot(record)
+        if self.data is not None:
+            await self._up(slot)
+            slot = self._slot(record)
+        fingerprint = self._admit(message) if self._deadly else None
         number, future = self._expect(slot, changes, record)
-        message.update(id=number, session=record.id, sent=time.monotonic())
+        call = slot.pending[number]
+        message.update(id=number, session=record.id, sent=time.monotonic(), call=f"{self._nonce}-{number}")
+        if self.data is not None:
+            call.message = message
         try:
             async with record.order:
                 if slot.transport is None or slot.epoch != record.epoch:
@@ -293,22 +427,39 @@ class Supervisor:
         except BaseException as error:
             _give_up(slot, number, future)
             raise _not_sent(error, slot) from error
-        return await self._reply(slot, number, future, record, message["do"] in _CANCELLABLE)
+        answer = await self._reply(slot, call, future, record, message)
+        if fingerprint is not None:
+            self._deadly.pop(fingerprint, None)
+        return answer
+
+    def _admit(self, message: Message) -> str:
+        """The program's fingerprint. Raises Invalid for one that ended its worker too often."""
+        fingerprint = _fingerprint(message)
+        if self._deadly.get(fingerprint, 0) >= _DEADLY:
+            raise Invalid(
+                f"this program has ended its worker {_DEADLY} times, and is not run again",
+                code="killed-worker",
+                hint=Hint("killed-worker"),
+            )
+        return fingerprint
 
     async def _reply(
-        self, slot: _Slot, number: int, future: asyncio.Future[Any], record: Record | None, cancellable: bool
+        self, slot: _Slot, call: _Pending, future: asyncio.Future[Any], record: Record, message: Message
     ) -> tuple[Any, Timing]:
         try:
             return await future  # type: ignore[no-any-return]
         except asyncio.CancelledError:
-            if cancellable:
-                self._post(slot, {"do": "cancel", "target": number})
+            if message["do"] in _CANCELLABLE:
+                self._post(slot, {"do": "cancel", "target": call.number})
             raise
         except NoSuchSession as error:
             if error.code != "moved":
                 raise
-            refused = record.refused if record is not None else None
-            raise refused or NoSuchSession("the session was deleted", hint=Hint("list-sessions")) from None
+            raise record.refused or NoSuchSession("the session was deleted", hint=Hint("list-sessions")) from None
+        except Gone as error:
+            if error.code == "session-expired":
+                self.registry.end(record.owner, (record.id, record.name), error)
+            raise
 
     def _expect(
         self, slot: _Slot, changes: bool, record: Record | None = None, *, opens: bool = False
@@ -316,7 +467,7 @@ class Supervisor:
         number = next(self._ids)
         assert self._loop is not None, "start() comes first"
         future: asyncio.Future[tuple[Any, Timing]] = self._loop.create_future()
-        slot.pending[number] = _Pending(future, changes, record, opens)
+        slot.pending[number] = _Pending(future, changes, record, opens, number)
         return number, future
 
     def _post(self, slot: _Slot, message: Message) -> None:
@@ -370,28 +521,59 @@ class Supervisor:
         return record
 
     async def open(
-        self, owner: str, name: str | None, device: str | None, seed: int | None, default_dtype: str
+        self,
+        owner: str,
+        name: str | None,
+        device: str | None,
+        seed: int | None,
+        default_dtype: str,
+        lease_s: float | None = None,
+        key: Sequence[str] | None = None,
     ) -> Record:
-        """A new session on the least loaded worker that has the device."""
-        self.registry.check(owner, name)
-        slot = await self._place(device)
+        """A new session on the least loaded worker that has the device; with an idempotency key and the digest of its
+        request, the one that was made with them before."""
+        known = self._made_with(owner, key)
+        if known is None:
+            self.registry.check(owner, name)
+            slot = await self._place(device)
+            known = self._made_with(owner, key)  # another call may have made it during the wait
+        if known is not None:
+            if known.opened is not None:
+                await asyncio.shield(known.opened)
+            return known
         where = slot.spec.devices[0] if device is None else _device_of(slot, device)
         assert where is not None
-        record, opened = self._open(slot, owner, name, where, seed, default_dtype)
-        await opened
+        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key)
+        await asyncio.shield(opened)
         return record
 
+    def _made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
+        return None if key is None else self.registry.made_with(owner, key)
+
     def _open(
-        self, slot: _Slot, owner: str, name: str | None, device: str, seed: int | None, default_dtype: str
+        self,
+        slot: _Slot,
+        owner: str,
+        name: str | None,
+        device: str,
+        seed: int | None,
+        default_dtype: str,
+        lease_s: float | None = None,
+        key: Sequence[str] | None = None,
     ) -> tuple[Record, asyncio.Future[tuple[Any, Timing]]]:
         """Enters the session in the map and tells the worker; calls may follow at once, on the same wire."""
-        record = self.registry.add(owner, name, slot.name, slot.epoch, device)
+        record = self.registry.add(owner, name, slot.name, slot.epoch, device, key)
         number, opened = self._expect(slot, False, record, opens=True)
-        message = {"do": "open", "id": number, "session": record.id, "owner": owner, "name": name, "device": device}
+        record.opened = opened
+        message: Message = {"do": "open", "id": number, "session": record.id, "owner": owner, "name": name}
+        message.update(device=device, seed=seed, default_dtype=default_dtype)
+        message.update(number=record.number, lease_s=lease_s, key=key)
+        if self.data is not None:
+            slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))
         try:
             assert slot.transport is not None
-            slot.transport.send_now({**message, "seed": seed, "default_dtype": default_dtype})
+            slot.transport.send_now(message)
         except Exception as error:
             _give_up(slot, number, opened)
             self.registry.remove(record)
@@ -399,6 +581,7 @@ class Supervisor:
         return record, opened
 
     def _opened(self, record: Record, future: asyncio.Future[tuple[Any, Timing]]) -> None:
+        record.opened = None
         error = None if future.cancelled() else future.exception()
         if isinstance(error, EngineError):
             record.refused = error
@@ -416,14 +599,30 @@ class Supervisor:
             return
         # Out of the map first: whoever comes after this call finds it deleted.
         self.registry.remove(record)
-        # A worker that dies first, or one that has lost it, has freed it all the same.
-        with contextlib.suppress(Unavailable, NoSuchSession):
-            await self.call(record, {"do": "close"}, changes=False)
+        try:
+            await self.call(record, {"do": "close"}, changes=self.data is not None)
+        except (NoSuchSession, Gone):
+            pass
+        except (Unavailable, OutOfMemory):
+            # A worker that dies takes its sessions with it, but not what it has on the disk.
+            if self.data is not None:
+                self.registry.take_back(record)
+                raise
 
     async def rename(self, record: Record, name: str | None) -> None:
         """Raises NameTaken, Invalid."""
+        before = record.name
         self.registry.rename(record, name)
-        await self.call(record, {"do": "rename", "name": name}, changes=True)
+        try:
+            await self.call(record, {"do": "rename", "name": name}, changes=True)
+        except (Unavailable, OutOfMemory):
+            with contextlib.suppress(EngineError):  # somebody else has taken the old name
+                self.registry.rename(record, before)
+            raise
+
+    async def lease(self, record: Record, lease_s: float | None) -> None:
+        """How long the session stays without being used; None for ever."""
+        await self.call(record, {"do": "lease", "lease_s": lease_s}, changes=True)
 
     async def infos(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         """What the workers know of these sessions, by id; waits for no program. Lost ones are left out."""
@@ -434,6 +633,8 @@ class Supervisor:
         return {key: info for reply in replies for key, info in reply.items() if info is not None}
 
     async def _infos(self, slot: _Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+        if self.data is not None:
+            await self._up(slot)
         number, future = self._expect(slot, False)
         try:
             if slot.transport is None:
@@ -506,6 +707,32 @@ class Supervisor:
             }
             for slot in self._slots.values()
         ]
+
+
+def _fingerprint(message: Message) -> str:
+    """What a program, or a query, is known by: its contents, arrays included."""
+    told = {name: message.get(name) for name in ("do", "program", "q")}
+    body, blobs = Codec().pack(told)
+    found = hashlib.blake2b(body, digest_size=16)
+    for blob in blobs:
+        found.update(blob.data)
+    return found.hexdigest()
+
+
+def _end(call: _Pending, slot: _Slot, why: str, *, known: bool) -> None:
+    """Tells whoever waits that the worker is gone; `known`: that nothing was done."""
+    if call.future is None or call.future.done():
+        return
+    detail = "nothing was done" if known else "what was asked may or may not have been done"
+    call.future.set_exception(
+        Unavailable(
+            f"worker {slot.name} is gone ({why}); {detail}",
+            code="not-applied" if known else "outcome-unknown",
+            hint=Hint("worker-lost", worker=slot.name),
+            worker=slot.name,
+            why=why,
+        )
+    )
 
 
 def _give_up(slot: _Slot, number: int, future: asyncio.Future[Any]) -> None:
