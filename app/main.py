@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from app import errors, openapi, pages
 from app.deps import House
 from app.routes import ops, programs, sessions, system, tensors
-from app.security import Guard
+from app.security import Gate, Guard
 from app.settings import Settings
 from engine.service import Limits, Service
 
@@ -25,10 +25,11 @@ def service_of(settings: Settings) -> Service:
         max_rounds=settings.max_rounds,
         max_run=settings.max_run,
         max_nesting=settings.max_nesting,
+        idle_s=settings.sleep_after,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
-    return Service(settings.workers, limits=limits)
+    return Service(settings.workers, limits=limits, data_dir=settings.data_dir, sync=settings.sync)
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
@@ -47,7 +48,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     application = FastAPI(
         title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    house = application.state.house = House(service)
+    gate = Gate()
+    house = application.state.house = House(service, gate)
     for routes in (
         ops,
         programs,
@@ -60,7 +62,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     pages.mount(application)
     errors.install(application)
     application.add_middleware(
-        Guard, hosts=hosts_of(settings), origins=settings.cors_origin, max_body=settings.max_body
+        Guard, hosts=hosts_of(settings), origins=settings.cors_origin, max_body=settings.max_body, gate=gate
     )
     return application
 

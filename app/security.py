@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
 from app.errors import Forbidden, Misdirected
-from engine.errors import EngineError, Hint, Malformed, TooLarge
+from engine.errors import EngineError, Hint, Malformed, TooLarge, Unavailable
 
 PROBES = frozenset(("/healthz", "/readyz"))
 LOOPBACK_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -29,6 +29,7 @@ ALLOWED_HEADERS = (
 )
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
+DRAIN_RETRY_S = 5  # when to ask again a server that is ending: its successor takes about as long to come up
 
 
 class Exchange:
@@ -44,11 +45,22 @@ class Exchange:
         return f"queue;dur={self.queue_ms:.3f}, run;dur={self.run_ms:.3f}, encode;dur={self.encode_ms:.3f}"
 
 
+class Gate:
+    """Whether requests may come in, and how many are inside. A server that is told to end closes it first."""
+
+    __slots__ = ("closed", "inside")
+
+    def __init__(self) -> None:
+        self.closed, self.inside = False, 0
+
+
 class Guard:
     """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
 
-    def __init__(self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], max_body: int) -> None:
-        self.app = app
+    def __init__(
+        self, app: ASGIApp, *, hosts: Iterable[str], origins: Iterable[str], max_body: int, gate: Gate
+    ) -> None:
+        self.app, self.gate = app, gate
         self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
         self.origins = frozenset(origins)
         self.max_body = max_body
@@ -62,6 +74,7 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
         started = False
+        self.gate.inside += 1
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -84,12 +97,21 @@ class Guard:
             if started:
                 raise  # half an answer cannot be taken back: the server closes the connection
             await errors.unexpected(error, scope)(scope, receive, answer)
+        finally:
+            self.gate.inside -= 1
 
     # ------------------------------------------------------------ in
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> None:
         """Raise Misdirected, Forbidden, Malformed or TooLarge for a request that may not come in."""
         path = scope["path"]
+        if self.gate.closed and path not in PROBES:
+            raise Unavailable(
+                "the server is ending: what runs is finished, and nothing new is begun; nothing was done",
+                code="not-applied",
+                hint=Hint("server-ending"),
+                retry_after=DRAIN_RETRY_S,
+            )
         host = headers.get(b"host", b"").decode("latin-1")
         if path not in PROBES:
             self._check_host(host, scope)

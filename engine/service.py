@@ -16,14 +16,27 @@ from engine import declare
 from engine.answer import ArrayData, TensorAnswer
 from engine.dtypes import DTYPES, dtype
 from engine.durability.files import Locked
+from engine.durability.repair import repair as repair_data
 from engine.durability.store import DataDir
 from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
+from engine.session import Session
 from engine.workers.messages import Timing, version
 from engine.workers.registry import Record
 from engine.workers.supervisor import Supervisor, WorkerSpec, plan_workers
+from engine.workers.worker import Worker
 
-__all__ = ["ArrayData", "Limits", "Service", "TensorAnswer", "Timing", "WorkerSpec", "plan_workers", "version"]
+__all__ = [
+    "ArrayData",
+    "Limits",
+    "Service",
+    "TensorAnswer",
+    "Timing",
+    "WorkerSpec",
+    "plan_workers",
+    "repair",
+    "version",
+]
 
 DURABILITY_NOTES = {
     "none": "Tensors live in memory only: they do not survive a restart of the server, or of their worker.",
@@ -39,6 +52,13 @@ _SEEDS = range(-(1 << 63), 1 << 64)
 _LEASES = (1, 10 * 365 * 24 * 3600)
 
 Once = tuple[str, str]  # an idempotency key with what it is for, and the digest of the request
+
+
+def repair(data_dir: Path) -> list[str]:
+    """Makes damaged data readable again, as far as they are there; what was found and done, in sentences."""
+    limits = Limits(session_bytes=1 << 62, server_bytes=1 << 62)
+    worker = Worker("repair", ["cpu"], limits, session_factory=Session)
+    return repair_data(data_dir, worker.restore)
 
 
 class Service:

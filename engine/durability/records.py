@@ -216,9 +216,7 @@ def _extended(arrays: memoryview) -> Any:
 
 def _unpack(packed: memoryview, arrays: memoryview) -> Any:
     try:
-        return msgpack.unpackb(
-            packed, ext_hook=_extended(arrays), strict_map_key=False, unicode_errors="surrogatepass"
-        )
+        return msgpack.unpackb(packed, ext_hook=_extended(arrays), strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, struct.error) as error:  # what msgpack raises for bytes that it did not write
         raise Damaged(str(error)) from error
 

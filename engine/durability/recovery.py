@@ -181,9 +181,7 @@ def _snapshots(folder: Path, files: Files, found: Recovered, change: bool) -> No
         if known is not None and known.snapshot is not None and known.snapshot.n >= n:
             continue
         about = snapshot.about
-        found.kept[id] = Kept(
-            id, dict(about["open"]), n, snapshot.lsn, about["last_used"], snapshot
-        )
+        found.kept[id] = Kept(id, dict(about["open"]), n, snapshot.lsn, about["last_used"], snapshot)
 
 
 def _missing(
@@ -328,9 +326,7 @@ def _set_aside(found: Recovered, lost: dict[int, bytes | None]) -> None:
 # ---------------------------------------------------------------- a session's contents
 
 
-def contents(
-    kept: Kept, segments: dict[int, Segment], files: Files, take: Callable[[dict[str, Any]], None]
-) -> Answers:
+def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Callable[[dict[str, Any]], None]) -> Answers:
     """Hands a session's commits to `take`, in order; returns the answers to keep. Raises Damaged.
 
     A commit's arrays are views of files, good only during that call.

@@ -102,9 +102,7 @@ def write(path: Path, files: Files, about: dict[str, Any], rows: dict[str, Any])
     tensors.append(("rows", "U8", [len(packed)], packed))
     about = {**about, "crc": {name: zlib.crc32(data) for name, _, _, data in tensors}}
     told = json.dumps(about)
-    header: dict[str, Any] = {
-        "__metadata__": {"format": FORMAT, "about": told, "crc": str(zlib.crc32(told.encode()))}
-    }
+    header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "about": told, "crc": str(zlib.crc32(told.encode()))}}
     end = 0
     for name, dtype, shape, data in tensors:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(data)]}
@@ -192,6 +190,4 @@ def opened(snapshot: Snapshot, files: Files) -> Iterator[dict[str, Any]]:
                 return found[packed.decode()]
             raise Damaged(f"unknown extension {code}")
 
-        yield msgpack.unpackb(
-            found["rows"], ext_hook=extension, strict_map_key=False, unicode_errors="surrogatepass"
-        )
+        yield msgpack.unpackb(found["rows"], ext_hook=extension, strict_map_key=False, unicode_errors="surrogatepass")

@@ -99,8 +99,9 @@ class Store:
         snapshot_bytes: int = SNAPSHOT_BYTES,
         clock: Callable[[], float] = time.monotonic,
         thread: bool = True,
+        lsn: int = 0,
     ) -> None:
-        """`make`: a session of its id and what was said when it was opened. `adopt`: folders of workers that are no
+        """`lsn`: what the log has counted up to elsewhere. `make`: a session of its id and what was said when it was opened. `adopt`: folders of workers that are no
         more, whose sessions this one takes over. Raises Locked."""
         self.folder, self.files = folder, files or Files()
         self._make = make
@@ -119,7 +120,7 @@ class Store:
             self.files,
             sync=sync,
             segments=found.segments,
-            lsn=found.lsn,
+            lsn=max(found.lsn, lsn),
             before=found.before,
             segment_bytes=segment_bytes,
             first=self._table,
@@ -136,7 +137,9 @@ class Store:
         for problem in found.problems:
             log.warning("%s: %s", name, problem)
         if found.torn:
-            log.warning("%s: %d records at the log's end were torn off by the last end, and are dropped", name, found.torn)
+            log.warning(
+                "%s: %d records at the log's end were torn off by the last end, and are dropped", name, found.torn
+            )
         for kept in found.kept.values():
             if kept.damage:
                 log.error("%s: session %s is set aside: %s; python -m app repair", name, kept.id, kept.damage)
@@ -237,9 +240,7 @@ class Store:
         answers = kept.answers.rows() if kept.answers is not None else []
         path = snapshots.path_of(self.folder / "snapshots", id, kept.n)
         try:
-            kept.snapshot = snapshots.write(
-                path, self.files, about, {"commit": whole(session), "answers": answers}
-            )
+            kept.snapshot = snapshots.write(path, self.files, about, {"commit": whole(session), "answers": answers})
         except OSError as error:
             raise OutOfMemory(f"no snapshot can be written ({error.strerror or error})", code="disk-full") from error
         kept.places, kept.calls, kept.bytes = [], {}, 0
@@ -264,7 +265,7 @@ class Store:
         kept = self.kept[id]
         return (kept.snapshot.size if kept.snapshot else 0) + kept.bytes
 
-    def outcome(self, id: str, call: str) -> bytes | None | bool:
+    def outcome(self, id: str, call: str) -> bytes | bool | None:
         """What became of a call before the worker died: its packed reply (None where none was kept), or False."""
         kept = self.kept.get(id)
         place = kept.calls.get(call) if kept is not None else None
@@ -324,7 +325,7 @@ class Store:
                 if id in self.kept and self.kept[id].n >= kept.n:
                     continue
                 try:
-                    self._take(kept, segments)
+                    self.take(kept, segments)
                 except (Damaged, KeyError, OSError, OutOfMemory) as problem:
                     kept.damage = kept.damage or str(problem)
                     left.append(id)
@@ -340,7 +341,9 @@ class Store:
         finally:
             os.close(lock)
 
-    def _take(self, kept: Kept, segments: dict[int, Segment]) -> None:
+    def take(self, kept: Kept, segments: dict[int, Segment]) -> None:
+        """Takes over a session from another folder's segments, as a snapshot. Raises Damaged, and what its contents
+        make of themselves when they are not what a session wrote."""
         if kept.damage is not None:
             raise Damaged(kept.damage)
         session = self._make(kept.id, kept.opened)
@@ -348,11 +351,12 @@ class Store:
         with active(session.ctx):
             kept.answers = contents(kept, segments, self.files, work.apply)
         self.kept[kept.id] = kept
-        kept.snapshot, kept.lsn = None, self.log.lsn
+        before, kept.snapshot, kept.lsn = kept.snapshot, None, self.log.lsn
         try:
             self.save(kept.id, session)
         except BaseException:
             del self.kept[kept.id]
+            kept.snapshot = before
             raise
         finally:
             session.close()

@@ -9,9 +9,9 @@ is a name like any other, except that it is made on first use. What was lost wit
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -166,9 +166,7 @@ class Registry:
         if name in known.names:  # one was renamed and the other made, and only the latter was written
             log.warning("session %s loses its name %r: another one has it", row["id"], name)
             name = None
-        record = Record(
-            row["id"], row["owner"], name, worker, 0, row["device"], row["number"], key, row["created"]
-        )
+        record = Record(row["id"], row["owner"], name, worker, 0, row["device"], row["number"], key, row["created"])
         known.ids[record.id] = record
         if name is not None:
             known.names[name] = record

@@ -32,7 +32,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a server in a process of its own."""
-    process = start("--workers", "inline", "--max-body", "1MiB")
+    process = start("--workers", "inline", "--max-body", "1MiB", "--data-dir", "none")
     try:
         assert process.stderr
         said = [process.stderr.readline() for _ in range(3)]
