@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
 
     async def _end_when_empty(self, sig: int) -> None:
         until = time.monotonic() + DRAIN_S
-        while self.gate.inside and time.monotonic() < until:
+        while self.gate.inside and time.monotonic() < until:  # noqa: ASYNC110 - seldom, and every request would pay
             await asyncio.sleep(_LOOK_S)
         super().handle_exit(sig, None)
 

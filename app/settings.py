@@ -197,8 +197,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m app",
         description="Serve curlgrad: PyTorch-style tensors and autograd over HTTP.",
         epilog="Each option is also an environment variable, named in brackets; the command line wins. "
-        "Without keys the server listens on this machine alone. `python -m app repair --data-dir DIR` makes damaged data "
-        "readable again, as far as they are there, and says what is lost.",
+        "Without keys the server listens on this machine alone. `python -m app repair --data-dir DIR` makes damaged "
+        "data readable again, as far as they are there, and says what is lost.",
     )
     for option in fields(Settings):
         variable = _PREFIX + option.name.upper()

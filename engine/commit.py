@@ -12,8 +12,8 @@ the new objects that are still reachable. Objects get their number (`uid`) here;
      "seq", "counter", "uids", "default_dtype", "print_options", "generator": bytes or None}
 
 Every value is a number, a string, bytes, a list or an object, so any plain encoding can carry it. `data` are uint8
-arrays on the memory of the tensors themselves where that is possible: whoever keeps a commit encodes or copies it before
-the session goes on.
+arrays on the memory of the tensors themselves where that is possible: whoever keeps a commit encodes or copies it
+before the session goes on.
 
 `whole` is a session as one commit: what a snapshot holds.
 """

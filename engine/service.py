@@ -22,9 +22,10 @@ from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.session import Session
 from engine.workers.messages import Timing, version
+from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.registry import Record
-from engine.workers.supervisor import Supervisor, WorkerSpec, plan_workers
-from engine.workers.worker import Worker
+from engine.workers.seats import Seats
+from engine.workers.supervisor import Supervisor
 
 __all__ = [
     "ArrayData",
@@ -57,8 +58,7 @@ Once = tuple[str, str]  # an idempotency key with what it is for, and the digest
 def repair(data_dir: Path) -> list[str]:
     """Makes damaged data readable again, as far as they are there; what was found and done, in sentences."""
     limits = Limits(session_bytes=1 << 62, server_bytes=1 << 62)
-    worker = Worker("repair", ["cpu"], limits, session_factory=Session)
-    return repair_data(data_dir, worker.restore)
+    return repair_data(data_dir, Seats("repair", Session, limits).restore)
 
 
 class Service:
@@ -228,8 +228,8 @@ class Service:
         """Runs a program: entirely, or, if this raises, not at all (unless it is Unavailable "outcome-unknown").
 
         `explain` adds `notes` to the reply: why each result is as it is, as data (engine.explain.Note.to_data).
-        `once`: with the same key and digest it is done once, and answered as it was the first time; a cancelled wait then
-        cancels nothing. Raises Invalid for the same key with another digest.
+        `once`: with the same key and digest it is done once, and answered as it was the first time; a cancelled wait
+        then cancels nothing. Raises Invalid for the same key with another digest.
         A cancelled wait cancels the program. The program's arrays are given away. Arrays of the reply are read-only.
         """
         record = await self._supervisor.find(owner, ref)

@@ -184,7 +184,7 @@ class Session:
                             reply["notes"] = watch.notes(outcome.scope)
                         kept = self._commit()
                 if outcome is None:
-                    yield
+                    yield None
                     continue
                 if kept:
                     yield reply

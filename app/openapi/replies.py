@@ -119,8 +119,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     ),
     507: (
         "OutOfMemory",
-        "Over the memory of the session or the server, or the disk is full; says what was asked, what is free and what "
-        "frees more.",
+        "Over the memory of the session or the server, or the disk is full; says what was asked and what frees more.",
     ),
 }
 

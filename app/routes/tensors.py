@@ -351,7 +351,7 @@ async def backward(ref: str, call: Annotated[Call, takes()]) -> Response:
     document = await call.document()
     given = await call.fields("gradient", "retain_graph", "create_graph", "inputs")
     args = arguments.with_arrays({"input": ref, **given}, call.house.kinds.get("backward", {}), document.arrays)
-    # With a known Idempotency-Key even an empty program is answered as the first one was; the graph may have gone since.
+    # With a known Idempotency-Key even an empty program is answered as the first one was; the graph may be gone by now.
     results = {} if call.key is None else (await call.run_alone({"steps": []}))["results"]
     if not results:
         leaves = await _leaves(ref, given.get("inputs"), call)

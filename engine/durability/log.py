@@ -84,7 +84,8 @@ class Log:
         clock: Callable[[], float] = time.monotonic,
         thread: bool = True,
     ) -> None:
-        """`lsn`: of the last record there is, which is on the disk; `before`: whose it is. `first`: makes the payload that begins a segment."""
+        """`lsn`: of the last record there is, which is on the disk; `before`: whose it is. `first`: makes the payload
+        that begins a segment."""
         self.folder, self.files, self.sync, self.clock = folder, files, sync, clock
         self.segments = list(segments)
         self.segment_bytes = segment_bytes

@@ -154,12 +154,8 @@ class Found:
 
     @property
     def end(self) -> int:
-        return padded(self.start + self.size)
-
-
-def padded(offset: int) -> int:
-    """Where the record ends whose payload ends at `offset`."""
-    return offset + -offset % _PAD
+        """Where the next record begins."""
+        return self.start + self.size + -(HEADER_BYTES + self.size) % _PAD
 
 
 def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:

@@ -1,4 +1,4 @@
-"""`python -m app repair --data-dir DIR`: makes damaged data readable again, as far as they are there, and says what is lost.
+"""`python -m app repair --data-dir DIR`: makes damaged data readable again, as far as they are there.
 
 A session that is set aside gets back the newest state that is whole: its snapshot, and its changes up to the first that
 is missing or damaged. Every session is then written as a snapshot and the log begins anew. What is replaced or cannot

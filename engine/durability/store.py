@@ -7,8 +7,8 @@ The worker gives `write` groups of changes before it answers them, asks for sess
      "incarnation", "lease_s", "key": [idempotency key, digest] or null}
 
 A log that only grows would fill the disk and make the next start slow, so sessions are snapshotted: one whose records
-outweigh both `SNAPSHOT_BYTES` and what it holds, or are more than `MANY`, and those that keep the oldest segment when the log exceeds `LOG_BYTES`.
-A segment goes when no session needs a record in it.
+outweigh both `SNAPSHOT_BYTES` and what it holds, or are more than `MANY`, and those that keep the oldest segment when
+the log exceeds `LOG_BYTES`. A segment goes when no session needs a record in it.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class Store:
         thread: bool = True,
         lsn: int = 0,
     ) -> None:
-        """`lsn`: what the log has counted up to elsewhere. `make`: a session of its id and what was said when it was opened. `adopt`: folders of workers that are no
-        more, whose sessions this one takes over. Raises Locked."""
+        """`make`: a session of its id and what was said when it was opened. `adopt`: folders of workers that are no
+        more, whose sessions this one takes over. `lsn`: what the log has counted up to elsewhere. Raises Locked."""
         self.folder, self.files = folder, files or Files()
         self._make = make
         self._log_bytes, self._snapshot_bytes = log_bytes, snapshot_bytes
@@ -166,7 +166,8 @@ class Store:
         """Writes a group of changes: when it returns they outlive the process. Raises OutOfMemory, Unavailable; then
         none of them was kept, but for "outcome-unknown"."""
         now = time.time()
-        group, numbers = [], {}
+        group: list[tuple[bytes, list[Buffer]]] = []
+        numbers: dict[str, int] = {}
         for change in changes:
             kept = self.kept.get(change.session)
             n = numbers.get(change.session, kept.n if kept else 0) + 1

@@ -1,4 +1,4 @@
-"""What a caller was answered, as bytes to keep: msgpack array [body, blobs], as messages.py makes them of {"ok": reply}.
+"""What a caller was answered, as bytes to keep: msgpack array [body, blobs], which messages.py makes of {"ok": reply}.
 
 Arrays of more than 64 KiB are blobs. They are kept only for calls with an idempotency key, and only up to 1 MiB in all;
 elsewhere they are nil, and read from the session again where that still has what was answered.

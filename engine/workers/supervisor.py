@@ -1,7 +1,7 @@
 """Starts, watches and restarts workers, and carries calls to the worker that has the session.
 
-With a data directory the sessions of a worker that dies are there again with the next one, and so is the truth about the
-calls that it had not answered:
+With a data directory the sessions of a worker that dies are there again with the next one, and so is the truth about
+the calls that it had not answered:
 
     committed                       its answer, which the journal has
     ran when the worker died        503 `not-applied`; a program that did so twice is refused from then on
@@ -10,8 +10,10 @@ calls that it had not answered:
 
 Without one a worker that dies takes its sessions with it (the registry remembers why). What it was asked and had not
 answered ends as Unavailable: `not-applied` where it had seen nothing of the call or the call only read, else
-`outcome-unknown`. In either case the worker is started again after a pause that doubles with every quick death in a row, up to half a
-minute; after `FAILING` of them its state is "failing", which `ready` shows, and it goes on being tried.
+`outcome-unknown`.
+
+A worker that died is started again after a pause that doubles with every quick death in a row, up to half a minute;
+after `FAILING` of them its state is "failing", which `ready` shows, and it goes on being tried.
 
 States of a worker: starting, ready, restarting, failing, stopped.
 """
@@ -21,11 +23,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import logging
-import os
 import secrets
-import sys
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -39,17 +38,18 @@ from engine.errors import (
     Gone,
     Hint,
     Invalid,
-    LimitExceeded,
     NoSuchDevice,
     NoSuchSession,
     OutOfMemory,
     Unavailable,
 )
 from engine.limits import Limits
-from engine.workers.messages import PROTOCOL, BadMessage, CannotPack, Codec, Message, Timing, version
+from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
+from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
-from engine.workers.transports import InlineTransport, NotSent, ProcessTransport, Transport
-from engine.workers.worker import expired
+from engine.workers.seats import expired
+from engine.workers.slots import Pending, Slot, device_of, end, fingerprint, give_up, not_sent
+from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
 _HEALTHY = 30.0
@@ -63,77 +63,6 @@ _DEADLY = 2  # how often a program may end its worker before it is refused
 _REMEMBERED = 1000  # programs that ended their worker
 
 log = logging.getLogger("curlgrad.supervisor")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """A worker to be: its devices, the CPU first; in a thread of this process, or in a process of its own.
-
-    `practice`: its CUDA devices are simulated on the CPU.
-    """
-
-    name: str
-    devices: tuple[str, ...]
-    inline: bool = False
-    practice: bool = False
-
-
-def plan_workers(spec: str, gpus: Sequence[str] = ()) -> list[WorkerSpec]:
-    """The workers of `--workers SPEC`: auto, inline, practice-cuda, or a list such as "cpu:2,cuda:0".
-
-    `gpus`: the machine's, as "cuda:0". Raises Invalid for what is none of these.
-    """
-    if spec == "auto":
-        found = [WorkerSpec(gpu.replace(":", "-"), ("cpu", gpu)) for gpu in gpus]
-        return found or [WorkerSpec("cpu-0", ("cpu",))]
-    if spec == "inline":
-        return [WorkerSpec("inline", ("cpu", *gpus[:1]), inline=True)]
-    if spec == "practice-cuda":
-        return [WorkerSpec("practice-0", ("cpu", "cuda:0"), practice=True)]
-    specs: list[WorkerSpec] = []
-    for part in spec.split(","):
-        kind, _, number = part.strip().partition(":")
-        if kind not in ("cpu", "cuda") or not (number.isascii() and number.isdigit()) or len(number) > 4:
-            raise Invalid(
-                f"cannot read {part.strip()!r} in the workers {spec!r}: "
-                'they are "auto", "inline", "practice-cuda", or a list such as "cpu:2,cuda:0"',
-                param="workers",
-            )
-        if kind == "cpu":
-            specs += [WorkerSpec(f"cpu-{i}", ("cpu",)) for i in range(int(number))]
-        else:
-            specs.append(WorkerSpec(f"cuda-{int(number)}", ("cpu", f"cuda:{int(number)}")))
-    if not specs or len({one.name for one in specs}) < len(specs):
-        raise Invalid(f"the workers {spec!r} are none, or name one twice", param="workers")
-    return specs
-
-
-@dataclasses.dataclass(slots=True)
-class _Pending:
-    future: asyncio.Future[tuple[Any, Timing]] | None  # None: nobody waits for this reply
-    changes: bool
-    record: Record | None = None
-    opens: bool = False
-    number: int = 0
-    message: Message | None = None  # kept where it may have to be sent again
-    again: bool = False  # whether it was
-
-
-class _Slot:
-    """The place of one worker, in which incarnations follow each other."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec, self.name = spec, spec.name
-        self.state = "starting"
-        self.epoch = 0
-        self.transport: Transport | None = None
-        self.pending: dict[int, _Pending] = {}
-        self.orphans: list[_Pending] = []  # calls of an incarnation that died, until the next one knows of them
-        self.restarts = 0
-        self.failures = 0  # deaths in a row that came soon after the start
-        self.last_exit: str | None = None
-        self.first: asyncio.Future[None] | None = None  # how the first start ended
-        self.task: asyncio.Task[None] | None = None
 
 
 class Supervisor:
@@ -160,7 +89,7 @@ class Supervisor:
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
-        self._slots = {spec.name: _Slot(spec) for spec in specs}
+        self._slots = {spec.name: Slot(spec) for spec in specs}
         share = dataclasses.replace(limits, server_bytes=limits.server_bytes // len(specs))
         self._worker_limits = share.to_data()
         self._epochs = count(1)
@@ -195,13 +124,13 @@ class Supervisor:
                 slot.first.exception()  # seen: otherwise asyncio reports it as forgotten
         await asyncio.gather(*(self._stop(slot) for slot in self._slots.values()))
 
-    async def _stop(self, slot: _Slot) -> None:
+    async def _stop(self, slot: Slot) -> None:
         self._lost(slot, "the server is closing")
         slot.state = "stopped"
         if slot.transport is not None:
             await slot.transport.close()
 
-    async def _keep(self, slot: _Slot) -> None:
+    async def _keep(self, slot: Slot) -> None:
         while True:
             began = time.monotonic()
             try:
@@ -233,7 +162,7 @@ class Supervisor:
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
             await asyncio.sleep(pause)
 
-    async def _incarnate(self, slot: _Slot) -> tuple[asyncio.Future[str], Message]:
+    async def _incarnate(self, slot: Slot) -> tuple[asyncio.Future[str], Message]:
         """Starts the worker; returns, once it has answered, what will hold the reason of its end, and its answer."""
         loop = asyncio.get_running_loop()
         gone: asyncio.Future[str] = loop.create_future()
@@ -257,7 +186,7 @@ class Supervisor:
             )
         number = next(self._ids)
         started: asyncio.Future[tuple[Any, Timing]] = loop.create_future()
-        slot.pending[number] = _Pending(started, changes=False)
+        slot.pending[number] = Pending(started, changes=False)
         await slot.transport.start(
             {
                 "do": "start",
@@ -278,7 +207,7 @@ class Supervisor:
         answer, _ = await asyncio.wait_for(started, patience)
         return gone, answer
 
-    def _data_of(self, slot: _Slot) -> Message | None:
+    def _data_of(self, slot: Slot) -> Message | None:
         """Where a worker keeps its sessions. The first one takes over those of workers that are no more."""
         if self.data is None:
             return None
@@ -287,7 +216,7 @@ class Supervisor:
             adopt = [str(folder) for folder in self.data.folders() if folder.name not in self._slots]
         return {"folder": str(self.data.path / slot.name), "adopt": adopt, "sync": self._sync}
 
-    def _lost(self, slot: _Slot, why: str) -> None:
+    def _lost(self, slot: Slot, why: str) -> None:
         """The incarnation is no more. Without a data directory its sessions are lost; with one its calls wait for the
         next incarnation, which knows what became of them."""
         if slot.state == "ready":
@@ -302,21 +231,21 @@ class Supervisor:
                 continue
             if call.opens and call.record is not None:
                 self.registry.remove(call.record)
-            _end(call, slot, why, known=number in unsent or not call.changes)
+            end(call, slot, why, known=number in unsent or not call.changes)
         if self._closing:
             self._abandon(slot, why)
         elif not durable:
             self.registry.lose(slot.name, why, time.time())
 
-    def _abandon(self, slot: _Slot, why: str) -> None:
+    def _abandon(self, slot: Slot, why: str) -> None:
         """The worker does not come up again soon: what waited for it is told so."""
         orphans, slot.orphans = slot.orphans, []
         for call in orphans:
-            _end(call, slot, why, known=not call.changes)
+            end(call, slot, why, known=not call.changes)
 
     # ------------------------------------------------ after a death
 
-    def _restore(self, slot: _Slot, inventory: Message) -> None:
+    def _restore(self, slot: Slot, inventory: Message) -> None:
         self.registry.restore(slot.name, slot.epoch, inventory["sessions"])
         self.registry.lose(
             slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
@@ -324,7 +253,7 @@ class Supervisor:
         for owner, id, name, why, at in inventory["ended"]:
             self.registry.end(owner, (id, name), expired(id, name, why, at))
 
-    async def _settle(self, slot: _Slot, ran: str | None) -> None:
+    async def _settle(self, slot: Slot, ran: str | None) -> None:
         """Asks the new incarnation what became of the calls of the old one, and answers them or sends them again."""
         orphans, slot.orphans = slot.orphans, []
         culprit = next((call for call in orphans if call.message and call.message.get("call") == ran), None)
@@ -335,7 +264,7 @@ class Supervisor:
                 slot.orphans = [*orphans[at:], *slot.orphans]
                 raise
 
-    async def _settle_one(self, slot: _Slot, call: _Pending, culprit: _Pending | None) -> None:
+    async def _settle_one(self, slot: Slot, call: Pending, culprit: Pending | None) -> None:
         record, message = call.record, call.message
         assert record is not None
         assert message is not None
@@ -347,28 +276,28 @@ class Supervisor:
                 call.future.set_result((None, Timing(0.0, 0.0)))
             else:
                 self.registry.remove(record)
-                _end(call, slot, "it died while the session was made", known=True)
+                end(call, slot, "it died while the session was made", known=True)
             return
         if message["do"] == "close" and record.worker == slot.name:
             there = True  # out of the registry already
         if not there:
-            _end(call, slot, "the session is lost", known=not call.changes)
+            end(call, slot, "the session is lost", known=not call.changes)
             return
         if message["do"] == "run" and call.changes:
             found = await self._outcome(slot, record, message)
             if found["known"]:
                 if found["ok"] is None:
-                    _end(call, slot, "it was done, but its answer is lost", known=False)
+                    end(call, slot, "it was done, but its answer is lost", known=False)
                 else:
                     call.future.set_result((found["ok"], Timing(0.0, 0.0)))
                 return
         if call is culprit:
-            fingerprint = _fingerprint(message)
-            self._deadly[fingerprint] = self._deadly.pop(fingerprint, 0) + 1
+            known_as = fingerprint(message)
+            self._deadly[known_as] = self._deadly.pop(known_as, 0) + 1
             while len(self._deadly) > _REMEMBERED:
                 del self._deadly[next(iter(self._deadly))]
         if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
-            _end(call, slot, "it died", known=True)
+            end(call, slot, "it died", known=True)
             return
         call.again, call.number = True, next(self._ids)
         slot.pending[call.number] = call
@@ -376,7 +305,7 @@ class Supervisor:
         assert slot.transport is not None
         await slot.transport.send(message)
 
-    async def _outcome(self, slot: _Slot, record: Record, message: Message) -> Any:
+    async def _outcome(self, slot: Slot, record: Record, message: Message) -> Any:
         number, future = self._expect(slot, False)
         question = {"do": "outcome", "id": number, "session": record.id, "call": message["call"]}
         assert slot.transport is not None
@@ -387,7 +316,7 @@ class Supervisor:
             return {"known": True, "ok": None}
         return found
 
-    async def _up(self, slot: _Slot) -> None:
+    async def _up(self, slot: Slot) -> None:
         """Waits a little for a worker that is being started again."""
         deadline = time.monotonic() + _PATIENCE
         while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
@@ -413,7 +342,7 @@ class Supervisor:
         if self.data is not None:
             await self._up(slot)
             slot = self._slot(record)
-        fingerprint = self._admit(message) if self._deadly else None
+        known_as = self._admit(message) if self._deadly else None
         number, future = self._expect(slot, changes, record)
         call = slot.pending[number]
         message.update(id=number, session=record.id, sent=time.monotonic(), call=f"{self._nonce}-{number}")
@@ -425,26 +354,26 @@ class Supervisor:
                     raise NotSent("its worker is gone")
                 await slot.transport.send(message)
         except BaseException as error:
-            _give_up(slot, number, future)
-            raise _not_sent(error, slot) from error
+            give_up(slot, number, future)
+            raise not_sent(error, slot) from error
         answer = await self._reply(slot, call, future, record, message)
-        if fingerprint is not None:
-            self._deadly.pop(fingerprint, None)
+        if known_as is not None:
+            self._deadly.pop(known_as, None)
         return answer
 
     def _admit(self, message: Message) -> str:
         """The program's fingerprint. Raises Invalid for one that ended its worker too often."""
-        fingerprint = _fingerprint(message)
-        if self._deadly.get(fingerprint, 0) >= _DEADLY:
+        known_as = fingerprint(message)
+        if self._deadly.get(known_as, 0) >= _DEADLY:
             raise Invalid(
                 f"this program has ended its worker {_DEADLY} times, and is not run again",
                 code="killed-worker",
                 hint=Hint("killed-worker"),
             )
-        return fingerprint
+        return known_as
 
     async def _reply(
-        self, slot: _Slot, call: _Pending, future: asyncio.Future[Any], record: Record, message: Message
+        self, slot: Slot, call: Pending, future: asyncio.Future[Any], record: Record, message: Message
     ) -> tuple[Any, Timing]:
         try:
             return await future  # type: ignore[no-any-return]
@@ -462,25 +391,25 @@ class Supervisor:
             raise
 
     def _expect(
-        self, slot: _Slot, changes: bool, record: Record | None = None, *, opens: bool = False
+        self, slot: Slot, changes: bool, record: Record | None = None, *, opens: bool = False
     ) -> tuple[int, asyncio.Future[tuple[Any, Timing]]]:
         number = next(self._ids)
         assert self._loop is not None, "start() comes first"
         future: asyncio.Future[tuple[Any, Timing]] = self._loop.create_future()
-        slot.pending[number] = _Pending(future, changes, record, opens, number)
+        slot.pending[number] = Pending(future, changes, record, opens, number)
         return number, future
 
-    def _post(self, slot: _Slot, message: Message) -> None:
+    def _post(self, slot: Slot, message: Message) -> None:
         """Sends what nobody waits for; a worker that is gone needs it no more."""
         number = next(self._ids)
-        slot.pending[number] = _Pending(None, changes=False)
+        slot.pending[number] = Pending(None, changes=False)
         try:
             if slot.transport is not None:
                 slot.transport.send_now({**message, "id": number})
         except NotSent:
             slot.pending.pop(number, None)
 
-    def _replied(self, slot: _Slot, message: Message) -> None:
+    def _replied(self, slot: Slot, message: Message) -> None:
         number = message.get("id")
         call = slot.pending.pop(number, None) if type(number) is int else None
         if call is None:
@@ -541,7 +470,7 @@ class Supervisor:
             if known.opened is not None:
                 await asyncio.shield(known.opened)
             return known
-        where = slot.spec.devices[0] if device is None else _device_of(slot, device)
+        where = slot.spec.devices[0] if device is None else device_of(slot, device)
         assert where is not None
         record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key)
         await asyncio.shield(opened)
@@ -552,7 +481,7 @@ class Supervisor:
 
     def _open(
         self,
-        slot: _Slot,
+        slot: Slot,
         owner: str,
         name: str | None,
         device: str,
@@ -575,9 +504,9 @@ class Supervisor:
             assert slot.transport is not None
             slot.transport.send_now(message)
         except Exception as error:
-            _give_up(slot, number, opened)
+            give_up(slot, number, opened)
             self.registry.remove(record)
-            raise _not_sent(error, slot) from error
+            raise not_sent(error, slot) from error
         return record, opened
 
     def _opened(self, record: Record, future: asyncio.Future[tuple[Any, Timing]]) -> None:
@@ -632,7 +561,7 @@ class Supervisor:
         replies = await asyncio.gather(*(self._infos(self._slots[name], ids) for name, ids in by_slot.items()))
         return {key: info for reply in replies for key, info in reply.items() if info is not None}
 
-    async def _infos(self, slot: _Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+    async def _infos(self, slot: Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
         if self.data is not None:
             await self._up(slot)
         number, future = self._expect(slot, False)
@@ -641,7 +570,7 @@ class Supervisor:
                 raise NotSent("its worker is gone")
             slot.transport.send_now({"do": "info", "id": number, "sessions": ids})
         except NotSent:
-            _give_up(slot, number, future)
+            give_up(slot, number, future)
             return {}
         try:
             answer, _ = await future
@@ -650,12 +579,12 @@ class Supervisor:
         known: dict[str, dict[str, Any] | None] = answer["infos"]
         return known
 
-    def _slot(self, record: Record) -> _Slot:
+    def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]
 
-    async def _place(self, device: str | None) -> _Slot:
+    async def _place(self, device: str | None) -> Slot:
         """The ready worker with the fewest sessions that has the device; waits a little for one that comes up."""
-        able = [slot for slot in self._slots.values() if device is None or _device_of(slot, device)]
+        able = [slot for slot in self._slots.values() if device is None or device_of(slot, device)]
         if not able:
             have = self.devices()
             raise NoSuchDevice(
@@ -687,7 +616,7 @@ class Supervisor:
 
     def devices(self) -> list[str]:
         """All workers' devices, the CPU first."""
-        return sorted({device for slot in self._slots.values() for device in slot.spec.devices}, key=_device_order)
+        return sorted({device for slot in self._slots.values() for device in slot.spec.devices}, key=device_order)
 
     def workers(self) -> list[dict[str, Any]]:
         """Each worker as `info` shows it."""
@@ -707,75 +636,3 @@ class Supervisor:
             }
             for slot in self._slots.values()
         ]
-
-
-def _fingerprint(message: Message) -> str:
-    """What a program, or a query, is known by: its contents, arrays included."""
-    told = {name: message.get(name) for name in ("do", "program", "q")}
-    body, blobs = Codec().pack(told)
-    found = hashlib.blake2b(body, digest_size=16)
-    for blob in blobs:
-        found.update(blob.data)
-    return found.hexdigest()
-
-
-def _end(call: _Pending, slot: _Slot, why: str, *, known: bool) -> None:
-    """Tells whoever waits that the worker is gone; `known`: that nothing was done."""
-    if call.future is None or call.future.done():
-        return
-    detail = "nothing was done" if known else "what was asked may or may not have been done"
-    call.future.set_exception(
-        Unavailable(
-            f"worker {slot.name} is gone ({why}); {detail}",
-            code="not-applied" if known else "outcome-unknown",
-            hint=Hint("worker-lost", worker=slot.name),
-            worker=slot.name,
-            why=why,
-        )
-    )
-
-
-def _give_up(slot: _Slot, number: int, future: asyncio.Future[Any]) -> None:
-    """A call that was not sent: nobody will look at its future."""
-    slot.pending.pop(number, None)
-    if future.done() and not future.cancelled():
-        future.exception()
-    future.cancel()
-
-
-def _not_sent(error: BaseException, slot: _Slot) -> BaseException:
-    if isinstance(error, NotSent):
-        return Unavailable(
-            f"worker {slot.name} cannot be asked now ({error}); nothing was done",
-            code="not-applied",
-            hint=Hint("try-again"),
-            worker=slot.name,
-        )
-    if isinstance(error, CannotPack):
-        return LimitExceeded(f"the request cannot be carried: {error}", code="nesting")
-    if isinstance(error, MemoryError):
-        return OutOfMemory(f"no memory to carry the request: {error}")
-    return error
-
-
-def _device_of(slot: _Slot, device: str) -> str | None:
-    """The slot's device that is meant by "cuda" or "cuda:1"; None where it has none such."""
-    if device in slot.spec.devices:
-        return device
-    kinds = [own for own in slot.spec.devices if own.partition(":")[0] == device]
-    return kinds[0] if kinds else None
-
-
-def _device_order(device: str) -> tuple[bool, str, int]:
-    kind, _, number = device.partition(":")
-    return device != "cpu", kind, int(number or 0)
-
-
-def cores() -> int:
-    """How many cores this process may use, by affinity and by the quota of its control group; at least 1."""
-    found = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            found = min(found, -(-int(quota) // int(period)))
-    return max(1, found)

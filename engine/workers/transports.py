@@ -149,7 +149,7 @@ class InlineTransport(Transport):
         why = "the worker's thread ended"
         try:
             worker = make_worker(start, self._factory)
-            ready = {"pid": os.getpid(), "devices": worker.devices, **worker.inventory()}
+            ready = {"pid": os.getpid(), "devices": worker.devices, **worker.sessions.inventory()}
             peer.reply({"id": start["id"], "ok": ready, "queue_ms": 0.0, "run_ms": 0.0})
             worker.serve(inbox)
         except Exception as error:

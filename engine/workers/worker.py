@@ -23,7 +23,6 @@ import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,12 @@ from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
-from engine.commit import Commit
-from engine.durability.recovery import Answer, Answers
+from engine.durability.recovery import Answer
 from engine.durability.store import Change, Store
 from engine.errors import (
     Bug,
     Conflict,
     EngineError,
-    Gone,
     Hint,
     Invalid,
     NoSuchDevice,
@@ -50,12 +47,12 @@ from engine.limits import Limits
 from engine.tensor import ServerLedger
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
 from engine.workers.replies import Replies
+from engine.workers.seats import Seat, Seats, SessionLike, expired
 from engine.workers.turns import Turns
 
 SLICE = 0.001
 TICK = 1.0  # seconds between two looks at leases, idle sessions and what can be tidied up
 LEASE_GRACE = 60.0  # seconds that a session is kept beyond its lease, in which a late call still finds it
-_ENDED = 10_000
 _LONGEST_WAIT = 24 * 3600.0
 _MORE = object()  # a program's answer while it has steps to go
 _STAGED = object()  # the answer of a call that is done and waits for its change to be written
@@ -73,27 +70,6 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
 }
 
 log = logging.getLogger("curlgrad.worker")
-
-
-class SessionLike(Protocol):
-    """What a worker asks of a session: engine.session.Session, or a stand-in of the tests."""
-
-    name: str | None
-    on_commit: Callable[[Commit], None] | None
-
-    def run(
-        self, program: dict[str, Any], *, values: str, dry_run: bool = False, explain: bool = False
-    ) -> Generator[dict[str, Any] | None, None, dict[str, Any]]:
-        """Yields None at every step boundary and returns the reply. If it raises or is closed, nothing has changed.
-
-        Where it changed something and `on_commit` is set, it yields its reply, too, before it returns it.
-        """
-
-    def query(self, q: dict[str, Any], values: str = "auto") -> Any:
-        """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
-
-    def close(self) -> None:
-        """Frees everything."""
 
 
 class Peer(Protocol):
@@ -119,45 +95,13 @@ class Inbox(Protocol):
 class _Call:
     __slots__ = ("arrived", "id", "message", "peer", "ran", "seat", "steps", "word")
 
-    def __init__(self, peer: Peer, message: Message, seat: _Seat, arrived: float) -> None:
+    def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
         self.peer, self.message, self.seat = peer, message, seat
         self.id: int = message["id"]
         self.word: str = message["do"]
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
         self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun
-
-
-class _Seat:
-    """A session and the calls that wait for it. `session` is None while it sleeps on the disk."""
-
-    __slots__ = ("answers", "calls", "commit", "created", "id", "last_used", "lease_s", "name", "owner", "session")
-
-    def __init__(self, session_id: str, owner: str, name: str | None, session: SessionLike | None) -> None:
-        self.id, self.owner, self.name, self.session = session_id, owner, name, session
-        self.calls: deque[_Call] = deque()
-        self.created = self.last_used = time.time()
-        self.lease_s: float | None = None
-        self.commit: Commit | None = None  # of the program that has just ended
-        self.answers = Answers()  # where there is no data directory: to calls with an idempotency key
-
-    @property
-    def quick(self) -> bool:
-        return self.calls[0].word == "query"
-
-    @property
-    def idle(self) -> bool:
-        """Whether no program of it is under way."""
-        return not self.calls or self.calls[0].steps is None
-
-    def described(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        expires = None if self.lease_s is None else self.last_used + self.lease_s
-        return {
-            **known,
-            "created": self.created,
-            "last_used": self.last_used,
-            "expires_at": expires,
-        }
 
 
 class Worker:
@@ -175,67 +119,14 @@ class Worker:
         server: ServerLedger | None = None,
     ) -> None:
         self.name, self.devices, self.limits = name, list(devices), limits
-        self._make_session = session_factory
-        self._clock, self._wall = clock, wall or _now
-        self._leased = False  # whether any session has a lease
-        self._server = server
-        self._store: Store | None = None
+        self.sessions = Seats(name, session_factory, limits, server=server, wall=wall)
+        self._clock = clock
         self._replies = Replies()
         self._staged: list[tuple[Change, Callable[[EngineError | None], None]]] = []
-        self._ended: dict[str, Gone] = {}  # sessions whose lease ran out
         self._tick_at = clock() + TICK
-        self._seats: dict[str, _Seat] = {}
-        self._turns: Turns[_Seat] = Turns()
+        self._turns: Turns[Seat] = Turns()
         self._calls: dict[tuple[Peer, int], _Call] = {}
         self._waiting: dict[str, int] = {}  # calls of each owner, the running ones too
-
-    def keep(self, store: Store) -> None:
-        """From now on sessions outlive this worker; those that the store has are there, asleep."""
-        self._store = store
-        for kept in store.kept.values():
-            if not kept.opened:
-                continue
-            seat = _Seat(kept.id, kept.opened["owner"], kept.opened["name"], None)
-            # A lease does not run while nobody can use the session.
-            seat.created, seat.last_used, seat.lease_s = kept.opened["created"], self._wall(), kept.opened["lease_s"]
-            self._seats[kept.id] = seat
-        for _, id, name, why, at in store.ended:
-            self._ended[id] = expired(id, name, why, at)
-        if self._server is not None:
-            self._server.reclaim = self._reclaim
-
-    def restore(self, id: str, opened: Mapping[str, Any]) -> SessionLike:
-        """The session that was opened so, still empty: what the store fills."""
-        return self._make_session(
-            id,
-            owner=opened["owner"],
-            name=opened["name"],
-            device=opened["device"],
-            seed=opened["seed"],
-            default_dtype=opened["default_dtype"],
-            limits=self.limits,
-            incarnation=opened["incarnation"],
-        )
-
-    def inventory(self) -> dict[str, Any]:
-        """What a front has to know of the sessions that are there before it has asked for any."""
-        store = self._store
-        if store is None:
-            return {}
-        rows = [
-            {
-                "id": kept.id,
-                "owner": kept.opened["owner"],
-                "name": kept.opened["name"],
-                "device": kept.opened["device"],
-                "number": kept.opened["number"],
-                "key": kept.opened["key"],
-                "created": kept.opened["created"],
-            }
-            for kept in store.kept.values()
-            if kept.opened
-        ]
-        return {"sessions": rows, "ended": store.ended, "ran": store.ran_last}
 
     # ------------------------------------------------ the loop
 
@@ -266,7 +157,7 @@ class Worker:
 
     def _patience(self) -> float | None:
         """How long to wait for messages when there is nothing to do."""
-        return TICK if self._store is not None or self._leased else None
+        return TICK if self.sessions.store is not None or self.sessions.leased else None
 
     def receive(self, peer: Peer, message: Message | None) -> None:
         """Takes one message: answers it, or puts it in its session's line. None: the peer is gone, with its calls."""
@@ -299,8 +190,8 @@ class Worker:
         begin = self._clock()
         call = seat.calls[0]
         answer, error = None, None
-        if self._store is not None:
-            self._store.mark(call.message.get("call") or "")
+        if self.sessions.store is not None:
+            self.sessions.store.mark(call.message.get("call") or "")
         try:
             answer = self._words[call.word](self, call, begin + SLICE)
         except Exception as problem:  # noqa: BLE001 - whatever a session does wrong, the others go on
@@ -321,10 +212,10 @@ class Worker:
         staged, self._staged = self._staged, []
         if not staged:
             return False
-        assert self._store is not None
+        assert self.sessions.store is not None
         failures: list[EngineError | None] = [None] * len(staged)
         try:
-            self._store.write([change for change, _ in staged])
+            self.sessions.store.write([change for change, _ in staged])
         except Exception as problem:  # noqa: BLE001 - as in `work`
             failures = [self._as_error(problem, "write")] * len(staged)
             if isinstance(problem, OutOfMemory) and len(staged) > 1:
@@ -334,9 +225,9 @@ class Worker:
         return True
 
     def _write_alone(self, change: Change) -> EngineError | None:
-        assert self._store is not None
+        assert self.sessions.store is not None
         try:
-            self._store.write([change])
+            self.sessions.store.write([change])
         except Exception as problem:  # noqa: BLE001 - as in `work`
             return self._as_error(problem, "write")
         return None
@@ -346,20 +237,20 @@ class Worker:
         self.flush()
         for call in list(self._calls.values()):
             self._withdraw(call)
-        for seat in self._seats.values():
+        for seat in self.sessions.seats.values():
             if seat.session is not None:
                 with self._logged("closing a session"):
                     seat.session.close()
-        self._seats.clear()
-        if self._store is not None:
-            self._store.close()
+        self.sessions.seats.clear()
+        if self.sessions.store is not None:
+            self.sessions.store.close()
 
     # ------------------------------------------------ calls that wait for their turn
 
     def _enqueue(self, peer: Peer, message: Message, now: float) -> None:
         number, word = message["id"], message["do"]
         try:
-            seat = self._seat(message)
+            seat = self.sessions.find(message)
             waiting = self._waiting.get(seat.owner, 0)
             if message.get("lost"):
                 raise Unavailable(
@@ -390,11 +281,11 @@ class Worker:
     def _run(self, call: _Call, until: float) -> Any:
         seat, message = call.seat, call.message
         if call.steps is None:
-            seat.last_used = self._wall()
-            session = self._awake(seat)
+            seat.last_used = self.sessions.wall()
+            session = self.sessions.awake(seat)
             if message.get("key") is not None and (known := self._known_answer(seat, message)) is not None:
                 return known
-            if self._store is None:
+            if self.sessions.store is None:
                 session.on_commit = None if message.get("key") is None else partial(setattr, seat, "commit")
             # Taken out of the message, so that the program alone decides how long its arrays live.
             call.steps = session.run(
@@ -421,8 +312,9 @@ class Worker:
         commit, seat.commit = seat.commit, None
         key = message.get("key")
         packed, short = self._replies.pack(reply, keyed=key is not None)
-        if self._store is None:
-            seat.answers.put(key, Answer(message["digest"], self._wall(), packed, short))
+        if self.sessions.store is None:
+            if key is not None:
+                seat.answers.put(key, Answer(message["digest"], self.sessions.wall(), packed, short))
             return False
         head = {
             "call": message.get("call"),
@@ -456,7 +348,7 @@ class Worker:
 
     def _stage(self, call: _Call, change: Change, then: Callable[[], None]) -> Any:
         """The change of a call that runs no program: written, then done."""
-        if self._store is None:
+        if self.sessions.store is None:
             then()
             return None
 
@@ -472,9 +364,9 @@ class Worker:
         self._staged.append((change, done))
         return _STAGED
 
-    def _known_answer(self, seat: _Seat, message: Message) -> Any:
+    def _known_answer(self, seat: Seat, message: Message) -> Any:
         """What a call with the same idempotency key was answered. Raises Invalid for another call's key."""
-        answers = self._answers(seat)
+        answers = self.sessions.answers(seat)
         known = answers.get(message["key"])
         if known is None:
             return None
@@ -486,16 +378,9 @@ class Worker:
             )
         return self._replies.unpack(known.reply)
 
-    def _answers(self, seat: _Seat) -> Answers:
-        if self._store is None:
-            return seat.answers
-        answers = self._store.kept[seat.id].answers
-        assert answers is not None, "it is awake"
-        return answers
-
     def _query(self, call: _Call, until: float) -> Any:
-        call.seat.last_used = self._wall()
-        return self._awake(call.seat).query(call.message["q"], call.message["values"])
+        call.seat.last_used = self.sessions.wall()
+        return self.sessions.awake(call.seat).query(call.message["q"], call.message["values"])
 
     def _rename(self, call: _Call, until: float) -> Any:
         seat, name = call.seat, call.message["name"]
@@ -509,8 +394,8 @@ class Worker:
 
     def _lease(self, call: _Call, until: float) -> Any:
         seat, lease_s = call.seat, call.message["lease_s"]
-        seat.last_used = self._wall()
-        self._leased = True
+        seat.last_used = self.sessions.wall()
+        self.sessions.leased = True
         return self._stage(
             call, Change("patch", seat.id, {"lease_s": lease_s}), partial(setattr, seat, "lease_s", lease_s)
         )
@@ -519,8 +404,8 @@ class Worker:
         seat = call.seat
         return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat))
 
-    def _closed(self, seat: _Seat) -> None:
-        self._seats.pop(seat.id, None)
+    def _closed(self, seat: Seat) -> None:
+        self.sessions.seats.pop(seat.id, None)
         try:
             if seat.session is not None:
                 seat.session.close()
@@ -571,11 +456,11 @@ class Worker:
     def _open(self, peer: Peer, message: Message) -> None:
         """Makes a session; it is answered when it is written, and calls may come before."""
         number, session_id = message["id"], message["session"]
-        if session_id in self._seats:
+        if session_id in self.sessions.seats:
             raise BadMessage(f"session {session_id} is open already")
         begin = self._clock()
         try:
-            seat = self._made(message)
+            seat = self.sessions.make(message)
             known = seat.described(seat.session.query({"do": "info"}, "none"))  # type: ignore[union-attr]
         except Exception as problem:  # noqa: BLE001 - as in `work`
             self._reply(peer, number, error=self._as_error(problem, "open"))
@@ -583,7 +468,7 @@ class Worker:
 
         def done(failure: EngineError | None) -> None:
             if failure is not None:
-                del self._seats[session_id]
+                del self.sessions.seats[session_id]
                 for call in list(seat.calls):
                     self._leave(call)
                     self._reply(call.peer, call.id, error=failure)
@@ -591,84 +476,43 @@ class Worker:
             timing = {"queue_ms": 0.0, "run_ms": (self._clock() - begin) * 1e3}
             self._reply(peer, number, ok=known, error=failure, timing=timing)
 
-        if self._store is None:
+        if self.sessions.store is None:
             done(None)
         else:
-            self._staged.append((Change("open", session_id, {"open": self._opened(seat, message)}), done))
-
-    def _made(self, message: Message) -> _Seat:
-        session_id, owner, name = message["session"], message["owner"], message["name"]
-        session = self._make_session(
-            session_id,
-            owner=owner,
-            name=name,
-            device=message["device"],
-            seed=message["seed"],
-            default_dtype=message["default_dtype"],
-            limits=self.limits,
-        )
-        seat = _Seat(session_id, owner, name, session)
-        seat.lease_s = message.get("lease_s")
-        self._leased = self._leased or seat.lease_s is not None
-        seat.created = seat.last_used = self._wall()
-        self._seats[session_id] = seat
-        if self._store is not None:
-            session.on_commit = partial(setattr, seat, "commit")
-        return seat
-
-    def _opened(self, seat: _Seat, message: Message) -> dict[str, Any]:
-        session: Any = seat.session
-        return {
-            "owner": seat.owner,
-            "name": seat.name,
-            "device": message["device"],
-            "seed": session.seed,
-            "default_dtype": message["default_dtype"],
-            "created": seat.created,
-            "number": message.get("number", 0),
-            "incarnation": session.incarnation,
-            "lease_s": seat.lease_s,
-            "key": message.get("key"),
-        }
+            self._staged.append((Change("open", session_id, {"open": self.sessions.opened(seat, message)}), done))
 
     def _query_at_once(self, message: Message) -> Any:
-        return self._described(self._seat(message))
-
-    def _described(self, seat: _Seat) -> dict[str, Any]:
-        known = None
-        if seat.session is None and self._store is not None:
-            known = self._store.info(seat.id)
-        return seat.described(known or self._awake(seat).query({"do": "info"}, "none"))
+        return self.sessions.described(self.sessions.find(message))
 
     def _info(self, message: Message) -> Any:
         known: dict[str, Any] = {}
         for session_id in message["sessions"]:
-            seat = self._seats.get(session_id)
+            seat = self.sessions.seats.get(session_id)
             try:
-                known[session_id] = self._described(seat) if seat else None
+                known[session_id] = self.sessions.described(seat) if seat else None
             except EngineError as error:  # set aside, or too big to be woken for this
                 known[session_id] = {"error": error.to_data()}
         return {
             "name": self.name,
             "pid": os.getpid(),
             "devices": self.devices,
-            "sessions": len(self._seats),
+            "sessions": len(self.sessions.seats),
             "waiting": sum(self._waiting.values()),
             "infos": known,
         }
 
     def _outcome(self, message: Message) -> Any:
         """What became of a call that the worker before this one took: {"known", "ok"}."""
-        if self._store is None:
+        if self.sessions.store is None:
             return {"known": False}
-        seat = self._seat(message)
-        found = self._store.outcome(seat.id, message["call"])
+        seat = self.sessions.find(message)
+        found = self.sessions.store.outcome(seat.id, message["call"])
         if found is False:
             return {"known": False}
         assert found is not True
         reply = self._replies.unpack(found) if found is not None else None
         if reply is not None:
-            self._replies.fill(reply, self._awake(seat), message["values"])
+            self._replies.fill(reply, self.sessions.awake(seat), message["values"])
         return {"known": True, "ok": reply}
 
     def _cancel(self, peer: Peer, target: int) -> dict[str, bool]:
@@ -682,116 +526,48 @@ class Worker:
 
     # ------------------------------------------------ memory and disk
 
-    def _awake(self, seat: _Seat) -> SessionLike:
-        """The seat's session, read from the disk where it sleeps. Raises Gone, OutOfMemory."""
-        if seat.session is not None:
-            return seat.session
-        store, server = self._store, self._server
-        assert store is not None
-        if server is not None:
-            weight = store.weight(seat.id)
-            if server.held + weight > server.limit:
-                self._reclaim(server.held + weight - server.limit)
-            if server.held + weight > server.limit:
-                raise OutOfMemory(
-                    f"the session takes {weight} bytes, and of the server's {server.limit} bytes {server.held} are held",
-                    hint=Hint("free-memory", whose="server"),
-                )
-        session: SessionLike = store.load(seat.id)
-        session.on_commit = partial(setattr, seat, "commit")
-        seat.session = session
-        return session
-
-    def _reclaim(self, nbytes: int) -> None:
-        """Puts idle sessions to sleep, those longest unused first, until so many bytes are free."""
-        server = self._server
-        assert server is not None
-        goal = server.held - nbytes
-        idle = [seat for seat in self._seats.values() if seat.session is not None and not seat.calls]
-        for seat in sorted(idle, key=lambda seat: seat.last_used):
-            if server.held <= goal:
-                return
-            self._sleep(seat)
-
-    def _sleep(self, seat: _Seat) -> bool:
-        """Writes a session to the disk and frees it. False where the disk does not take it: then it stays."""
-        store, session = self._store, seat.session
-        assert store is not None
-        assert session is not None
-        if not self._saved(seat.id, session):
-            return False
-        seat.session = None
-        store.asleep(seat.id)
-        session.close()
-        return True
-
-    def _saved(self, id: str, session: SessionLike) -> bool:
-        assert self._store is not None
-        try:
-            self._store.save(id, session)
-        except EngineError as error:
-            log.warning("%s: session %s cannot be put on the disk: %s", self.name, id, error.detail)
-            return False
-        return True
-
     def tick(self) -> None:
         """What is due from time to time: leases, sleep, snapshots, and files that nothing needs any more."""
         self._tick_at = self._clock() + TICK
-        now = self._wall()
-        for seat in list(self._seats.values()):
+        now, store = self.sessions.wall(), self.sessions.store
+        for seat in list(self.sessions.seats.values()):
             if seat.calls:
                 continue
             if seat.lease_s is not None and now > seat.last_used + seat.lease_s + LEASE_GRACE:
                 self._expire(seat, now)
-            elif self._store is not None and seat.session is not None and now - seat.last_used > self.limits.idle_s:
-                self._sleep(seat)
+            elif (
+                self.sessions.store is not None
+                and seat.session is not None
+                and now - seat.last_used > self.limits.idle_s
+            ):
+                self.sessions.sleep(seat)
         self.flush()
-        store = self._store
         if store is None:
             return
-        for id in store.heavy(self._held):
-            seat = self._seats[id]
+        for id in store.heavy(self.sessions.held):
+            seat = self.sessions.seats[id]
             if not seat.idle:
                 continue
             woken = seat.session is None
             with self._logged("a snapshot"):
-                if self._saved(id, self._awake(seat)) and woken:
-                    self._sleep(seat)
+                if self.sessions.saved(id, self.sessions.awake(seat)) and woken:
+                    self.sessions.sleep(seat)
         store.tidy()
 
-    def _held(self, id: str) -> int:
-        session: Any = self._seats[id].session
-        held: int = 0 if session is None else session.ctx.ledger.held
-        return held
-
-    def _expire(self, seat: _Seat, now: float) -> None:
+    def _expire(self, seat: Seat, now: float) -> None:
         why = f"it was not used for longer than its lease of {seat.lease_s:g} s"
 
         def done(failure: EngineError | None) -> None:
             if failure is None:
-                self._remember(expired(seat.id, seat.name, why, now), seat.id)
+                self.sessions.remember(expired(seat.id, seat.name, why, now), seat.id)
                 self._closed(seat)
 
-        if self._store is None:
+        if self.sessions.store is None:
             done(None)
         else:
             self._staged.append((Change("close", seat.id, {"why": why}), done))
 
-    def _remember(self, gone: Gone, id: str) -> None:
-        self._ended[id] = gone
-        while len(self._ended) > _ENDED:
-            del self._ended[next(iter(self._ended))]
-
     # ------------------------------------------------ replies
-
-    def _seat(self, message: Message) -> _Seat:
-        session_id = message["session"]
-        try:
-            return self._seats[session_id]
-        except KeyError:
-            if session_id in self._ended:
-                raise self._ended[session_id] from None
-            raise NoSuchSession(f"worker {self.name} has no such session", code="moved") from None
 
     def _answer(self, peer: Peer, number: int, how: Callable[[Message], Any], message: Message) -> None:
         begin = self._clock()
@@ -891,20 +667,5 @@ def make_worker(start: Message, factory: str) -> Worker:
     data = start.get("data")
     if data is not None:
         folder, adopt = Path(data["folder"]), [Path(other) for other in data["adopt"]]
-        worker.keep(Store(folder, make=worker.restore, sync=data["sync"], adopt=adopt))
+        worker.sessions.keep(Store(folder, make=worker.sessions.restore, sync=data["sync"], adopt=adopt))
     return worker
-
-
-def _now() -> float:
-    return time.time()
-
-
-def expired(id: str, name: str | None, why: str, at: float) -> Gone:
-    """The error of a session whose lease ran out."""
-    return Gone(
-        f"session {name or id} has expired: {why}",
-        code="session-expired",
-        hint=Hint("make-session-anew", name=name),
-        why=why,
-        expired_at=at,
-    )

@@ -102,7 +102,7 @@ def test_the_log_cut_at_every_byte_is_a_prefix(tmp_path: Path) -> None:
     assert reached == {(-1, -1), (0, -1), (1, -1), (2, -1), (2, 0), (2, 1), (2, 2), (3, 2)}
 
 
-@pytest.mark.parametrize(("sync", "closed"), [("always", True), ("always", False), ("no", False)])
+@pytest.mark.parametrize("sync, closed", [("always", True), ("always", False), ("no", False)])
 def test_a_flipped_bit_never_gives_a_wrong_value(tmp_path: Path, sync: str, closed: bool) -> None:
     house = small(tmp_path / "a", sync=sync)
     last = {id: states[-1] for id, states in house.states.items()}

@@ -23,8 +23,9 @@ from engine.limits import Limits
 from engine.workers import supervisor as module
 from engine.workers import transports
 from engine.workers.messages import BadMessage, Timing
+from engine.workers.plans import cores, plan_workers
 from engine.workers.registry import Record
-from engine.workers.supervisor import Supervisor, cores, plan_workers
+from engine.workers.supervisor import Supervisor
 from tests.engine.workers.fakes import FACTORY, LIMITS, asynchronous, process_facts
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
