@@ -50,7 +50,19 @@ class SessionLike(Protocol):
 class Seat:
     """A session and the calls that wait for it. `session` is None while it sleeps on the disk."""
 
-    __slots__ = ("answers", "calls", "commit", "created", "id", "last_used", "lease_s", "name", "owner", "session")
+    __slots__ = (
+        "answers",
+        "calls",
+        "commit",
+        "created",
+        "id",
+        "last_used",
+        "lease_s",
+        "name",
+        "owner",
+        "parked",
+        "session",
+    )
 
     def __init__(self, session_id: str, owner: str, name: str | None, session: SessionLike | None) -> None:
         self.id, self.owner, self.name, self.session = session_id, owner, name, session
@@ -58,6 +70,7 @@ class Seat:
         self.created = self.last_used = time.time()
         self.lease_s: float | None = None
         self.commit: Commit | None = None  # of the program that has just ended
+        self.parked = False  # whether its first call is done, and waits for its change to be written
         self.answers = Answers()  # where there is no data directory: to calls with an idempotency key
 
     @property
@@ -203,7 +216,7 @@ class Seats:
 
     def answers(self, seat: Seat) -> Answers:
         """The answers to calls with an idempotency key; the session is awake."""
-        if self.store is None:
+        if self.store is None or seat.id not in self.store.kept:  # one that is only just being made has none
             return seat.answers
         answers = self.store.kept[seat.id].answers
         assert answers is not None, "it is awake"

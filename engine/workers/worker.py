@@ -199,6 +199,7 @@ class Worker:
         taken = self._clock() - begin
         call.ran += taken
         if answer is _STAGED:
+            seat.parked = True
             return True  # its line goes on when it is written
         if answer is not _MORE:
             self._leave(call)
@@ -342,6 +343,7 @@ class Worker:
         self._done(call, answer, error, begin)
 
     def _done(self, call: _Call, answer: Any, error: EngineError | None, begin: float) -> None:
+        call.seat.parked = False
         self._leave(call)
         self._finish(call, answer, error)
         self._turns.put_back(call.seat, call.ran + self._clock() - begin)
@@ -469,7 +471,7 @@ class Worker:
         def done(failure: EngineError | None) -> None:
             if failure is not None:
                 del self.sessions.seats[session_id]
-                for call in list(seat.calls):
+                for call in list(seat.calls)[1 if seat.parked else 0 :]:
                     self._leave(call)
                     self._reply(call.peer, call.id, error=failure)
                 seat.session.close()  # type: ignore[union-attr]
