@@ -434,8 +434,9 @@ def test_the_changelog_is_in_its_format() -> None:
     assert any(line.startswith("- ") for line in lines)
 
 
-def test_the_readme_says_what_is_lost_at_a_restart() -> None:
-    assert "do not survive a restart yet" in read("README.md")
+def test_the_readme_says_what_survives() -> None:
+    assert "What was acknowledged survives" in read("README.md")
+    assert "not survive a restart yet" not in read("README.md")
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------
