@@ -185,7 +185,20 @@ def test_one_range_of_pythons_everywhere() -> None:
 
 # --- make -------------------------------------------------------------------------------------------------------------
 
-TARGETS = ("serve", "test", "test-slow", "test-all", "test-browser", "lint", "format", "bench", "docs", "lock", "clean")
+TARGETS = (
+    "serve",
+    "test",
+    "test-slow",
+    "test-all",
+    "test-browser",
+    "test-kill",
+    "lint",
+    "format",
+    "bench",
+    "docs",
+    "lock",
+    "clean",
+)
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 

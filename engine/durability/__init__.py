@@ -14,6 +14,6 @@ Each file imports only what stands above it.
       format                    "curlgrad data 1"
       cpu-0/                    one folder for each worker, locked by it (`lock`)
         running                 the call that runs now (store.py)
-        00000001.<16 hex>.log   segments, the oldest first (records.py, log.py)
+        00000001.<16 hex>.log   segments, the oldest first (records.py, log.py); *.torn: what was cut off (recovery.py)
         snapshots/              <session>.<n>.safetensors (snapshots.py)
 """

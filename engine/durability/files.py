@@ -77,6 +77,21 @@ class Files:
             file.truncate(size)
             os.fsync(file.fileno())
 
+    def set_aside(self, path: Path, start: int) -> None:
+        """Moves a file's bytes from `start` on to `<name>.torn`, for whoever wants to look at them."""
+        with self.mapped(path) as data:
+            aside = path.with_name(f"{path.name}.torn")
+            self.remove(aside)
+            made = self.create(aside)
+            try:
+                made.write([data[start:]])
+            finally:
+                made.close()
+        if start:
+            self.truncate(path, start)
+        else:
+            self.remove(path)
+
     def sync(self, path: Path) -> None:
         """Returns when a file that another process wrote is on the disk."""
         with path.open("r+b") as file:

@@ -210,28 +210,26 @@ def _missing(
 def _cut(
     found: Recovered, records: list[tuple[Segment, Found, dict[str, Any] | None]], files: Files, change: bool
 ) -> None:
-    """Cuts the torn tail off the files, so that what follows is a sound log again."""
-    last: dict[int, int] = {}
-    for segment, record, _ in records:
-        last[segment.number] = record.end
+    """Cuts the torn tail off the files, so that what follows is a sound log again. More than one unfinished record is
+    kept in a file beside it, which nothing reads."""
+    last = {segment.number: record.end for segment, record, _ in records}
     newest = max(last, default=0)
     kept = []
     for segment in found.segments:
         if segment.number > newest:  # nothing in it can be read
-            if segment.end and not found.torn:
-                found.torn = 1
+            if segment.end:
+                found.torn = max(found.torn, 1)
             if change:
-                files.remove(segment.path)
+                files.set_aside(segment.path, 0) if segment.end else files.remove(segment.path)
             continue
         kept.append(segment)
         end = last.get(segment.number, segment.end)
         if segment.number == newest:
             if segment.end > end:
                 found.torn = max(found.torn, 1)
-                found.problems.append(
-                    f"{segment.path.name}: {segment.end - end} bytes at the end were never finished, and are dropped"
-                )
-                if change:
+                if change and found.torn > 1:  # there may be whole records in it
+                    files.set_aside(segment.path, end)
+                elif change:
                     files.truncate(segment.path, end)
                 segment.end = end
             if change:

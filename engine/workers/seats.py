@@ -260,6 +260,8 @@ class Seats:
         store, session = self.store, seat.session
         assert store is not None
         assert session is not None
+        if seat.id not in store.kept:  # only just being made
+            return False
         if not self.saved(seat.id, session):
             return False
         seat.session = None

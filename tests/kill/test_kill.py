@@ -232,7 +232,7 @@ def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, ki
     for round in range(kills):
         clients = [Client(server, number) for number in range(CLIENTS)]
         for one in clients:
-            one.acknowledged = acknowledged[one.number]
+            one.acknowledged = one.asked = acknowledged[one.number]
             one.start()
         time.sleep(0.1 + chance.random() * 0.9)
         whole = chance.random() < 0.5

@@ -299,3 +299,16 @@ async def test_a_lease_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(Gone, match="lease of 1 s"):
                 await service.session_info("ann", ref)
         assert (await service.list_sessions("ann"))["sessions"] == []
+
+
+@pytest.mark.slow
+@asynchronous
+async def test_a_gigabyte_comes_back(tmp_path: Path) -> None:
+    """A record beyond 2 GiB of address in one segment, and its session, which outweighs what msgpack could hold."""
+    limits = {"session_bytes": 2 << 30, "server_bytes": 4 << 30}
+    made = {"steps": [step("full", "x", size=[1 << 28], fill_value=0.5)], "keep": {"x": "x"}}
+    async with served(tmp_path, "inline", limits=limits) as service:
+        await service.run("ann", None, made)
+    async with served(tmp_path, "inline", limits=limits) as service:
+        part, _ = await service.query("ann", None, {"do": "read", "ref": "x", "index": f"{(1 << 28) - 1}"}, "all")
+        assert part.values == 0.5
