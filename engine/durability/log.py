@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.durability.files import Buffer, File, Files
-from engine.durability.records import NOBODY, seal
+from engine.durability.records import HEADER_BYTES, NOBODY, seal
 from engine.errors import Hint, OutOfMemory, Unavailable
 
 SYNCS = ("always", "everysec", "no")
@@ -128,7 +128,7 @@ class Log:
             lsn += 1
             record = seal(payload, word, lsn, self.synced, tag, before)
             before = tag
-            places.append(Place(segment.number, end + len(record[0]), sum(map(len, payload))))
+            places.append(Place(segment.number, end + HEADER_BYTES, sum(map(len, payload))))
             end += sum(map(len, record))
             buffers += record
         assert self._file is not None

@@ -134,6 +134,8 @@ def seal(payload: list[Buffer], sync: bytes, lsn: int, synced: int, tag: bytes, 
         size += len(part)
         crc = zlib.crc32(part, crc)
     header = HEADER.pack(sync, size, lsn, synced, tag, before, crc)
+    if len(payload) == 1:
+        return [b"".join((header, _CRC.pack(zlib.crc32(header)), payload[0], bytes(-size % _PAD)))]
     return [header + _CRC.pack(zlib.crc32(header)), *payload, bytes(-(HEADER_BYTES + size) % _PAD)]
 
 
