@@ -15,7 +15,7 @@ if sys.platform != "win32":
 else:
     import msvcrt
 
-_IOV_MAX = 1024  # buffers in one writev; POSIX promises 16, Linux and macOS take 1024
+_IOV_MAX = 1024  # buffers in one writev, on Linux and macOS
 _SMALL = 64 << 10  # up to here one copy is cheaper than many buffers
 Buffer = Any  # bytes, memoryview, or a contiguous uint8 array
 
@@ -31,7 +31,7 @@ class File:
         self.path, self.fd = path, fd
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        """Writes all of them, one after the other, big ones without copying. Raises OSError; a part may be written then."""
+        """Writes all of them, one after the other, big ones without copying. Raises OSError: a part may be written."""
         if sum(map(len, buffers)) <= _SMALL:
             buffers = [b"".join(buffers)]
         left = [view for view in (memoryview(b).cast("B") for b in buffers if len(b)) if view]

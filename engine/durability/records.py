@@ -48,8 +48,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
@@ -59,6 +58,7 @@ from engine.durability.files import Buffer
 FORMAT = 1
 HEADER = struct.Struct("<8sQQQ8s8sI")
 HEADER_BYTES = HEADER.size + 4
+_WHOLE = struct.Struct(HEADER.format + "I")
 _LENGTHS = struct.Struct("<II")
 _EXTENT = struct.Struct("<QQ")
 _INTEGER, _ARRAY = 1, 2
@@ -142,8 +142,7 @@ def seal(payload: list[Buffer], sync: bytes, lsn: int, synced: int, tag: bytes, 
 # ---------------------------------------------------------------- from bytes
 
 
-@dataclass(slots=True, frozen=True)
-class Found:
+class Found(NamedTuple):
     """A record in a segment: `start` and `size` are those of its payload. `sound`: its payload is as it was written."""
 
     lsn: int
@@ -162,13 +161,12 @@ class Found:
 
 def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
     """The record at this place; None where there is none with a sound header."""
-    if len(data) < offset + HEADER_BYTES or data[offset : offset + 8] != sync:
-        return None
-    (crc,) = _CRC.unpack_from(data, offset + HEADER.size)
-    if zlib.crc32(data[offset : offset + HEADER.size]) != crc:
-        return None
-    _, size, lsn, synced, tag, before, crc = HEADER.unpack_from(data, offset)
     start = offset + HEADER_BYTES
+    if len(data) < start:
+        return None
+    word, size, lsn, synced, tag, before, crc, own = _WHOLE.unpack_from(data, offset)
+    if word != sync or zlib.crc32(data[offset : start - 4]) != own:
+        return None
     payload = data[start : start + size]
     sound = len(payload) == size and zlib.crc32(payload) == crc
     return Found(lsn, synced, tag, before, start, size, sound)
@@ -212,17 +210,20 @@ def _extended(arrays: memoryview) -> Any:
     return extension
 
 
-def _unpack(packed: memoryview, arrays: memoryview) -> Any:
+def _unpack(packed: memoryview, hook: Any) -> Any:
     try:
-        return msgpack.unpackb(packed, ext_hook=_extended(arrays), strict_map_key=False, unicode_errors="surrogatepass")
+        return msgpack.unpackb(packed, ext_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
     except (ValueError, struct.error) as error:  # what msgpack raises for bytes that it did not write
         raise Damaged(str(error)) from error
+
+
+_no_arrays = _extended(memoryview(b""))
 
 
 def head_of(payload: memoryview) -> Head:
     """The head of a payload whose crc was right. Raises Damaged for what another version wrote."""
     size, _ = _LENGTHS.unpack_from(payload)
-    found: Head = _unpack(payload[8 : 8 + size], memoryview(b""))
+    found: Head = _unpack(payload[8 : 8 + size], _no_arrays)
     return found
 
 
@@ -230,4 +231,4 @@ def body_of(payload: memoryview) -> Any:
     """The body; its arrays are views of the payload."""
     head, body = _LENGTHS.unpack_from(payload)
     end = 8 + head + body
-    return _unpack(payload[8 + head : end], payload[end + -end % _ALIGN :])
+    return _unpack(payload[8 + head : end], _extended(payload[end + -end % _ALIGN :]))

@@ -140,9 +140,10 @@ def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
             continue
         with files.mapped(path) as data:
             segment = Segment(int(path.name.split(".")[0]), path, len(data))
+            word = segment.sync_word
             found.segments.append(segment)
             found.bytes += len(data)
-            for record in scan(data, segment.sync_word):
+            for record in scan(data, word):
                 head = head_of(data[record.start : record.start + record.size]) if record.sound else None
                 records.append((segment, record, head))
     synced = max((record.synced for _, record, _ in records), default=0)
@@ -340,9 +341,10 @@ def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Calla
         by_segment.setdefault(place.segment, []).append(place)
     for number, places in by_segment.items():
         segment = segments[number]
+        word = segment.sync_word
         with files.mapped(segment.path) as data:
             for place in places:
-                found = record_at(data, place.start - HEADER_BYTES, segment.sync_word)
+                found = record_at(data, place.start - HEADER_BYTES, word)
                 if found is None or not found.sound:
                     raise Damaged(f"a record in {segment.path.name} is not what was written")
                 payload = data[place.start : place.start + place.size]

@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=4, help="kills in each sync mode of the kill tests")
+    parser.addoption("--kills", type=int, default=2, help="kills in each sync mode of the kill tests")
 
 
 @pytest.fixture
