@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.commit import Rebuild
+from engine.context import active
 from engine.durability.files import Buffer, File, Files
+from engine.durability.records import Damaged
+from engine.durability.recovery import contents, recover
 from engine.durability.store import Change, Store
 from engine.session import Session
+from engine.undo import Undo
 from tests.engine.test_commit import bits, replay
 
 
@@ -25,6 +30,10 @@ class House:
         self.calls = 0
 
     def make(self, id: str, opened: dict[str, Any]) -> Session:
+        return self.made(id, opened, self.commits.append)
+
+    @staticmethod
+    def made(id: str, opened: dict[str, Any], on_commit: Any = None) -> Session:
         return Session(
             id,
             owner=opened["owner"],
@@ -33,7 +42,7 @@ class House:
             seed=opened["seed"],
             default_dtype=opened["default_dtype"],
             incarnation=opened["incarnation"],
-            on_commit=self.commits.append,
+            on_commit=on_commit,
         )
 
     def open(self, id: str, seed: int = 5) -> Session:
@@ -76,18 +85,24 @@ def kill(store: Store) -> None:
     store.close()
 
 
-def look(folder: Path, **given: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    """The state of each session that a new start finds, and why others are set aside."""
-    house = House(folder, **{"files": QuickFiles(), **given})
+def look(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The state of each session that a start finds, and why others are set aside: what Store does, without locks."""
+    files = QuickFiles()
+    found = recover(folder, files)
+    segments = {segment.number: segment for segment in found.segments}
     states, aside = {}, {}
-    for id, kept in list(house.store.kept.items()):
-        try:
-            session = house.store.load(id)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must be what the test expects
-            aside[id] = f"{type(error).__name__}: {kept.damage}"
-            continue
-        states[id] = bits(session)
-    kill(house.store)
+    for id, kept in found.kept.items():
+        if kept.damage is None:
+            session = House.made(id, kept.opened)
+            try:
+                with active(session.ctx):
+                    contents(kept, segments, files, Rebuild(session).apply)
+                session.ctx.undo = Undo(session.ctx.seq + 1)
+                states[id] = bits(session)
+                continue
+            except Damaged as problem:
+                kept.damage = str(problem)
+        aside[id] = kept.damage
     return states, aside
 
 
