@@ -304,7 +304,7 @@ async def test_a_lease_runs_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.slow
 @asynchronous
 async def test_a_gigabyte_comes_back(tmp_path: Path) -> None:
-    """A record beyond 2 GiB of address in one segment, and its session, which outweighs what msgpack could hold."""
+    """One record of a gibibyte, which is written without a copy and read without one."""
     limits = {"session_bytes": 2 << 30, "server_bytes": 4 << 30}
     made = {"steps": [step("full", "x", size=[1 << 28], fill_value=0.5)], "keep": {"x": "x"}}
     async with served(tmp_path, "inline", limits=limits) as service:
