@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from types import FrameType
 
 import uvicorn
 
 from app import commands
 from app import settings as options
 from app.main import create_app
-from app.settings import Settings, keys_file
+from app.security import Gate
+from app.settings import Settings, has_keys, keys_file
 from engine.errors import EngineError
+from engine.service import repair
 
-SHUTDOWN_S = 10  # how long requests that run at the end may take
+# What a server does in its last seconds, all of which fit into the 30 that the container is given: new requests are
+# refused while those that run are finished, then connections are closed, then the workers.
+DRAIN_S = 12.0
+SHUTDOWN_S = 8
+_LOOK_S = 0.05
 
 
 def greeting(settings: Settings, port: int) -> str:
@@ -25,7 +35,7 @@ def greeting(settings: Settings, port: int) -> str:
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
     reach = (
         f"Callers need a key of {keys_file(settings)}."
-        if keys_file(settings).exists()
+        if has_keys(settings)
         else "No keys are set up, so it is open to this machine, and to no other."
         if settings.is_loopback
         else "No keys are set up: whoever reaches this address can use, read and delete everything (--allow-open)."
@@ -33,18 +43,43 @@ def greeting(settings: Settings, port: int) -> str:
     return (
         f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs\n"
         f"{reach}\n"
-        "Tensors do not survive a restart yet."
+        + (
+            "Tensors are kept in memory alone: they do not survive a restart (--data-dir none)."
+            if settings.data_dir is None
+            else f"What is acknowledged is kept in {settings.data_dir.absolute()} (--data-dir)."
+        )
     )
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with our words at the start."""
+    """uvicorn, with our words at the start, and an end that lets go of nothing half done."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, gate: Gate) -> None:
         super().__init__(config)
-        self.settings = settings
+        self.settings, self.gate = settings, gate
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM closes the gate and lets what runs come to its end; a second one, or Ctrl-C, does not wait."""
+        if sig == signal.SIGTERM and not self.gate.closed and self._loop is not None:
+            self.gate.closed = True
+            self._loop.call_soon_threadsafe(self._drain, sig)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self, sig: int) -> None:
+        assert self._loop is not None
+        self._draining = self._loop.create_task(self._end_when_empty(sig))
+
+    async def _end_when_empty(self, sig: int) -> None:
+        until = time.monotonic() + DRAIN_S
+        while self.gate.inside and time.monotonic() < until:  # noqa: ASYNC110 - seldom, and every request would pay
+            await asyncio.sleep(_LOOK_S)
+        super().handle_exit(sig, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self.servers:
             port = self.servers[0].sockets[0].getsockname()[1]
@@ -53,10 +88,14 @@ class Server(uvicorn.Server):
 
 def serve(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["repair"]:
+        return repair_data(arguments[1:])
     settings = options.read(arguments)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
         application = create_app(settings)
+        application.state.house.service.take_data_dir()
     except EngineError as error:
         print(f"python -m app: error: {error.detail}", file=sys.stderr)
         return 2
@@ -72,15 +111,33 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    server = Server(config, settings)
+    server = Server(config, settings, application.state.house.gate)
     server.run()
     return 0 if server.started else 1
+
+
+def repair_data(arguments: Sequence[str]) -> int:
+    """`python -m app repair --data-dir DIR`: makes damaged data readable again, as far as they are there."""
+    settings = options.read(arguments)
+    logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
+    if settings.data_dir is None or not settings.data_dir.is_dir():
+        print(f"python -m app repair: error: there is no data directory {settings.data_dir}", file=sys.stderr)
+        return 2
+    try:
+        report = repair(settings.data_dir)
+    except EngineError as error:
+        print(f"python -m app repair: error: {error.detail}", file=sys.stderr)
+        return 2
+    print("\n".join(report))
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status of `python -m app ARGUMENTS`."""
     if arguments[:1] == ["keys"]:
         return commands.run_keys(arguments[1:])
+    if arguments[:1] == ["repair"]:
+        return repair_data(arguments[1:])
     return serve(arguments)
 
 

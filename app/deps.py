@@ -6,6 +6,8 @@ A route names the query parameters it takes beside those of every call: `call: A
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -16,9 +18,9 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from app import hints, language
-from app.errors import NotYet, unknown
+from app.errors import unknown
 from app.language import Language
-from app.security import Exchange, Principal
+from app.security import Exchange, Gate, Principal
 from app.wire import arguments, form, json_read, json_write, media
 from engine.errors import (
     EngineError,
@@ -39,15 +41,15 @@ READ = ["GET", "HEAD"]
 T = TypeVar("T")
 
 SESSION_QUERY = ("session", "values", "int64")  # of every call that works in a session
-_LATER_HEADERS = {b"idempotency-key": "Idempotency-Key"}
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
 
 class House:
     """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    def __init__(self, service: Service, max_rate: float = 0) -> None:
-        self.service = service
+    def __init__(self, service: Service, gate: Gate, max_rate: float = 0) -> None:
+        self.service, self.gate = service, gate
         self.max_rate = max_rate
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
@@ -71,9 +73,13 @@ class Call:
         self.integers: json_write.Integers = (
             "string" if self.one_of("int64", ("number", "string")) == "string" else "number"
         )
-        for raw, name in _LATER_HEADERS.items():
-            if any(header == raw for header, _ in request.scope["headers"]):
-                raise NotYet(f"the header {name} is not available yet; nothing was done")
+        self.key = self.headers.get("idempotency-key")
+        if self.key is not None and not _KEY.fullmatch(self.key):
+            raise Invalid(
+                "an Idempotency-Key is 1 to 255 visible ASCII characters, such as a UUID",
+                code="bad-idempotency-key",
+                hint=Hint("new-idempotency-key"),
+            )
 
     # ------------------------------------------------------------ what was asked
 
@@ -192,12 +198,26 @@ class Call:
                 raise MissingParameter(f"the field {name!r} is missing", param=name, hint=hint)
         return value
 
+    async def once(self) -> tuple[str, str] | None:
+        """What makes a repeated request known: its Idempotency-Key with method and path, and a digest of the rest."""
+        if self.key is None:
+            return None
+        scope, body = self.request.scope, await self.request.body()
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (scope["query_string"], self.content_type.encode(), body):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part)
+        return f"{scope['method']} {scope['path']} {self.key}", digest.hexdigest()
+
     # ------------------------------------------------------------ the door
 
     async def run(self, program: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
         """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
         explain = self.flag("explain")
-        reply, timing = await self.house.service.run(self.owner, self.session, program, self.values, dry_run, explain)
+        once = None if dry_run else await self.once()
+        reply, timing = await self.house.service.run(
+            self.owner, self.session, program, self.values, dry_run, explain, once
+        )
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 

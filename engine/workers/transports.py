@@ -100,7 +100,7 @@ class _InlineInbox:
     def poll(self, timeout: float | None) -> Sequence[tuple[Peer, Message | None]]:
         found: list[tuple[Peer, Message | None]] = []
         try:
-            item = self.queue.get(timeout=timeout) if timeout is None else self.queue.get_nowait()
+            item = self.queue.get_nowait() if timeout == 0.0 else self.queue.get(timeout=timeout)
             while self._open:
                 if item is None:
                     self._open = False
@@ -149,7 +149,7 @@ class InlineTransport(Transport):
         why = "the worker's thread ended"
         try:
             worker = make_worker(start, self._factory)
-            ready = {"pid": os.getpid(), "devices": worker.devices}
+            ready = {"pid": os.getpid(), "devices": worker.devices, **worker.sessions.inventory()}
             peer.reply({"id": start["id"], "ok": ready, "queue_ms": 0.0, "run_ms": 0.0})
             worker.serve(inbox)
         except Exception as error:
