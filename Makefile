@@ -30,9 +30,9 @@ help:
 	@echo 'make test-slow      the slow ones alone'
 	@echo 'make test-all       all but those in a browser and those that kill'
 	@echo 'make test-browser   those in a browser: drives Chromium'
+	@echo "make test-kill      kill -9 of workers and service under load     (ARGS='--kills 200')"
 	@echo 'make test-cupy      the CUDA code held to the real CuPy, without a GPU (Linux on x86-64)'
 	@echo 'make test-gpu       everything that runs on CUDA, on a GPU, and docs/gpu.md   (ARGS="--device cuda:1")'
-	@echo "make test-kill      kill -9 of workers and service under load     (ARGS='--kills 200')"
 	@echo 'make lint           style, types, the arrows between the rooms, the documents'
 	@echo 'make format         put the code into the style that lint asks for'
 	@echo 'make bench          measure the claims of the README'

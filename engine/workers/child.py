@@ -27,8 +27,9 @@ from pathlib import Path
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
+from engine.workers.making import make_worker
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
-from engine.workers.worker import Peer, make_worker
+from engine.workers.worker import Peer
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30

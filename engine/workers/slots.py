@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 from typing import Any
 
 from engine.errors import Hint, LimitExceeded, OutOfMemory, Unavailable
-from engine.workers.messages import CannotPack, Codec, Message, Timing
+from engine.workers.messages import CannotPack, Message, Timing
 from engine.workers.plans import WorkerSpec
 from engine.workers.registry import Record
 from engine.workers.transports import NotSent, Transport
@@ -42,16 +41,6 @@ class Slot:
         self.last_exit: str | None = None
         self.first: asyncio.Future[None] | None = None  # how the first start ended
         self.task: asyncio.Task[None] | None = None
-
-
-def fingerprint(message: Message) -> str:
-    """What a program, or a query, is known by: its contents, arrays included."""
-    told = {name: message.get(name) for name in ("do", "program", "q")}
-    body, blobs = Codec().pack(told)
-    found = hashlib.blake2b(body, digest_size=16)
-    for blob in blobs:
-        found.update(blob.data)
-    return found.hexdigest()
 
 
 def end(call: Pending, slot: Slot, why: str, *, known: bool) -> None:
@@ -100,3 +89,17 @@ def device_of(slot: Slot, device: str) -> str | None:
         return device
     kinds = [own for own in slot.spec.devices if own.partition(":")[0] == device]
     return kinds[0] if kinds else None
+
+
+def unknown_devices(slot: Slot) -> list[dict[str, Any]]:
+    """What is known of the devices of a worker that does not answer."""
+    return [
+        {
+            "name": name,
+            "model": None,
+            "simulated": slot.spec.practice and name != "cpu",
+            "memory": None,
+            "worker": slot.name,
+        }
+        for name in slot.spec.devices
+    ]

@@ -38,18 +38,18 @@ from engine.errors import (
     EngineError,
     Gone,
     Hint,
-    Invalid,
     NoSuchDevice,
     NoSuchSession,
     OutOfMemory,
     Unavailable,
 )
 from engine.limits import Limits
+from engine.workers.deadly import Deadly
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
-from engine.workers.slots import Pending, Slot, device_of, end, fingerprint, give_up, not_sent
+from engine.workers.slots import Pending, Slot, device_of, end, give_up, not_sent, unknown_devices
 from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
@@ -60,8 +60,6 @@ _START_TIMEOUT = 60.0
 _PATIENCE = 5.0  # how long a call waits for a worker that is coming up
 _READ_SPEED = 20 << 20  # bytes of a log a second that a start is given time for, at the least
 _CANCELLABLE = ("run", "query")
-_DEADLY = 2  # how often a program may end its worker before it is refused
-_REMEMBERED = 1000  # programs that ended their worker
 
 log = logging.getLogger("curlgrad.supervisor")
 
@@ -90,7 +88,7 @@ class Supervisor:
         self.data: DataDir | None = None  # set before `start` where sessions are to outlive their workers
         self._sync = sync
         self._nonce = secrets.token_hex(8)
-        self._deadly: dict[str, int] = {}  # by fingerprint: how often a program ended its worker
+        self._deadly = Deadly()
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
@@ -300,10 +298,7 @@ class Supervisor:
                     call.future.set_result((found["ok"], Timing(0.0, 0.0)))
                 return
         if call is culprit:
-            known_as = fingerprint(message)
-            self._deadly[known_as] = self._deadly.pop(known_as, 0) + 1
-            while len(self._deadly) > _REMEMBERED:
-                del self._deadly[next(iter(self._deadly))]
+            self._deadly.killed(message)
         if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
             end(call, slot, "it died", known=True)
             return
@@ -356,7 +351,7 @@ class Supervisor:
         return await self._call(record, again, changes)
 
     async def _call(self, record: Record, message: Message, changes: bool) -> tuple[Any, Timing]:
-        known_as = self._admit(message) if self._deadly else None
+        known_as = self._deadly.admit(message)
         async with record.order:
             # Looked up now: the session may have moved while this call waited.
             slot = self._slot(record)
@@ -375,20 +370,8 @@ class Supervisor:
                 give_up(slot, number, future)
                 raise not_sent(error, slot) from error
         answer = await self._reply(slot, call, future, record, message)
-        if known_as is not None:
-            self._deadly.pop(known_as, None)
+        self._deadly.survived(known_as)
         return answer
-
-    def _admit(self, message: Message) -> str:
-        """The program's fingerprint. Raises Invalid for one that ended its worker too often."""
-        known_as = fingerprint(message)
-        if self._deadly.get(known_as, 0) >= _DEADLY:
-            raise Invalid(
-                f"this program has ended its worker {_DEADLY} times, and is not run again",
-                code="killed-worker",
-                hint=Hint("killed-worker"),
-            )
-        return known_as
 
     async def _moved(self, record: Record, error: NoSuchDevice) -> bool:
         """Moves an empty session to a worker that has the device it asked for. False where that cannot be.
@@ -684,16 +667,7 @@ class Supervisor:
         return [facts for found in await asyncio.gather(*asked) for facts in found]
 
     async def _device_facts(self, slot: Slot) -> list[dict[str, Any]]:
-        unknown = [
-            {
-                "name": name,
-                "model": None,
-                "simulated": slot.spec.practice and name != "cpu",
-                "memory": None,
-                "worker": slot.name,
-            }
-            for name in slot.spec.devices
-        ]
+        unknown = unknown_devices(slot)
         if slot.state != "ready" or slot.transport is None:
             return unknown
         number, future = self._expect(slot, False)
