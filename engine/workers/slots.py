@@ -103,3 +103,20 @@ def unknown_devices(slot: Slot) -> list[dict[str, Any]]:
         }
         for name in slot.spec.devices
     ]
+
+
+def described(slot: Slot, sessions: int) -> dict[str, Any]:
+    """The worker as `info` shows it; `sessions`: how many it has."""
+    return {
+        "name": slot.name,
+        "devices": list(slot.spec.devices),
+        "simulated": slot.spec.practice,
+        "inline": slot.spec.inline,
+        "state": slot.state,
+        "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
+        "epoch": slot.epoch,
+        "sessions": sessions,
+        "calls": len(slot.pending),
+        "restarts": slot.restarts,
+        "last_exit": slot.last_exit,
+    }

@@ -49,7 +49,7 @@ from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, versi
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
-from engine.workers.slots import Pending, Slot, device_of, end, give_up, not_sent, unknown_devices
+from engine.workers.slots import Pending, Slot, described, device_of, end, give_up, not_sent, unknown_devices
 from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
@@ -685,19 +685,4 @@ class Supervisor:
 
     def workers(self) -> list[dict[str, Any]]:
         """Each worker as `info` shows it."""
-        return [
-            {
-                "name": slot.name,
-                "devices": list(slot.spec.devices),
-                "simulated": slot.spec.practice,
-                "inline": slot.spec.inline,
-                "state": slot.state,
-                "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
-                "epoch": slot.epoch,
-                "sessions": self.registry.count(slot.name),
-                "calls": len(slot.pending),
-                "restarts": slot.restarts,
-                "last_exit": slot.last_exit,
-            }
-            for slot in self._slots.values()
-        ]
+        return [described(slot, self.registry.count(slot.name)) for slot in self._slots.values()]

@@ -85,10 +85,11 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
 
 def test_nothing_is_answered_before_it_is_written(desk: Desk) -> None:
     opened, made = desk.open("s"), desk.run("s", X)
-    desk.worker.work()
     assert desk.front.replies == []
-    assert desk.store.log.lsn == 0
-    desk.worker.work()
+    while desk.store.log.lsn == 0:
+        assert desk.front.replies == []
+        desk.worker.work()
+    desk.finish()
     assert desk.code(opened) is None
     assert desk.code(made) is None
     assert desk.store.log.lsn == 3, "the table, the session and its first change in one group"
@@ -101,7 +102,7 @@ def test_a_group_takes_one_change_of_each_session(desk: Desk) -> None:
     desk.finish()
     before = desk.store.log.lsn
     numbers = [desk.run(id, ADD) for id in ("s", "u", "v") for _ in range(2)]
-    for _ in range(4):
+    while desk.store.log.lsn == before:  # how many turns a program takes, a busy machine decides
         desk.worker.work()
     assert desk.store.log.lsn == before + 3
     desk.finish()
