@@ -481,10 +481,12 @@ def _permute_geometry(input: Any, dims: Any) -> Any:
             hint=Hint("every-dim", order=list(range(n))),
             param="dims",
         )
-    order = [wrap_dim(d, n) for d in dims]
-    if len(set(order)) != n:
-        hint = Hint("every-dim", order=list(range(n)))
-        raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", hint=hint, param="dims")
+    order: list[int] = []
+    for d in dims:
+        order.append(wrap_dim(d, n))
+        if order.count(order[-1]) > 1:
+            hint = Hint("every-dim", order=list(range(n)))
+            raise Invalid("permute(): duplicate dims are not allowed.", code="repeated-dim", hint=hint, param="dims")
     return tuple([input.shape[d] for d in order]), tuple([input.strides[d] for d in order]), input.offset
 
 
