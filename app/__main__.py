@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import uvicorn
 
@@ -17,6 +18,9 @@ from app.settings import Settings, keys_file
 from engine.errors import EngineError
 
 SHUTDOWN_S = 10  # how long requests that run at the end may take
+# Clients keep a connection over a pause for thought, and proxies theirs for a minute by default: a server that drops it
+# first answers a request that is on its way with a reset.
+KEEP_ALIVE_S = 75
 
 
 def greeting(settings: Settings, port: int) -> str:
@@ -60,16 +64,22 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"python -m app: error: {error.detail}", file=sys.stderr)
         return 2
+    http: Any = "h11"
+    if importlib.util.find_spec("httptools"):
+        from app.server import Protocol as http  # noqa: N813 - what imports httptools
+
     config = uvicorn.Config(
         application,
         host=settings.host,
         port=settings.port,
         log_level="debug" if settings.log_level == "debug" else "warning",
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
-        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        http=http,
         ws="none",
         access_log=settings.log_level == "debug",
         server_header=False,
+        proxy_headers=False,  # nothing here goes by a client's address or scheme
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     server = Server(config, settings)

@@ -16,11 +16,22 @@ from engine.dtypes import DTYPES, dtype
 from engine.errors import Invalid, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.workers.gpus import find_gpus
+from engine.workers.incoming import Incoming
 from engine.workers.messages import Timing, version
 from engine.workers.registry import Record
 from engine.workers.supervisor import Supervisor, WorkerSpec, plan_workers
 
-__all__ = ["ArrayData", "Limits", "Service", "TensorAnswer", "Timing", "WorkerSpec", "plan_workers", "version"]
+__all__ = [
+    "ArrayData",
+    "Incoming",
+    "Limits",
+    "Service",
+    "TensorAnswer",
+    "Timing",
+    "WorkerSpec",
+    "plan_workers",
+    "version",
+]
 
 DURABILITY = "none"
 DURABILITY_NOTE = "Tensors live in memory only: they do not survive a restart of the server, or of their worker, yet."
@@ -101,6 +112,13 @@ class Service:
     def catalogue(self) -> list[dict[str, Any]]:
         """Every operation: what GET /v1/ops shows of it, its JSON schema, and an example that works."""
         return declare.catalogue()
+
+    def incoming(self, length: int) -> Incoming:
+        """Memory for `length` bytes that are coming in, which reach a worker without being copied again.
+
+        Raises MemoryError.
+        """
+        return self._supervisor.incoming(length)
 
     # ------------------------------------------------ sessions
 
