@@ -20,7 +20,7 @@ TYPED := engine app $(wildcard client/curlgrad client/src/curlgrad)
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
 
-.PHONY: help serve test test-slow test-all test-browser test-cupy test-gpu lint format bench docs lock clean
+.PHONY: help serve test test-slow test-all test-browser test-kill test-cupy test-gpu lint format bench docs lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -28,8 +28,9 @@ help:
 	@echo 'make serve          set everything up and serve on 127.0.0.1:8000   (ARGS="--port 9000", CUDA=12)'
 	@echo 'make test           the tests, without the slow ones                (ARGS="-k autograd")'
 	@echo 'make test-slow      the slow ones alone'
-	@echo 'make test-all       all but those in a browser'
+	@echo 'make test-all       all but those in a browser and those that kill'
 	@echo 'make test-browser   those in a browser: drives Chromium'
+	@echo "make test-kill      kill -9 of workers and service under load     (ARGS='--kills 200')"
 	@echo 'make test-cupy      the CUDA code held to the real CuPy, without a GPU (Linux on x86-64)'
 	@echo 'make test-gpu       everything that runs on CUDA, on a GPU, and docs/gpu.md   (ARGS="--device cuda:1")'
 	@echo 'make lint           style, types, the arrows between the rooms, the documents'
@@ -79,13 +80,13 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m app $(ARGS)
 
 test: $(DEV)
-	$(PYTEST) -n auto -m 'not slow and not browser' $(ARGS)
+	$(PYTEST) -n auto -m 'not slow and not browser and not kill' $(ARGS)
 
 test-slow: $(DEV)
-	$(PYTEST) -n auto -m 'slow and not browser' $(ARGS)
+	$(PYTEST) -n auto -m 'slow and not browser and not kill' $(ARGS)
 
 test-all: $(DEV)
-	$(PYTEST) -n auto -m 'not browser' $(ARGS)
+	$(PYTEST) -n auto -m 'not browser and not kill' $(ARGS)
 
 test-browser: $(DEV)
 	@[ -n "$$CHROMIUM" ] || command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome || { \
@@ -93,6 +94,9 @@ test-browser: $(DEV)
 	  echo "Or say where it is: make test-browser CHROMIUM=/path/to/chromium" >&2; \
 	  exit 1; }
 	$(PYTEST) -m browser $(ARGS)
+
+test-kill: $(DEV)
+	$(PYTEST) -m kill tests/kill -s $(ARGS)
 
 # CuPy and NVRTC of the hashed set, without the CUDA libraries that only a GPU needs: 0.4 GB instead of 3.
 CUPY_VENV := .venv-cuda12

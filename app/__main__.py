@@ -2,65 +2,106 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
+import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from app import commands
+from app import commands, unix
 from app import settings as options
 from app.main import create_app
-from app.settings import Settings, keys_file
+from app.security import Gate
+from app.settings import Settings, has_keys, keys_file
 from engine.errors import EngineError
+from engine.service import repair
 
-SHUTDOWN_S = 10  # how long requests that run at the end may take
 # Clients keep a connection over a pause for thought, and proxies theirs for a minute by default: a server that drops it
 # first answers a request that is on its way with a reset.
 KEEP_ALIVE_S = 75
+# What a server does in its last seconds, all of which fit into the 30 that the container is given: new requests are
+# refused while those that run are finished, then connections are closed, then the workers.
+DRAIN_S = 12.0
+SHUTDOWN_S = 8
+_LOOK_S = 0.05
 
 
 def greeting(settings: Settings, port: int) -> str:
     """What is said once the server listens: where to look, who can reach it, what is lost at the end."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
+    where = f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs"
+    if settings.uds is not None:
+        path = settings.uds.absolute()
+        where = f"curlgrad listens on {path}: curl --unix-socket {path} http://localhost/v1/info"
     reach = (
         f"Callers need a key of {keys_file(settings)}."
-        if keys_file(settings).exists()
+        if has_keys(settings)
+        else "No keys are set up, so it is open to whoever may use that file: its owner."
+        if settings.uds is not None
         else "No keys are set up, so it is open to this machine, and to no other."
         if settings.is_loopback
         else "No keys are set up: whoever reaches this address can use, read and delete everything (--allow-open)."
     )
-    return (
-        f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs\n"
-        f"{reach}\n"
-        "Tensors do not survive a restart yet."
+    return f"{where}\n{reach}\n" + (
+        "Tensors are kept in memory alone: they do not survive a restart (--data-dir none)."
+        if settings.data_dir is None
+        else f"What is acknowledged is kept in {settings.data_dir.absolute()} (--data-dir)."
     )
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with our words at the start."""
+    """uvicorn, with our words at the start, and an end that lets go of nothing half done."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, gate: Gate) -> None:
         super().__init__(config)
-        self.settings = settings
+        self.settings, self.gate = settings, gate
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM closes the gate and lets what runs come to its end; a second one, or Ctrl-C, does not wait."""
+        if sig == signal.SIGTERM and not self.gate.closed and self._loop is not None:
+            self.gate.closed = True
+            self._loop.call_soon_threadsafe(self._drain, sig)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _drain(self, sig: int) -> None:
+        assert self._loop is not None
+        self._draining = self._loop.create_task(self._end_when_empty(sig))
+
+    async def _end_when_empty(self, sig: int) -> None:
+        until = time.monotonic() + DRAIN_S
+        while self.gate.inside and time.monotonic() < until:  # noqa: ASYNC110 - seldom, and every request would pay
+            await asyncio.sleep(_LOOK_S)
+        super().handle_exit(sig, None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self.servers:
-            port = self.servers[0].sockets[0].getsockname()[1]
+            port = 0 if self.settings.uds is not None else self.servers[0].sockets[0].getsockname()[1]
             print(greeting(self.settings, port), file=sys.stderr, flush=True)
 
 
 def serve(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["repair"]:
+        return repair_data(arguments[1:])
     settings = options.read(arguments)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
         application = create_app(settings)
+        application.state.house.service.take_data_dir()
     except EngineError as error:
         print(f"python -m app: error: {error.detail}", file=sys.stderr)
         return 2
@@ -82,15 +123,44 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    server = Server(config, settings)
-    server.run()
+    server = Server(config, settings, application.state.house.gate)
+    if settings.uds is None:
+        server.run()
+        return 0 if server.started else 1
+    try:
+        sock = unix.listen(settings.uds)
+    except (OSError, AttributeError) as error:  # Windows has no socket.AF_UNIX
+        print(f"python -m app: error: --uds: {error}", file=sys.stderr)
+        return 2
+    try:
+        server.run(sockets=[sock])
+    finally:
+        unix.leave(settings.uds, sock)
     return 0 if server.started else 1
+
+
+def repair_data(arguments: Sequence[str]) -> int:
+    """`python -m app repair --data-dir DIR`: makes damaged data readable again, as far as they are there."""
+    settings = options.read(arguments)
+    logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
+    if settings.data_dir is None or not settings.data_dir.is_dir():
+        print(f"python -m app repair: error: there is no data directory {settings.data_dir}", file=sys.stderr)
+        return 2
+    try:
+        report = repair(settings.data_dir)
+    except EngineError as error:
+        print(f"python -m app repair: error: {error.detail}", file=sys.stderr)
+        return 2
+    print("\n".join(report))
+    return 0
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status of `python -m app ARGUMENTS`."""
     if arguments[:1] == ["keys"]:
         return commands.run_keys(arguments[1:])
+    if arguments[:1] == ["repair"]:
+        return repair_data(arguments[1:])
     return serve(arguments)
 
 

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app import keys
+from app import settings as options
 from app.keys import SCOPES, BadKeysFile, Key
-from app.settings import Settings, keys_file, of_environment
+from app.settings import keys_file
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -84,9 +85,11 @@ def keys_parser() -> argparse.ArgumentParser:
 def run_keys(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
     """The exit status: 0, or 1 where it could not be done."""
     given = keys_parser().parse_args(arguments)
-    known = of_environment(environment)
-    settings = Settings(data_dir=given.data_dir or known.data_dir, keys_file=given.keys_file or known.keys_file)
-    path = keys_file(settings)
+    known = options.read([], environment)
+    path = given.keys_file or (given.data_dir / "keys.json" if given.data_dir else keys_file(known))
+    if path is None:
+        print("python -m app keys: error: say --data-dir or --keys-file: keys outlive the server", file=sys.stderr)
+        return 1
     do: Mapping[str, Callable[[argparse.Namespace, Path], int]] = {"create": _create, "list": _list, "revoke": _revoke}
     try:
         return do[given.word](given, path)

@@ -6,6 +6,8 @@ A route names the query parameters it takes beside those of every call: `call: A
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -18,9 +20,9 @@ from starlette.responses import Response
 
 from app import hints, language
 from app.answers import Answer, Body
-from app.errors import NotYet, unknown
+from app.errors import unknown
 from app.language import Language
-from app.security import Exchange, Headers, Principal
+from app.security import Exchange, Gate, Headers, Principal
 from app.wire import arguments, coding, form, json_read, json_write, media
 from engine.errors import (
     EngineError,
@@ -43,16 +45,16 @@ READ = ["GET", "HEAD"]
 T = TypeVar("T")
 
 SESSION_QUERY = ("session", "values", "int64")  # of every call that works in a session
-_LATER_HEADERS = {"idempotency-key": "Idempotency-Key"}
 _AS_JSON = {"Content-Type": json_write.MEDIA_TYPE}
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
 
 class House:
     """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    def __init__(self, service: Service, max_rate: float = 0) -> None:
-        self.service = service
+    def __init__(self, service: Service, gate: Gate, max_rate: float = 0) -> None:
+        self.service, self.gate = service, gate
         self.max_rate = max_rate
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
@@ -70,15 +72,20 @@ class Call:
         self.exchange: Exchange = request.scope["curlgrad.exchange"]
         self.headers: Headers = request.scope["curlgrad.headers"]
         self._document: json_read.Document | None = None
+        self._elements: memoryview | None = None  # a body that was received into place
         self.query = _query(request.scope["query_string"], known)
         self.form = media.choose(self.headers.get("accept"), self.query.get("as"), offered)
         self.values = self.one_of("values", ("auto", "all", "none"))
         self.integers: json_write.Integers = (
             "string" if self.one_of("int64", ("number", "string")) == "string" else "number"
         )
-        for key, name in _LATER_HEADERS.items():
-            if key in self.headers:
-                raise NotYet(f"the header {name} is not available yet; nothing was done")
+        self.key = self.headers.get("idempotency-key")
+        if self.key is not None and not _KEY.fullmatch(self.key):
+            raise Invalid(
+                "an Idempotency-Key is 1 to 255 visible ASCII characters, such as a UUID",
+                code="bad-idempotency-key",
+                hint=Hint("new-idempotency-key"),
+            )
 
     # ------------------------------------------------------------ what was asked
 
@@ -176,7 +183,8 @@ class Call:
             memory = self.house.service.incoming(length)
             async for part in self.request.stream():
                 memory.write(part)
-            return memory.finish()
+            self._elements = memory.finish()
+            return self._elements
         except (ClientDisconnect, ValueError):  # a server counts a body's bytes; a test's need not
             raise _ended_early() from None
         except MemoryError as error:
@@ -222,12 +230,29 @@ class Call:
                 raise MissingParameter(f"the field {name!r} is missing", param=name, hint=hint)
         return value
 
+    async def once(self) -> tuple[str, str] | None:
+        """What makes a repeated request known: its Idempotency-Key with method and path, and a digest of the rest."""
+        if self.key is None:
+            return None
+        scope, body = self.request.scope, self._elements or await self.request.body()
+        told: tuple[bytes | memoryview, ...] = (scope["query_string"], self.content_type.encode(), body)
+
+        def digest() -> str:
+            made = hashlib.blake2b(digest_size=16)
+            for part in told:
+                made.update(len(part).to_bytes(8, "little"))
+                made.update(part)
+            return made.hexdigest()
+
+        return f"{scope['method']} {scope['path']} {self.key}", await off_loop(len(body), digest)
+
     # ------------------------------------------------------------ the door
 
     async def run(self, program: dict[str, Any], *, dry_run: bool = False, values: str | None = None) -> dict[str, Any]:
         """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
         explain, shown = self.flag("explain"), values or self.values
-        reply, timing = await self.house.service.run(self.owner, self.session, program, shown, dry_run, explain)
+        once = None if dry_run else await self.once()
+        reply, timing = await self.house.service.run(self.owner, self.session, program, shown, dry_run, explain, once)
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
@@ -271,13 +296,12 @@ class Call:
                 value = {**value, "simulated": True}
         start = time.perf_counter()
         weight = json_write.weight(value)
-        if weight < OFF_LOOP_BYTES:
-            body = json_write.write(value, self.integers)
-        else:
-            body = await off_loop(weight, lambda: json_write.write(value, self.integers))
         told: Mapping[str, str] = {**_AS_JSON, **headers} if headers else _AS_JSON
-        if len(body) >= coding.SMALLEST:
-            body, told = await self._coded(body, told)
+
+        def write() -> tuple[Body, Mapping[str, str]]:
+            return self._coded(json_write.write(value, self.integers), told)
+
+        body, told = write() if weight < OFF_LOOP_BYTES else await off_loop(weight, write)
         self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
         return Answer(body, status, told)
 
@@ -290,19 +314,21 @@ class Call:
     ) -> Response:
         """An answer that a codec writes; `weight` is about how many bytes it has to write."""
         start = time.perf_counter()
-        described, body = await off_loop(weight, encode)
-        told: Mapping[str, str] = {**described, **headers} if headers else described
-        if isinstance(body, bytes):
-            body, told = await self._coded(body, told)
+
+        def write() -> tuple[Body, Mapping[str, str]]:
+            described, body = encode()
+            return self._coded(body, {**described, **(headers or {})})
+
+        body, told = await off_loop(weight, write)
         self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
         return Answer(body, status, told)
 
-    async def _coded(self, body: bytes, told: Mapping[str, str]) -> tuple[bytes, Mapping[str, str]]:
+    def _coded(self, body: Body, told: Mapping[str, str]) -> tuple[Body, Mapping[str, str]]:
         """The body and its headers in a coding that the caller takes, where that pays; else as they are."""
-        if not coding.worthwhile(told["Content-Type"], len(body)):
+        if not isinstance(body, bytes) or not coding.worthwhile(told["Content-Type"], len(body)):
             return body, told
         name = coding.choose(self.headers.get("accept-encoding"))
-        coded = None if name is None else await off_loop(len(body), lambda: coding.encode(body, name))
+        coded = None if name is None else coding.encode(body, name)
         if name is None or coded is None:
             return body, told
         marked = {key: f'{tag[:-1]}-{name}"' for key, tag in told.items() if key == "ETag"}

@@ -15,7 +15,7 @@ from app.deps import House
 from app.keys import BadKeysFile, Keys
 from app.rates import Rates
 from app.routes import admin, ops, programs, sessions, system, tensors
-from app.security import Direct, Guard
+from app.security import Direct, Gate, Guard
 from app.settings import Settings, keys_file
 from engine.errors import Invalid
 from engine.service import Limits, Service
@@ -50,11 +50,19 @@ def service_of(settings: Settings) -> Service:
         max_nesting=settings.max_nesting,
         owner_bytes=settings.key_bytes,
         plan_from=settings.plan_from,
+        idle_s=settings.sleep_after,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
+    cache = None if settings.data_dir is None else str(settings.data_dir.absolute() / "cupy")
     return Service(
-        settings.workers, limits=limits, cache=str(settings.data_dir.absolute() / "cupy"), sync=settings.sync_steps
+        settings.workers,
+        limits=limits,
+        data_dir=settings.data_dir,
+        sync=settings.sync,
+        cache=cache,
+        sync_steps=settings.sync_steps,
+        threads=settings.threads or None,
     )
 
 
@@ -84,7 +92,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
-    house = application.state.house = House(service, settings.max_rate)
+    gate = Gate()
+    house = application.state.house = House(service, gate, settings.max_rate)
     for routes in (
         ops,
         programs,
@@ -104,6 +113,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         "keys": keys,
         "rates": Rates(settings.max_rate),
         "simulated": service.simulated,
+        "gate": gate,
         "direct": _DIRECT,
     }
     return application

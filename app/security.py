@@ -22,7 +22,7 @@ from app import errors
 from app.errors import Forbidden, Misdirected, MissingScope, TooManyRequests, Unauthorized
 from app.keys import Key, Keys
 from app.rates import Rates
-from engine.errors import EngineError, Hint, Malformed, TooLarge
+from engine.errors import EngineError, Hint, Malformed, TooLarge, Unavailable
 
 PROBES = frozenset(("/healthz", "/readyz"))
 # The documentation is the same on every server and holds nothing of anyone's; and a browser that follows a link to it
@@ -41,6 +41,7 @@ ALLOWED_HEADERS = (
 )
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600
+DRAIN_RETRY_S = 5  # when to ask again a server that is ending: its successor takes about as long to come up
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,15 @@ class Headers:
         return name.encode("latin-1") in self.raw
 
 
+class Gate:
+    """Whether requests may come in, and how many are inside. A server that is told to end closes it first."""
+
+    __slots__ = ("closed", "inside")
+
+    def __init__(self) -> None:
+        self.closed, self.inside = False, 0
+
+
 class Guard:
     """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on.
 
@@ -128,12 +138,13 @@ class Guard:
         hosts: Iterable[str],
         origins: Iterable[str],
         max_body: int,
+        gate: Gate,
         keys: Keys | None = None,
         rates: Rates | None = None,
         simulated: bool = False,
         direct: Direct = Direct({}, {}),
     ) -> None:
-        self.app = app
+        self.app, self.gate = app, gate
         self.direct = direct
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
@@ -153,6 +164,7 @@ class Guard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
         started = False
+        self.gate.inside += 1
 
         async def answer(message: Message) -> None:
             nonlocal started
@@ -184,12 +196,21 @@ class Guard:
             if started:
                 raise  # half an answer cannot be taken back: the server closes the connection
             await errors.unexpected(error, scope)(scope, receive, answer)
+        finally:
+            self.gate.inside -= 1
 
     # ------------------------------------------------------------ in
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes], origin: str) -> None:
         """Raise Misdirected, Forbidden, Malformed or TooLarge for a request that may not come in."""
         path = scope["path"]
+        if self.gate.closed and path not in PROBES:
+            raise Unavailable(
+                "the server is ending: what runs is finished, and nothing new is begun; nothing was done",
+                code="not-applied",
+                hint=Hint("server-ending"),
+                retry_after=DRAIN_RETRY_S,
+            )
         host = headers.get(b"host", b"").decode("latin-1")
         if path not in PROBES:
             self._check_host(host, scope)
@@ -227,10 +248,12 @@ class Guard:
         return Principal(key.owner, key)
 
     def _check_host(self, host: str, scope: Scope) -> None:
+        server = scope.get("server")
+        if server and server[1] is None and server[0].startswith("/"):
+            return  # a Unix socket: no name leads a browser there
         name = _without_port(host)
         if name in self.hosts or _is_loopback(name):
             return
-        server = scope.get("server")
         if server and name == server[0].lower() and _is_address(name):
             return  # the very address that the connection came in on; no name can be made to point there by others
         raise Misdirected(

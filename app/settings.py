@@ -84,20 +84,45 @@ def _flag(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
 
 
-def _option(parse: Callable[[str], Any], metavar: str, doc: str) -> Mapping[str, Any]:
-    """What makes a setting an option; one whose default is the empty tuple may be repeated."""
-    return {"parse": parse, "metavar": metavar, "doc": doc}
+NOWHERE = Path()
+
+
+def _folder(text: str) -> Path:
+    """A directory; `none` is NOWHERE (`./none` is a directory of that name)."""
+    return NOWHERE if text.strip().lower() == "none" else Path(text)
+
+
+def _seconds(text: str) -> float:
+    match = re.fullmatch(r"\d+(\.\d+)?", text.strip())
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
+def _option(parse: Callable[[str], Any], metavar: str, doc: str, served: str | None = None) -> Mapping[str, Any]:
+    """What makes a setting an option; one whose default is the empty tuple may be repeated.
+
+    `served`: the default of `python -m app`, where it is not that of an application that is embedded.
+    """
+    return {"parse": parse, "metavar": metavar, "doc": doc, "served": served}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the operator decides. The defaults serve one person on one machine."""
+    """What the operator decides. The defaults serve one person on one machine; without a command line, as in tests, all
+    is kept in memory alone."""
 
     host: str = field(
         default="127.0.0.1",
         metadata=_option(str, "HOST", "address to listen on; any but loopback needs --allow-open"),
     )
     port: int = field(default=8000, metadata=_option(_port, "PORT", "port to listen on; 0 takes a free one"))
+    uds: Path | None = field(
+        default=None,
+        metadata=_option(
+            Path, "PATH", "listen on this Unix socket instead of a port; it is open to the user who starts the server"
+        ),
+    )
     workers: str = field(
         default="auto",
         metadata=_option(
@@ -107,9 +132,31 @@ class Settings:
             "or practice-cuda (a simulated CUDA device)",
         ),
     )
-    data_dir: Path = field(
-        default=Path("data"),
-        metadata=_option(Path, "DIR", "where data that outlives the process goes: compiled CUDA kernels, so far"),
+    data_dir: Path | None = field(
+        default=None,
+        metadata=_option(
+            _folder,
+            "DIR",
+            "where sessions are kept, so that they outlive the server; none keeps them in memory alone",
+            served="data",
+        ),
+    )
+    sync: str = field(
+        default="everysec",
+        metadata=_option(
+            str,
+            "WHEN",
+            "when the disk is told to have what was acknowledged: always (before each answer), everysec, or no (when "
+            "the system likes); the end of the process loses nothing in any case, the loss of power at most that",
+        ),
+    )
+    sleep_after: float = field(
+        default=900.0,
+        metadata=_option(
+            _seconds,
+            "SECONDS",
+            "how long a session may be unused before it leaves memory for the disk, until it is used",
+        ),
     )
     keys_file: Path | None = field(
         default=None,
@@ -173,6 +220,14 @@ class Settings:
             "wait for the GPU after each step, so that an error of a kernel names its own step; slow, for finding bugs",
         ),
     )
+    threads: int = field(
+        default=0,
+        metadata=_option(
+            _whole,
+            "N",
+            "threads that BLAS uses in each worker process; 0 shares the machine's cores out among the workers",
+        ),
+    )
     max_steps: int = field(
         default=10_000, metadata=_option(_count, "N", "the steps that a program may be written with")
     )
@@ -192,7 +247,8 @@ class Settings:
 
     @property
     def is_loopback(self) -> bool:
-        return is_loopback(self.host)
+        """Whether nobody can reach the server from another machine."""
+        return self.uds is not None or is_loopback(self.host)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,11 +257,13 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m app",
         description="Serve curlgrad: PyTorch-style tensors and autograd over HTTP.",
         epilog="Each option is also an environment variable, named in brackets; the command line wins. "
-        "Without keys the server listens on this machine alone. Tensors do not survive a restart yet.",
+        "Without keys the server listens on this machine alone. `python -m app repair --data-dir DIR` makes damaged "
+        "data readable again, as far as they are there, and says what is lost.",
     )
     for option in fields(Settings):
         variable = _PREFIX + option.name.upper()
-        doc = f"{option.metadata['doc']}{_default_text(option.default)} [{variable}]".replace("%", "%%")
+        default = option.metadata["served"] or option.default
+        doc = f"{option.metadata['doc']}{_default_text(default)} [{variable}]".replace("%", "%%")
         flag = "--" + option.name.replace("_", "-")
         parse, metavar = option.metadata["parse"], option.metadata["metavar"]
         if parse is _flag:
@@ -220,6 +278,8 @@ def parser() -> argparse.ArgumentParser:
 def _default_text(default: Any) -> str:
     if default in (None, ()) or default is False:
         return ""
+    if isinstance(default, float):
+        return f" (default {default:g})"
     if isinstance(default, int) and default >= MIB:
         unit, name = (GIB, "GiB") if default % GIB == 0 else (MIB, "MiB") if default % MIB == 0 else (1, "")
         return f" (default {default // unit}{name})"
@@ -233,15 +293,21 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     given = vars(made.parse_args(arguments))
     chosen: dict[str, Any] = {}
     for option in fields(Settings):
-        value = given[option.name]
+        value, parse = given[option.name], option.metadata["parse"]
         if value is None:
-            value = _from_environment(made, option.name, option.default, option.metadata["parse"], environment)
+            value = _from_environment(made, option.name, option.default, parse, environment)
+        if value is None and option.metadata["served"] is not None:
+            value = parse(option.metadata["served"])
         if value is not None:
             chosen[option.name] = tuple(value) if isinstance(value, list) else value
+    if chosen["data_dir"] is NOWHERE:
+        chosen["data_dir"] = None
     settings = Settings(**chosen)
+    if settings.sync not in ("always", "everysec", "no"):
+        made.error(f"--sync: {settings.sync!r} is none of always, everysec, no")
     if settings.log_level not in ("debug", "info", "warning", "error"):
         made.error(f"--log-level: {settings.log_level!r} is none of debug, info, warning, error")
-    if not settings.is_loopback and not settings.allow_open and not keys_file(settings).exists():
+    if not settings.is_loopback and not settings.allow_open and not has_keys(settings):
         made.error(
             f"--host {settings.host}: no keys are set up, so whoever reaches that address could use, read and delete "
             "everything. Make one with `python -m app keys create`, listen on 127.0.0.1, or say --allow-open if that "
@@ -250,21 +316,17 @@ def read(arguments: Sequence[str] | None = None, environment: Mapping[str, str] 
     return settings
 
 
-def keys_file(settings: Settings) -> Path:
-    """Where the keys are."""
-    return settings.keys_file or settings.data_dir / "keys.json"
+def keys_file(settings: Settings) -> Path | None:
+    """Where the keys are; None where there is neither a file named nor a data directory."""
+    if settings.keys_file is not None or settings.data_dir is None:
+        return settings.keys_file
+    return settings.data_dir / "keys.json"
 
 
-def of_environment(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of an environment alone. Ends the process with a message where they make no sense."""
-    environment = os.environ if environment is None else environment
-    made = parser()
-    chosen: dict[str, Any] = {}
-    for option in fields(Settings):
-        value = _from_environment(made, option.name, option.default, option.metadata["parse"], environment)
-        if value is not None:
-            chosen[option.name] = tuple(value) if isinstance(value, list) else value
-    return Settings(**chosen)
+def has_keys(settings: Settings) -> bool:
+    """Whether callers need a key."""
+    path = keys_file(settings)
+    return path is not None and path.exists()
 
 
 def _from_environment(

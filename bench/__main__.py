@@ -8,7 +8,12 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SHORT = {"engine.py": ["--rounds", "1"], "ops.py": ["--rounds", "1"], "programs.py": ["--rounds", "1"]}
+SHORT = {
+    "engine.py": ["--rounds", "1"],
+    "ops.py": ["--rounds", "1"],
+    "programs.py": ["--rounds", "1"],
+    "durability.py": ["--short"],
+}
 
 
 def main() -> int:

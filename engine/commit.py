@@ -11,18 +11,23 @@ the new objects that are still reachable. Objects get their number (`uid`) here;
      "ids": {id: uid or None}, "names": {name: uid or None},
      "seq", "counter", "uids", "default_dtype", "print_options", "anomaly", "generator": [bytes, bytes] or None}
 
-Every value is a number, a string, bytes, a list or an object, so any plain encoding can carry it.
+Every value is a number, a string, bytes, a list or an object, so any plain encoding can carry it. `data` are uint8
+arrays on the memory of the tensors themselves where that is possible: whoever keeps a commit encodes or copies it
+before the session goes on.
+
+`whole` is a session as one commit: what a snapshot holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from engine.autograd import offset_in
-from engine.backend import find
+from engine.backend import Backend, find
 from engine.context import Context
 from engine.dtypes import DTYPES, DType
 from engine.errors import Bug
@@ -140,8 +145,9 @@ def decode(value: Any) -> Any:
     return REGISTRY[inner]
 
 
-def _bytes(array: Any, storage: Storage) -> bytes:
-    return np.ascontiguousarray(storage.backend.to_host(array)).tobytes()
+def _data(array: Any, backend: Backend) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The elements' bytes, in C order; the array's own memory where it is on the host and contiguous."""
+    return np.ascontiguousarray(backend.to_host(array)).reshape(-1).view(np.uint8)
 
 
 def _edge(edge: Any) -> Any:
@@ -179,7 +185,7 @@ def _saved_row(row: tuple[Any, ...], backend: Any) -> dict[str, Any]:
     at, sub, array, storage, version = row
     out = {"at": at, "sub": sub, "version": version, "dtype": array.dtype.str, "shape": list(array.shape)}
     if storage is None:
-        out["data"] = np.ascontiguousarray(backend.to_host(array)).tobytes()
+        out["data"] = _data(array, backend)
     else:
         out["storage"] = storage.uid
         out["offset"] = offset_in(array, storage)
@@ -212,7 +218,7 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
         if type(thing) is Storage and name == "version":
             written.setdefault(id(thing), (thing, []))
     for storage, ranges in written.values():
-        parts = [[low, high, _bytes(storage.flat[low:high], storage)] for low, high, _ in ranges]
+        parts = [[low, high, _data(storage.flat[low:high], storage.backend)] for low, high, _ in ranges]
         writes.append({"uid": storage.uid, "version": storage.version, "ranges": parts})
     tensors = {t.uid: t for t in [*reached.tensors, *reached.changed.values()]}
     keyed: dict[str, dict[Any, Any]] = {"ids": {}, "names": {}}
@@ -222,28 +228,78 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
                 found = whole.get(key)
                 keyed[label][key] = None if found is None else found.uid
     return {
-        "storages": [
-            {
-                "uid": s.uid,
-                "device": s.backend.name,
-                "dtype": s.flat.dtype.str,
-                "version": s.version,
-                "data": _bytes(s.flat, s),
-            }
-            for s in reached.storages
-        ],
+        "storages": [_storage_row(s) for s in reached.storages],
         "writes": writes,
         "tensors": [_tensor_row(t) for t in tensors.values()],
         "nodes": [_node_row(reached.nodes[seq]) for seq in sorted(reached.nodes)],
         "freed": reached.freed,
         **keyed,
+        **_counters(session),
+        "generator": _generator(ctx.rng) if undo.generators else None,
+    }
+
+
+def _storage_row(s: Storage) -> dict[str, Any]:
+    return {
+        "uid": s.uid,
+        "device": s.backend.name,
+        "dtype": s.flat.dtype.str,
+        "version": s.version,
+        "data": _data(s.flat, s.backend),
+    }
+
+
+def _counters(session: Any) -> dict[str, Any]:
+    ctx: Context = session.ctx
+    return {
         "seq": ctx.seq,
         "counter": session.counter,
         "uids": session.uids,
         "default_dtype": ctx.default_dtype.name,
         "print_options": ctx.print_options,
         "anomaly": ctx.anomaly,
-        "generator": [ctx.rng.get_state(), ctx.rng.get_device_state()] if undo.generators else None,
+    }
+
+
+def _generator(rng: Any) -> list[bytes]:
+    """The states of the CPU's stream and of the devices' stream."""
+    return [rng.get_state(), rng.get_device_state()]
+
+
+def whole(session: Any) -> Commit:
+    """All that a session holds, between two programs, as the one commit that makes it out of an empty session."""
+    tensors: dict[int, Tensor] = {}
+    storages: dict[int, Storage] = {}
+    nodes: dict[int, Node] = {}
+    stack: list[Any] = list(session.tensors.values())
+    while stack:
+        thing = stack.pop()
+        kind = type(thing)
+        if kind is Tensor:
+            if thing.uid not in tensors:
+                tensors[thing.uid] = thing
+                storages[thing.storage.uid] = thing.storage
+                stack += [thing.grad, thing.edge, None if thing.view is None else thing.view.base]
+        elif kind is tuple:
+            stack.append(thing[0])
+        elif kind is Node and thing.seq not in nodes:
+            nodes[thing.seq] = thing
+            stack.extend(thing.edges)
+            for row in thing.saved if thing.saved is not FREED else ():
+                if row[3] is not None:
+                    storages[row[3].uid] = row[3]
+    if 0 in tensors or 0 in storages:
+        raise Bug("a session holds what no commit has")
+    return {
+        "storages": [_storage_row(storages[uid]) for uid in sorted(storages)],
+        "writes": [],
+        "tensors": [_tensor_row(tensors[uid]) for uid in sorted(tensors)],
+        "nodes": [_node_row(nodes[seq]) for seq in sorted(nodes)],
+        "freed": [],
+        "ids": {id: t.uid for id, t in session.tensors.items()},
+        "names": {name: t.uid for name, t in session.names.items()},
+        **_counters(session),
+        "generator": _generator(session.ctx.rng),
     }
 
 
@@ -255,9 +311,11 @@ class Rebuild:
 
     def __init__(self, session: Any) -> None:
         self.session = session
-        self.storages: dict[int, Storage] = {}
-        self.tensors: dict[int, Tensor] = {}
-        self.nodes: dict[int, Node] = {}
+        # Weak: what a later commit lets go of must go here too, or a long history would be held whole.
+        self.storages: MutableMapping[int, Storage] = WeakValueDictionary()
+        self.tensors: MutableMapping[int, Tensor] = WeakValueDictionary()
+        self.nodes: MutableMapping[int, Node] = WeakValueDictionary()
+        self._new: list[Any] = []  # this commit's, until they are linked to each other
 
     def apply(self, commit: Mapping[str, Any]) -> None:
         session = self.session
@@ -268,6 +326,7 @@ class Rebuild:
             storage = Storage(backend.from_host(host), backend, ctx.ledger)
             storage.uid, storage.version = row["uid"], row["version"]
             self.storages[row["uid"]] = storage
+            self._new.append(storage)
         for row in commit["writes"]:
             storage = self.storages[row["uid"]]
             storage.version = row["version"]
@@ -295,8 +354,9 @@ class Rebuild:
         ctx.anomaly = commit["anomaly"]
         if commit["generator"] is not None:
             state, devices = commit["generator"]
-            ctx.rng.set_state(state)
-            ctx.rng.set_device_state(devices)
+            ctx.rng.set_state(bytes(state))
+            ctx.rng.set_device_state(bytes(devices))
+        self._new.clear()
 
     def _tensor(self, row: Mapping[str, Any]) -> None:
         storage = self.storages[row["storage"]]
@@ -308,6 +368,7 @@ class Rebuild:
         if t is None:
             self.tensors[row["uid"]] = t = made
             t.uid = row["uid"]
+            self._new.append(t)
         else:  # its geometry or memory may have changed: squeeze_, resize_
             t.storage = storage
             t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
@@ -346,6 +407,7 @@ class Rebuild:
             row["seq"],
         )
         node.name = row["name"]
+        self._new.append(node)
 
     def _saved(self, row: Mapping[str, Any], backend: Any) -> tuple[Any, ...]:
         d, shape = np.dtype(row["dtype"]), tuple(row["shape"])

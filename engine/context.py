@@ -132,6 +132,8 @@ class Context:
         parent = ledger.parent
         if nbytes > SMALL and parent is not None:
             if parent.held + nbytes > parent.limit:
+                parent.reclaim(parent.held + nbytes - parent.limit)
+            if parent.held + nbytes > parent.limit:
                 raise over_memory("server", nbytes, parent.limit, parent.held)
             owned = parent.owner_limit
             if owned is not None and (held := parent.held_by(ledger.owner)) + nbytes > owned:

@@ -10,7 +10,9 @@ from engine.arguments import references
 from engine.carriers import infer, infer_inplace
 from engine.errors import EngineError, NoGradient, NotScalar
 from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
-from engine.program import Bound, Outcome, Program, Repeat, Scope, Step, named, returned
+from engine.program import Bound, returned
+from engine.scope import Outcome, Scope, named
+from engine.steps import Program, Repeat, Step
 from engine.tape import shown_grad_fn
 from engine.tensor import Tensor
 

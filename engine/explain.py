@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from engine.program import Program, Repeat, Scope, Step
 from engine.reasons import Case, Note, data_dtype, explain, merged, outputs
+from engine.scope import Scope
+from engine.steps import Program, Repeat, Step
 from engine.tape import FREED, shown_grad_fn
 from engine.tensor import Tensor
 

@@ -27,6 +27,9 @@ class Limits:
     """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat.
 
     `device_bytes` is for the arrays on each GPU, 0 standing for nine tenths of what is free there at the start.
+
+    `idle_s`: seconds without a call after which a session is written to the disk and leaves memory, where there is a
+    data directory.
     """
 
     session_bytes: int = 2 << 30
@@ -41,6 +44,7 @@ class Limits:
     max_queue: int = 1_000
     max_names: int = 1_000_000
     plan_from: int = 8  # rounds from which a repeat runs by a plan; 0: never
+    idle_s: float = 900.0
 
     def to_data(self) -> dict[str, Any]:
         return asdict(self)

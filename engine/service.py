@@ -6,20 +6,28 @@ name; None is `default`, made on first use. Errors are those of engine.errors; n
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import engine.ops  # noqa: F401 - declares the operations that the catalogue shows
 from engine import declare
 from engine.answer import ArrayData, TensorAnswer
 from engine.dtypes import DTYPES, dtype
-from engine.errors import Invalid, UnknownParameter, WrongType
+from engine.durability.files import Locked
+from engine.durability.repair import repair as repair_data
+from engine.durability.store import DataDir
+from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
+from engine.session import Session
 from engine.workers.gpus import find_gpus
 from engine.workers.incoming import Incoming
 from engine.workers.messages import Timing, version
+from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.registry import Record
-from engine.workers.supervisor import Supervisor, WorkerSpec, plan_workers
+from engine.workers.seats import Seats
+from engine.workers.supervisor import Supervisor
 
 __all__ = [
     "ArrayData",
@@ -30,23 +38,40 @@ __all__ = [
     "Timing",
     "WorkerSpec",
     "plan_workers",
+    "repair",
     "version",
 ]
 
-DURABILITY = "none"
-DURABILITY_NOTE = "Tensors live in memory only: they do not survive a restart of the server, or of their worker, yet."
+DURABILITY_NOTES = {
+    "none": "Tensors live in memory only: they do not survive a restart of the server, or of their worker.",
+    "always": "What was acknowledged survives the end of the server and the loss of power.",
+    "everysec": "What was acknowledged survives the end of the server; the loss of power may take the last second.",
+    "no": "What was acknowledged survives the end of the server; the loss of power may take what the system had not "
+    "written yet.",
+}
 
-_CREATE = {"name": str, "device": str, "seed": int, "default_dtype": str}
-_PATCH = {"name": str, "seed": int, "default_dtype": str}
+_CREATE = {"name": str, "device": str, "seed": int, "default_dtype": str, "lease_s": float}
+_PATCH = {"name": str, "seed": int, "default_dtype": str, "lease_s": float}
 _SEEDS = range(-(1 << 63), 1 << 64)
+_LEASES = (1, 10 * 365 * 24 * 3600)
+
+Once = tuple[str, str]  # an idempotency key with what it is for, and the digest of the request
+
+
+def repair(data_dir: Path) -> list[str]:
+    """Makes damaged data readable again, as far as they are there; what was found and done, in sentences."""
+    limits = Limits(session_bytes=1 << 62, server_bytes=1 << 62)
+    return repair_data(data_dir, Seats("repair", Session, limits).restore)
 
 
 class Service:
     """The engine behind its workers. Used in one event loop: `await start()` first, `await close()` at the end.
 
     `workers`: `--workers SPEC` (see plan_workers), or the workers themselves. `threads`: of BLAS in each worker.
-    `factory`: the session class, for tests. `cache`: the folder in which compiled CUDA kernels are kept. `sync`: wait
-    for the device after every step of a program, so that an error of a kernel names the step that it belongs to.
+    `factory`: the session class, for tests. `data_dir`: where sessions are kept, so that they outlive the server and
+    its workers; None keeps them in memory alone. `sync`: when the disk is told to have it (engine.durability.log).
+    `cache`: the folder in which compiled CUDA kernels are kept. `sync_steps`: wait for the device after every step of a
+    program, so that an error of a kernel names the step that it belongs to.
     """
 
     def __init__(
@@ -56,23 +81,57 @@ class Service:
         limits: Limits | None = None,
         threads: int | None = None,
         factory: str = "engine.session:Session",
+        data_dir: Path | None = None,
+        sync: str = "everysec",
         cache: str | None = None,
-        sync: bool = False,
+        sync_steps: bool = False,
     ) -> None:
         self.limits = limits or Limits()
         if isinstance(workers, str):
             specs = plan_workers(workers, find_gpus() if workers in ("auto", "inline") else ())
         else:
             specs = list(workers)
-        self._supervisor = Supervisor(specs, self.limits, threads=threads, factory=factory, cache=cache, sync=sync)
+        self._supervisor = Supervisor(
+            specs, self.limits, threads=threads, factory=factory, sync=sync, cache=cache, sync_steps=sync_steps
+        )
+        self._data_dir, self._sync = data_dir, sync
+
+    def take_data_dir(self) -> None:
+        """Locks the data directory, where there is one; `start` does it if it was not done before. Raises Unavailable
+        with the reason where it cannot be had."""
+        if self._data_dir is None or self._supervisor.data is not None:
+            return
+        try:
+            self._supervisor.data = DataDir(self._data_dir.absolute())
+        except Locked as owner:
+            raise Unavailable(
+                f"the data directory {self._data_dir} is in use by another server (process {owner}): end that one, or "
+                "name another directory with --data-dir (none keeps nothing)"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"the data directory {self._data_dir} cannot be used: {error}") from error
 
     async def start(self) -> None:
         """Returns when the workers are up. Raises RuntimeError with the reason when one does not come up."""
-        await self._supervisor.start()
+        try:
+            self.take_data_dir()
+        except Unavailable as error:
+            raise RuntimeError(error.detail) from error
+        try:
+            await self._supervisor.start()
+        except BaseException:
+            self._let_go()
+            raise
 
     async def close(self) -> None:
-        """Ends the workers; what they hold is gone."""
+        """Ends the workers; what they hold in memory is gone."""
         await self._supervisor.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        data, self._supervisor.data = self._supervisor.data, None
+        if data is not None:
+            data.close()
 
     def ready(self) -> bool:
         """Whether calls can be served; never waits."""
@@ -91,8 +150,8 @@ class Service:
         ]
         return {
             "version": version(),
-            "durability": DURABILITY,
-            "durability_note": DURABILITY_NOTE,
+            "durability": (durability := "none" if self._data_dir is None else self._sync),
+            "durability_note": DURABILITY_NOTES[durability],
             "dtypes": list(DTYPES),
             "devices": devices,
             "workers": workers,
@@ -122,8 +181,10 @@ class Service:
 
     # ------------------------------------------------ sessions
 
-    async def create_session(self, owner: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """A new session, of `name?`, `device?`, `seed?` and `default_dtype?`.
+    async def create_session(
+        self, owner: str, options: Mapping[str, Any] | None = None, once: Once | None = None
+    ) -> dict[str, Any]:
+        """A new session, of `name?`, `device?`, `seed?`, `default_dtype?` and `lease_s?`.
 
         Raises NameTaken, NoSuchDevice, LimitExceeded, Invalid, Unavailable.
         """
@@ -134,6 +195,8 @@ class Service:
             given.get("device"),
             given.get("seed"),
             given.get("default_dtype") or "float32",
+            given.get("lease_s"),
+            once,
         )
         return await self._describe(record)
 
@@ -143,19 +206,22 @@ class Service:
             raise Invalid(f"limit must be from 1 to 1000, not {limit}", param="limit")
         records, following = self._supervisor.registry.page(owner, limit, cursor)
         infos = await self._supervisor.infos(records)
-        sessions = [_session(record, infos[record.id]) for record in records if record.id in infos]
+        sessions = [_session(record, infos[record.id]) for record in records if "tensors" in infos.get(record.id, {})]
         return {"sessions": sessions, "cursor": following}
 
     async def session_info(self, owner: str, ref: str | None) -> dict[str, Any]:
         """The session as the API shows it; waits for no program. Raises NoSuchSession, Gone."""
         return await self._describe(await self._supervisor.find(owner, ref))
 
-    async def patch_session(self, owner: str, ref: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Changes `name` (None takes it away), `seed` (reseeds the generator) and `default_dtype`.
+    async def patch_session(
+        self, owner: str, ref: str | None, changes: Mapping[str, Any], once: Once | None = None
+    ) -> dict[str, Any]:
+        """Changes `name` (None takes it away), `seed` (reseeds the generator), `default_dtype` and `lease_s` (None: for
+        ever).
 
         Waits for the calls before it. Raises as create_session does, and then nothing has changed.
         """
-        given = _options(changes, _PATCH, nullable=("name",))
+        given = _options(changes, _PATCH, nullable=("name", "lease_s"))
         record = await self._supervisor.find(owner, ref)
         if given.get("name") not in (None, record.name):
             self._supervisor.registry.check_name(owner, given["name"])
@@ -165,7 +231,9 @@ class Service:
         if "default_dtype" in given:
             steps.append({"op": "set_default_dtype", "args": {"d": given["default_dtype"]}})
         if steps:
-            await self._run(record, {"steps": steps}, "none", dry_run=False)
+            await self._run(record, {"steps": steps}, "none", dry_run=False, once=once)
+        if "lease_s" in given:
+            await self._supervisor.lease(record, given["lease_s"])
         if "name" in given:
             await self._supervisor.rename(record, given["name"])
         return await self._describe(record)
@@ -201,14 +269,18 @@ class Service:
         values: str = "auto",
         dry_run: bool = False,
         explain: bool = False,
+        once: Once | None = None,
     ) -> tuple[dict[str, Any], Timing]:
         """Runs a program: entirely, or, if this raises, not at all (unless it is Unavailable "outcome-unknown").
 
         `explain` adds `notes` to the reply: why each result is as it is, as data (engine.explain.Note.to_data).
+        `once`: with the same key and digest it is done once, and answered as it was the first time; a cancelled wait
+        then cancels nothing. Raises Invalid for the same key with another digest.
         A cancelled wait cancels the program. The program's arrays are given away. Arrays of the reply are read-only.
         """
         record = await self._supervisor.find(owner, ref)
-        return await self._run(record, program, values, dry_run=dry_run, explain=explain)
+        running = self._run(record, program, values, dry_run=dry_run, explain=explain, once=once)
+        return await (running if once is None else asyncio.shield(running))
 
     async def query(self, owner: str, ref: str | None, q: dict[str, Any], values: str = "auto") -> tuple[Any, Timing]:
         """Reads from the session, after the calls before it ({"do": "info"} waits for none)."""
@@ -216,9 +288,18 @@ class Service:
         return await self._supervisor.call(record, {"do": "query", "q": q, "values": values}, changes=False)
 
     async def _run(
-        self, record: Record, program: dict[str, Any], values: str, *, dry_run: bool, explain: bool = False
+        self,
+        record: Record,
+        program: dict[str, Any],
+        values: str,
+        *,
+        dry_run: bool,
+        explain: bool = False,
+        once: Once | None = None,
     ) -> tuple[dict[str, Any], Timing]:
         message = {"do": "run", "program": program, "values": values, "dry_run": dry_run, "explain": explain}
+        if once is not None:
+            message.update(key=once[0], digest=once[1])
         return await self._supervisor.call(record, message, changes=not dry_run)
 
     async def _describe(self, record: Record) -> dict[str, Any]:
@@ -239,7 +320,7 @@ def _session(record: Record, known: Mapping[str, Any]) -> dict[str, Any]:
         "default_dtype": known["default_dtype"],
         "created": known["created"],
         "last_used": known["last_used"],
-        "expires_at": None,
+        "expires_at": known.get("expires_at"),
     }
 
 
@@ -253,11 +334,15 @@ def _options(given: Mapping[str, Any], kinds: Mapping[str, type], nullable: Sequ
             if name in nullable:
                 found[name] = None
             continue
+        if kinds[name] is float and type(value) is int:
+            value = float(value)
         if type(value) is not kinds[name]:
             raise WrongType(f"{name} must be of type {kinds[name].__name__}", param=name)
         found[name] = value
     if "seed" in found and found["seed"] not in _SEEDS:
         raise Invalid(f"seed must be from {_SEEDS.start} to {_SEEDS.stop - 1}", param="seed")
+    if found.get("lease_s") is not None and not _LEASES[0] <= found["lease_s"] <= _LEASES[1]:
+        raise Invalid(f"lease_s must be from {_LEASES[0]} to {_LEASES[1]} seconds", param="lease_s")
     if "default_dtype" in found:
         kind = dtype(found["default_dtype"])
         if not kind.is_floating:

@@ -24,9 +24,11 @@ from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, 
 from engine.explain import Watch, on_tensor
 from engine.limits import Limits
 from engine.printing import PrintOptions, describe_text, tensor_text
-from engine.program import Outcome, Program, Scope, compile_program, run_program
+from engine.program import run_program
 from engine.random import Generator as RandomGenerator
 from engine.record import REC
+from engine.scope import Outcome, Scope
+from engine.steps import Program, compile_program
 from engine.tape import FREED, Node, shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tensor
 from engine.undo import Undo
@@ -56,6 +58,7 @@ class Session:
         sync: bool = False,
         server: ServerLedger | None = None,
         on_commit: Callable[[Commit], None] | None = None,
+        incarnation: str | None = None,
     ) -> None:
         self.id = id
         self.owner = owner
@@ -80,9 +83,10 @@ class Session:
         self.names: dict[str, Tensor] = {}
         self.counter = 0
         self.uids = 0
-        self.incarnation = secrets.token_hex(4)
+        self.incarnation = incarnation or secrets.token_hex(4)
         self.on_commit = on_commit
         self._fresh: list[Tensor] = []
+        self._reached: Reached | None = None
 
     # ------------------------------------------------ names
 
@@ -154,9 +158,11 @@ class Session:
 
     def run(
         self, program: Any, *, values: str = "auto", dry_run: bool = False, explain: bool = False
-    ) -> Generator[None, None, Reply]:
+    ) -> Generator[Reply | None, None, Reply]:
         """Runs a program, yielding at step boundaries; returns the reply. Raises EngineError, nothing changed then.
 
+        Where `on_commit` is given and something changed, it gets the commit, and the reply is yielded once before it is
+        returned: whoever keeps the commit does so then, and throws in what went wrong, which takes everything back.
         `explain` adds `notes`, by returned name (see engine.explain).
         """
         ctx = self.ctx
@@ -183,8 +189,13 @@ class Session:
                         reply = self._finish(compiled, outcome, values)
                         if watch is not None:
                             reply["notes"] = watch.notes(outcome.scope)
-                        return reply
-                yield
+                        kept = self._commit()
+                if outcome is None:
+                    yield None
+                    continue
+                if kept:
+                    yield reply
+                return reply
         except BaseException:
             running.close()
             undo.rollback()
@@ -194,6 +205,7 @@ class Session:
         finally:
             ctx.undo = Undo(ctx.seq + 1)
             self._fresh = []
+            self._reached = None
 
     def _check_expected(self, program: Program) -> None:
         for reference, tag in program.expect.items():
@@ -213,7 +225,7 @@ class Session:
             kept[local] = self._keep(scope.resolve(local, "keep"), name, program.if_none_match)
         for local, names in program.keep_all.items():
             self._keep_all(scope.resolve(local, "keep"), names, program.if_none_match)
-        self._commit()
+        self._reached = Reached(self.ctx.undo, self._fresh, self._next_uid)  # from here on what is new has its uid
         reply: Reply = {
             "results": {name: self.result(found, values) for name, found in results.items()},
             "collected": outcome.collected,
@@ -262,11 +274,13 @@ class Session:
         self.uids += 1
         return self.uids
 
-    def _commit(self) -> None:
-        undo = self.ctx.undo
-        reached = Reached(undo, self._fresh, self._next_uid)
-        if self.on_commit is not None:
-            self.on_commit(make_commit(undo, reached, self))
+    def _commit(self) -> bool:
+        """Hands out the commit; False where nobody wants one, or nothing changed."""
+        undo, reached = self.ctx.undo, self._reached
+        if self.on_commit is None or reached is None or (undo.empty and not self._fresh):
+            return False
+        self.on_commit(make_commit(undo, reached, self))
+        return True
 
     @classmethod
     def rebuild(cls, commits: Iterable[Mapping[str, Any]], id: str, **given: Any) -> Session:

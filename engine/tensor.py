@@ -7,6 +7,7 @@ nor `may_share_memory` is asked, since both lie.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -34,14 +35,22 @@ class Ledger:
             parent.sessions.add(self)
 
 
-class ServerLedger:
-    """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many."""
+def _cannot(nbytes: int) -> None:
+    """Makes no room."""
 
-    __slots__ = ("limit", "owner_limit", "sessions")
+
+class ServerLedger:
+    """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many.
+
+    `reclaim` makes room for so many bytes where it can, before something is refused.
+    """
+
+    __slots__ = ("limit", "owner_limit", "reclaim", "sessions")
 
     def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
         self.owner_limit = owner_limit
+        self.reclaim: Callable[[int], None] = _cannot
         self.sessions: WeakSet[Ledger] = WeakSet()
 
     @property

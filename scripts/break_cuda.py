@@ -55,15 +55,15 @@ BREAKS: tuple[Break, ...] = (
     Break(
         "a function that CuPy lacks: `flip` calls `xp.unstack`",
         "engine/ops/shaping.py",
-        "    return k.xp.flip(input, axes) if axes else input.copy()",
-        "    return k.xp.flip(k.xp.stack(k.xp.unstack(input)), axes) if axes else input.copy()",
+        "    made[...] = k.xp.flip(input, axes) if axes else input",
+        "    made[...] = k.xp.flip(k.xp.stack(k.xp.unstack(input)), axes) if axes else input",
         laws("shaping or shape"),
     ),
     Break(
         "a keyword that CuPy does not take: `cumsum` passes `where=`",
         "engine/ops/scans.py",
-        "        made = xp.cumsum(lines, axis=dim, dtype=input.dtype)",
-        "        made = xp.cumsum(lines, axis=dim, dtype=input.dtype, where=True)",
+        "    return xp.flip(made, axis=dim) if reverse else made\n\n\ndef _accumulate",
+        "    return xp.cumsum(input, axis=dim, where=True)\n\n\ndef _accumulate",
         laws("reductions"),
     ),
     Break(

@@ -187,7 +187,7 @@ def test_one_range_of_pythons_everywhere() -> None:
 # --- make -------------------------------------------------------------------------------------------------------------
 
 TARGETS = (
-    *("serve", "test", "test-slow", "test-all", "test-browser", "test-cupy", "test-gpu"),
+    *("serve", "test", "test-slow", "test-all", "test-browser", "test-kill", "test-cupy", "test-gpu"),
     *("lint", "format", "bench", "docs", "lock", "clean"),
 )
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -483,8 +483,9 @@ def test_the_changelog_is_in_its_format() -> None:
     assert any(line.startswith("- ") for line in lines)
 
 
-def test_the_readme_says_what_is_lost_at_a_restart() -> None:
-    assert "do not survive a restart yet" in read("README.md")
+def test_the_readme_says_what_survives() -> None:
+    assert "What was acknowledged survives" in read("README.md")
+    assert "not survive a restart yet" not in read("README.md")
 
 
 # --- the tree ---------------------------------------------------------------------------------------------------------

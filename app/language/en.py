@@ -240,7 +240,15 @@ HINTS: Mapping[str, str] = {
     "make-session-anew": "POST /v1/sessions makes a new one; what was in the old one is lost",
     "try-again": "send it again in a moment",
     "queue-full": "wait for some of the {waiting} calls that you have sent; at most {limit} may wait",
-    "worker-lost": "the worker starts anew, without what it held; its sessions are gone",
+    "worker-lost": "the worker starts anew; what was acknowledged is there again where the server keeps its "
+    "data on disk",
+    "log-failed": "the operator should look at the disk and the server's log, and start the server again",
+    "disk-full": "free some of the disk, or DELETE sessions that are not needed, and send it again",
+    "session-damaged": "the operator can make it readable again, as far as it is there, with `python -m app repair`",
+    "new-idempotency-key": "give each request a key of its own, such as a new UUID, and repeat the key with the same "
+    "request alone",
+    "killed-worker": "make it smaller: in all likelihood it needs more memory than there is",
+    "server-ending": "send it again in a few seconds",
     "device-lost": "the worker starts anew, without what it held; if it fails again, this step is what breaks {device}",
     "device-lost-late": (
         "the worker starts anew, without what it held; errors of {device} come late, so an earlier step may be the "

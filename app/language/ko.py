@@ -236,10 +236,14 @@ HINTS: Mapping[str, str] = {
     "session-name-taken": "다른 이름을 고르거나, 그 이름을 가진 세션을 DELETE로 지우세요",
     "make-session-anew": "POST /v1/sessions 요청으로 새 세션을 만드세요. 예전 세션에 있던 것은 사라졌습니다",
     "try-again": "잠시 뒤에 다시 보내세요",
-    "queue-full": (
-        "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다"
-    ),
-    "worker-lost": "워커가 새로 시작합니다. 가지고 있던 것은 없어졌고, 그 워커의 세션도 사라졌습니다",
+    "queue-full": "보낸 요청 {waiting}개 가운데 몇 개가 끝나기를 기다리세요. 기다릴 수 있는 요청은 {limit}개까지입니다",
+    "worker-lost": "워커가 새로 시작합니다. 서버가 디스크에 저장한다면 응답을 받은 것은 그대로 있습니다",
+    "log-failed": "운영자가 디스크와 서버 로그를 살펴보고 서버를 다시 시작해야 합니다",
+    "disk-full": "디스크 공간을 비우거나 필요 없는 세션을 DELETE 한 뒤 다시 보내세요",
+    "session-damaged": "운영자가 `python -m app repair` 명령으로 남아 있는 만큼 되살릴 수 있습니다",
+    "new-idempotency-key": "요청마다 새 UUID 같은 고유한 키를 쓰고, 같은 키는 같은 요청을 되풀이할 때만 쓰세요",
+    "killed-worker": "프로그램을 더 작게 나누세요. 메모리가 모자랐을 가능성이 큽니다",
+    "server-ending": "몇 초 뒤에 다시 보내세요",
     "device-lost": (
         "워커가 새로 시작합니다. 가지고 있던 것은 없어졌습니다. 또 실패하면 {device} 오류의 원인은 이 단계입니다"
     ),

@@ -308,6 +308,12 @@ _ANSWERS: Json = {
             "worker": {"type": ["string", "null"]},
             "tensors": {"type": "integer", "minimum": 0},
             "bytes": map_of({"type": "integer"}, description="Bytes held by tensors, by tape and by gradients."),
+            "created": {"type": "number", "description": "Seconds since 1970."},
+            "last_used": {"type": "number", "description": "Seconds since 1970."},
+            "expires_at": {
+                "type": ["number", "null"],
+                "description": "When its lease runs out, in seconds since 1970; null: never.",
+            },
         },
         "required": ["id"],
     },
@@ -464,6 +470,11 @@ _PROGRAMS: Json = {
             "device": ref("DeviceArg"),
             "seed": {"type": "integer", "description": "The seed of its random generator."},
             "default_dtype": ref("DTypeArg"),
+            "lease_s": {
+                "type": ["number", "null"],
+                "minimum": 1,
+                "description": "Seconds without use after which it expires (410 from then on); null: never.",
+            },
         },
     ),
     "TensorUpload": closed(

@@ -75,6 +75,7 @@ def _sessions() -> Json:
                     "201": answer("The new session.", json_of(ref("SessionObject")), Location="Location"),
                     **problems(CHANGES),
                 },
+                parameters=parameters("Once"),
                 body=_body(ref("SessionSettings"), {"name": "lesson-1", "seed": 1234}),
                 required=False,
             ),
@@ -88,7 +89,7 @@ def _sessions() -> Json:
                 "change_session",
                 "Change a session",
                 {"200": one, **problems(CHANGES)},
-                parameters=named,
+                parameters=[*named, *parameters("Once")],
                 body=_body(ref("SessionSettings"), {"seed": 1234}),
             ),
             "delete": _call(
@@ -151,7 +152,7 @@ def _tensors() -> Json:
                 "PNG or JPEG (height x width x channels of uint8), npy, "
                 "safetensors (each key becomes a name) or "
                 "raw little-endian bytes with `dtype` and `shape`. Options of binary uploads are query parameters.",
-                parameters=[*parameters(*_WHERE, *_HOW, "Explain", "Language", "FreeName"), *options],
+                parameters=[*parameters(*_WHERE, *_HOW, "Explain", "Language", "FreeName", "Once"), *options],
                 body={
                     **_body(
                         ref("TensorUpload"),
@@ -171,7 +172,7 @@ def _tensors() -> Json:
                 "Free all tensors without a name",
                 {"204": answer("Freed."), **problems(READS)},
                 parameters=[
-                    *parameters(*_WHERE),
+                    *parameters(*_WHERE, "Once"),
                     {**_query("unnamed", {"type": "boolean", "const": True}, "Must be `true`."), "required": True},
                 ],
             ),
@@ -213,7 +214,7 @@ def _tensor() -> Json:
                 "change_tensor",
                 "Change flag, name or gradient",
                 {"200": answer("The tensor.", json_of(ref("TensorObject")), ETag="ETag"), **problems(CHANGES)},
-                parameters=parameters(*_ONE, *_HOW, "Unchanged", "FreeName"),
+                parameters=parameters(*_ONE, *_HOW, "Unchanged", "FreeName", "Once"),
                 body=_body(ref("TensorChange"), {"requires_grad": True}),
             ),
             "delete": _call(
@@ -222,7 +223,7 @@ def _tensor() -> Json:
                 "Free a tensor",
                 {"204": answer("Freed, now or before."), **problems((*READS, 412))},
                 description="Its memory is returned once no tape and no view needs it.",
-                parameters=parameters(*_ONE, "Unchanged"),
+                parameters=parameters(*_ONE, "Unchanged", "Once"),
             ),
         },
         "/v1/tensors/{id}/describe": {
@@ -274,7 +275,7 @@ def _tensor() -> Json:
                     **problems(CHANGES),
                 },
                 description="Adds to the `.grad` of each leaf. A scalar needs no `gradient`.",
-                parameters=parameters(*_ONE, *_HOW, "Unchanged"),
+                parameters=parameters(*_ONE, *_HOW, "Unchanged", "Once"),
                 body=_body(ref("BackwardCall"), {"retain_graph": True}),
                 required=False,
             ),
@@ -314,7 +315,7 @@ def _programs() -> Json:
                 description="If a step fails, the session is as it was before; the problem's `step` is the path to it. "
                 "As one safetensors file: its tensors are inputs, and its metadata entry `program` is the JSON.",
                 parameters=[
-                    *parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName"),
+                    *parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once"),
                     _query("as", {"type": "string", "enum": ["json", "safetensors"]}, "The form, as `Accept` says it."),
                 ],
                 body={"application/json": {"schema": ref("Program"), "example": example}, _SAFETENSORS: _BINARY},

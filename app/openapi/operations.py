@@ -19,7 +19,7 @@ _COMMON: Json = {
 }
 _PROBLEMS = problems(CHANGES)
 _PARAMETERS = parameters(
-    "SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "Explain", "Language", "FreeName"
+    "SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "Explain", "Language", "FreeName", "Once"
 )
 _INPLACE_PARAMETERS = [*_PARAMETERS, *parameters("Unchanged")]
 

@@ -64,6 +64,13 @@ PARAMETERS: Json = {
     "Unchanged": _parameter(
         "If-Match", "header", {"type": "string"}, "The ETag that the changed tensor must still have, else 412."
     ),
+    "Once": _parameter(
+        "Idempotency-Key",
+        "header",
+        {"type": "string", "minLength": 1, "maxLength": 255, "examples": ["0b7c1c5e-5d0e-4c58-a3de-7c5f2a3d8e10"]},
+        "Do it once: for 24 hours the same key with the same request is answered as the first time (values left out "
+        "where that was over 1 MiB), with another request 422.",
+    ),
     "TensorPath": _parameter("id", "path", {"type": "string"}, "The tensor's id or name.", required=True),
     "Limit": _parameter("limit", "query", {"type": "integer", "minimum": 1}, "How many at most."),
     "Cursor": _parameter("cursor", "query", {"type": "string"}, "Where to go on: the `cursor` of the page before."),
@@ -102,17 +109,20 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
         "Conflict",
         "The state forbids it: a freed tape, a changed saved tensor, a leaf that requires grad, a name that is taken.",
     ),
-    410: ("Gone", "The session was yours and is no more; says why."),
+    410: ("Gone", "The session was yours and has expired, or its data are damaged; says why."),
     412: ("PreconditionFailed", "`If-Match` or `expect` does not hold."),
     413: ("TooLarge", "The body is over the limit."),
     415: ("Unsupported", "A media type that is not understood."),
     421: ("Misdirected", "A Host that is not this server's."),
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
     429: ("TooManyRequests", "Sent more often than a key may; `Retry-After` says when to send again."),
-    503: ("Unavailable", "A worker restarts; `code` is `not-applied` or `outcome-unknown`."),
+    503: (
+        "Unavailable",
+        "A worker restarts, the server is ending, or its disk fails; `code` is `not-applied` or `outcome-unknown`.",
+    ),
     507: (
         "OutOfMemory",
-        "Over the memory of the session or the server; says what was asked, what is free and what frees more.",
+        "Over the memory of the session or the server, or the disk is full; says what was asked and what frees more.",
     ),
 }
 

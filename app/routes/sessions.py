@@ -12,8 +12,8 @@ from app.errors import NotYet
 
 router = APIRouter(include_in_schema=False)
 
-_FIELDS = ("name", "device", "seed", "default_dtype")
-_LATER = ("lease_s", "fork", "public")
+_FIELDS = ("name", "device", "seed", "default_dtype", "lease_s")
+_LATER = ("fork", "public")
 
 
 async def _fields(call: Call) -> dict[str, object]:
@@ -26,7 +26,7 @@ async def _fields(call: Call) -> dict[str, object]:
 @router.post("/v1/sessions")
 async def create_session(call: Annotated[Call, about()]) -> Response:
     """A new session."""
-    session = await call.house.service.create_session(call.owner, await _fields(call))
+    session = await call.house.service.create_session(call.owner, await _fields(call), await call.once())
     return await call.json(session, 201, {"Location": f"/v1/sessions/{session['id']}"})
 
 
@@ -45,8 +45,9 @@ async def read_session(ref: str, call: Annotated[Call, about()]) -> Response:
 
 @router.patch("/v1/sessions/{ref}")
 async def change_session(ref: str, call: Annotated[Call, about()]) -> Response:
-    """Change its name, seed or default dtype."""
-    return await call.json(await call.house.service.patch_session(call.owner, ref, await _fields(call)))
+    """Change its name, seed, default dtype or lease."""
+    changed = call.house.service.patch_session(call.owner, ref, await _fields(call), await call.once())
+    return await call.json(await changed)
 
 
 @router.delete("/v1/sessions/{ref}")

@@ -34,7 +34,10 @@ async def healthz() -> Response:
 @router.api_route("/readyz", methods=READ)
 async def readyz(request: Request) -> Response:
     """Whether programs can run. Never waits for one."""
-    if not request.app.state.house.service.ready():
+    house = request.app.state.house
+    if house.gate.closed:
+        raise Unavailable("the server is ending", code="not-applied")
+    if not house.service.ready():
         raise Unavailable("the workers are starting", code="not-applied")
     return Response('{"status":"ready"}', media_type="application/json")
 

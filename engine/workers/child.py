@@ -1,8 +1,9 @@
 """A worker as a process: `python -m engine.workers.child --fd N`, started by transports.py and by nothing else.
 
 N is one end of a Unix socket pair; the process listens nowhere. The first message is "start"; the answer is
-{"ok": {"pid", "devices"}}, or an error after which the process ends. It ends as well when the socket's other end is
-closed: a front that dies leaves no orphan. Signals of the terminal are the front's business and ignored here.
+{"ok": {"pid", "devices", and what is on the disk}}, or an error after which the process ends. It ends as well when the
+socket's other end is closed: a front that dies leaves no orphan. Signals of the terminal are the front's business and
+ignored here.
 
 Exit status: 0 the front closed the socket; 3 the front does not speak this protocol or is of another version;
 4 the sessions' module or a device could not be had; 5 a GPU failed in a way that only a new process gets over.
@@ -26,8 +27,9 @@ from pathlib import Path
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
+from engine.workers.making import make_worker
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
-from engine.workers.worker import Peer, make_worker
+from engine.workers.worker import Peer
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30
@@ -178,7 +180,8 @@ def serve(fd: int, factory: str) -> int:
     tune_allocator()
     if worker.limits.server_bytes:
         limit_memory(worker.limits.server_bytes, cpu_only=all(device == "cpu" for device in worker.devices))
-    peer.reply({"id": number, "ok": {"pid": os.getpid(), "devices": worker.devices}, "queue_ms": 0.0, "run_ms": 0.0})
+    ready = {"pid": os.getpid(), "devices": worker.devices, **worker.sessions.inventory()}
+    peer.reply({"id": number, "ok": ready, "queue_ms": 0.0, "run_ms": 0.0})
     # What exists now stays, and a tape has no cycles however long it gets: looking through it at every 700 new objects,
     # as the collector does by default, takes as long as recording it.
     gc.collect()

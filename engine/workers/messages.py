@@ -2,20 +2,26 @@
 
 A message is a dict with string keys. The front says, with `id` a number of its own choosing that the reply repeats:
 
-    {"do": "start",  "id", "protocol", "version", "name", "devices", "practice", "epoch", "limits"}   once, first
-    {"do": "open",   "id", "session", "owner", "name", "device", "seed", "default_dtype"}
-    {"do": "run",    "id", "sent", "session", "program", "values", "dry_run", "explain"}
-    {"do": "query",  "id", "sent", "session", "q", "values"}
-    {"do": "rename", "id", "sent", "session", "name"}
-    {"do": "close",  "id", "sent", "session"}
+    {"do": "start",  "id", "protocol", "version", "name", "devices", "practice", "epoch", "limits", "data"}  once, first
+    {"do": "open",   "id", "session", "owner", "name", "device", "seed", "default_dtype", "number", "lease_s", "key"}
+    {"do": "run",    "id", "sent", "call", "session", "program", "values", "dry_run", "explain", "key", "digest"}
+    {"do": "query",  "id", "sent", "call", "session", "q", "values"}
+    {"do": "rename", "id", "sent", "call", "session", "name"}
+    {"do": "lease",  "id", "sent", "call", "session", "lease_s"}
+    {"do": "close",  "id", "sent", "call", "session"}
     {"do": "cancel", "id", "target"}            target: the id of a run or query
     {"do": "info",   "id", "sessions": [id]}    of the worker, and of these sessions; never waits
+    {"do": "outcome", "id", "session", "call", "values"}    what became of a call that the worker before took: {"known",
+                                                            "ok"}
 
 and the worker answers each once, in whatever order they end:
 
     {"id", "ok": anything, "queue_ms", "run_ms"}        or
     {"id", "error": EngineError.to_data(), "queue_ms", "run_ms"}
 
+`data` is {"folder", "adopt": [folder], "sync"}, or nil where nothing is kept on disk; the answer to "start" has what is
+there: "sessions", "ended" and "ran", the call that ran when the last worker of the folder ended. `call` names a call
+beyond the life of a worker; `key` is an idempotency key (of a run with `digest`, of an open [key, digest]), or nil.
 `sent` is time.monotonic() of the front, which shares its clock with every worker on the machine. `lost: True` is set
 by the receiving end where the arrays of a message could not be received (no descriptor was free).
 

@@ -9,9 +9,12 @@ is a name like any other, except that it is made on first use. What was lost wit
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
+import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +24,9 @@ DEFAULT = "default"
 REMEMBERED = 1000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 _ID = re.compile(r"s-[0-9a-f]{32}")
+_KEY_S = 24 * 3600.0
+
+log = logging.getLogger("curlgrad.supervisor")
 
 
 @dataclass(eq=False, slots=True)
@@ -34,18 +40,22 @@ class Record:
     epoch: int
     device: str
     number: int = 0  # order of creation within the owner, from 1
+    key: Sequence[str] | None = None  # the idempotency key that it was made with, and its request's digest
+    created: float = 0.0
+    opened: asyncio.Future[Any] | None = None  # while it is being made
     refused: EngineError | None = None  # why the worker did not make it
     order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a message of the session is being sent
 
 
 class _Owner:
-    __slots__ = ("deleted", "ids", "lost", "made", "names")
+    __slots__ = ("deleted", "ids", "keys", "lost", "made", "names")
 
     def __init__(self) -> None:
         self.ids: dict[str, Record] = {}
         self.names: dict[str, Record] = {}
         self.lost: OrderedDict[str, Gone] = OrderedDict()  # by id and by name
         self.deleted: OrderedDict[str, None] = OrderedDict()
+        self.keys: dict[str, Record] = {}  # by idempotency key
         self.made = 0
 
 
@@ -102,12 +112,17 @@ class Registry:
         if known is not None and name in known.names:
             raise NameTaken(f"a session named {name!r} exists already", hint=Hint("session-name-taken"), param="name")
 
-    def add(self, owner: str, name: str | None, worker: str, epoch: int, device: str) -> Record:
+    def add(
+        self, owner: str, name: str | None, worker: str, epoch: int, device: str, key: Sequence[str] | None = None
+    ) -> Record:
         """A new session, found from now on. Raises as `check`."""
         self.check(owner, name)
         known = self._owners.setdefault(owner, _Owner())
         known.made += 1
-        record = Record("s-" + secrets.token_hex(16), owner, name, worker, epoch, device, known.made)
+        id = "s-" + secrets.token_hex(16)
+        record = Record(id, owner, name, worker, epoch, device, known.made, key, time.time())
+        if key is not None:
+            known.keys[key[0]] = record
         known.ids[record.id] = record
         if name is not None:
             known.names[name] = record
@@ -115,6 +130,74 @@ class Registry:
             known.deleted.pop(name, None)
         self._by_worker.setdefault(worker, {})[record.id] = record
         return record
+
+    def made_with(self, owner: str, key: Sequence[str]) -> Record | None:
+        """The session that was made with an idempotency key. Raises Invalid for another request's key."""
+        known = self._owners.get(owner)
+        record = known.keys.get(key[0]) if known is not None else None
+        if record is None or record.key is None or time.time() - record.created > _KEY_S:
+            return None
+        if record.key[1] != key[1]:
+            raise Invalid(
+                "this Idempotency-Key was used for another request; nothing was done",
+                code="idempotency-key-reused",
+                hint=Hint("new-idempotency-key"),
+            )
+        return record
+
+    def restore(self, worker: str, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """What a worker has when it comes up; what it should have had, and has not, stays as it is: see `lose`."""
+        for row in rows:
+            known = self._owners.setdefault(row["owner"], _Owner())
+            known.made = max(known.made, row["number"])
+            record = known.ids.get(row["id"])
+            if record is None and row["id"] not in known.deleted:
+                record = self._restored(known, worker, row)
+            if record is not None:
+                if record.worker != worker:
+                    self._by_worker.get(record.worker, {}).pop(record.id, None)
+                    self._by_worker.setdefault(worker, {})[record.id] = record
+                record.worker, record.epoch = worker, epoch
+        for owner in self._owners.values():
+            owner.ids = dict(sorted(owner.ids.items(), key=lambda item: item[1].number))
+
+    def _restored(self, known: _Owner, worker: str, row: Mapping[str, Any]) -> Record:
+        name, key = row["name"], row["key"]
+        if name in known.names:  # one was renamed and the other made, and only the latter was written
+            log.warning("session %s loses its name %r: another one has it", row["id"], name)
+            name = None
+        record = Record(row["id"], row["owner"], name, worker, 0, row["device"], row["number"], key, row["created"])
+        known.ids[record.id] = record
+        if name is not None:
+            known.names[name] = record
+        if key is not None:
+            known.keys[key[0]] = record
+        self._by_worker.setdefault(worker, {})[record.id] = record
+        return record
+
+    def end(self, owner: str, refs: Sequence[str | None], gone: Gone) -> None:
+        """A session has ended by itself, and its owner is told why."""
+        known = self._owners.setdefault(owner, _Owner())
+        record = known.ids.get(refs[0] or "")
+        if record is not None:
+            self._take_out(record)
+        for ref in refs:
+            if ref is not None and ref not in known.names:
+                _remember(known.lost, ref, gone)
+
+    def take_back(self, record: Record) -> None:
+        """A session that was to be deleted could not be, and is there again."""
+        known = self._owners[record.owner]
+        if record.id in known.ids:
+            return
+        known.deleted.pop(record.id, None)
+        if record.name in known.names:
+            record.name = None
+        if record.name is not None:
+            known.deleted.pop(record.name, None)
+            known.names[record.name] = record
+        known.ids[record.id] = record
+        self._by_worker.setdefault(record.worker, {})[record.id] = record
 
     def rename(self, record: Record, name: str | None) -> None:
         """Raises NameTaken, Invalid; then nothing has changed."""
@@ -145,9 +228,9 @@ class Registry:
                 if ref is not None:
                     _remember(known.deleted, ref, None)
 
-    def lose(self, worker: str, why: str, at: float) -> list[Record]:
-        """All sessions of a worker are gone. `at`: time.time()."""
-        lost = list(self._by_worker.get(worker, {}).values())
+    def lose(self, worker: str, why: str, at: float, *, but: int | None = None) -> list[Record]:
+        """All sessions of a worker are gone, but those that its incarnation `but` has. `at`: time.time()."""
+        lost = [record for record in self._by_worker.get(worker, {}).values() if record.epoch != but]
         for record in lost:
             self._take_out(record)
             known = self._owners[record.owner]
@@ -170,6 +253,8 @@ class Registry:
             return False
         if record.name is not None and known.names.get(record.name) is record:
             del known.names[record.name]
+        if record.key is not None and known.keys.get(record.key[0]) is record:
+            del known.keys[record.key[0]]
         self._by_worker[record.worker].pop(record.id, None)
         return True
 

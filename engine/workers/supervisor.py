@@ -1,9 +1,19 @@
 """Starts, watches and restarts workers, and carries calls to the worker that has the session.
 
-A worker that dies takes its sessions with it (the registry remembers why). What it was asked and had not answered
-ends as Unavailable: `not-applied` where it had seen nothing of the call or the call only read, else
-`outcome-unknown`. It is started again after a pause that doubles with every quick death in a row, up to half a
-minute; after `FAILING` of them its state is "failing", which `ready` shows, and it goes on being tried.
+With a data directory the sessions of a worker that dies are there again with the next one, and so is the truth about
+the calls that it had not answered:
+
+    committed                       its answer, which the journal has
+    ran when the worker died        503 `not-applied`; a program that did so twice is refused from then on
+    of the same session             503 `not-applied`
+    any other                       is run again, once
+
+Without one a worker that dies takes its sessions with it (the registry remembers why). What it was asked and had not
+answered ends as Unavailable: `not-applied` where it had seen nothing of the call or the call only read, else
+`outcome-unknown`.
+
+A worker that died is started again after a pause that doubles with every quick death in a row, up to half a minute;
+after `FAILING` of them its state is "failing", which `ready` shows, and it goes on being tried.
 
 States of a worker: starting, ready, restarting, failing, stopped.
 """
@@ -14,8 +24,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-import os
-import sys
+import secrets
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -23,23 +32,26 @@ from pathlib import Path
 from typing import Any
 
 from engine.backend import devices_hint
+from engine.durability.store import DataDir, data_bytes
 from engine.errors import (
     Bug,
     EngineError,
     Gone,
     Hint,
-    Invalid,
-    LimitExceeded,
     NoSuchDevice,
     NoSuchSession,
     OutOfMemory,
     Unavailable,
 )
 from engine.limits import Limits
+from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
-from engine.workers.messages import PROTOCOL, BadMessage, CannotPack, Message, Timing, version
+from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
+from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
-from engine.workers.transports import InlineTransport, NotSent, ProcessTransport, Transport
+from engine.workers.seats import expired
+from engine.workers.slots import Pending, Slot, described, device_of, end, give_up, not_sent, unknown_devices
+from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
 _HEALTHY = 30.0
@@ -47,84 +59,18 @@ _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 30.0
 _START_TIMEOUT = 60.0
 _PATIENCE = 5.0  # how long a call waits for a worker that is coming up
+_READ_SPEED = 20 << 20  # bytes of a log a second that a start is given time for, at the least
 _CANCELLABLE = ("run", "query")
 
 log = logging.getLogger("curlgrad.supervisor")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class WorkerSpec:
-    """A worker to be: its devices, the CPU first; in a thread of this process, or in a process of its own.
-
-    `practice`: its CUDA devices are simulated on the CPU.
-    """
-
-    name: str
-    devices: tuple[str, ...]
-    inline: bool = False
-    practice: bool = False
-
-
-def plan_workers(spec: str, gpus: Sequence[str] = ()) -> list[WorkerSpec]:
-    """The workers of `--workers SPEC`: auto, inline, practice-cuda, or a list such as "cpu:2,cuda:0".
-
-    `gpus`: the machine's, as "cuda:0". Raises Invalid for what is none of these.
-    """
-    if spec == "auto":
-        found = [WorkerSpec(gpu.replace(":", "-"), ("cpu", gpu)) for gpu in gpus]
-        return found or [WorkerSpec("cpu-0", ("cpu",))]
-    if spec == "inline":
-        return [WorkerSpec("inline", ("cpu", *gpus[:1]), inline=True)]
-    if spec == "practice-cuda":
-        return [WorkerSpec("practice-0", ("cpu", "cuda:0"), practice=True)]
-    specs: list[WorkerSpec] = []
-    for part in spec.split(","):
-        kind, _, number = part.strip().partition(":")
-        if kind not in ("cpu", "cuda") or not (number.isascii() and number.isdigit()) or len(number) > 4:
-            raise Invalid(
-                f"cannot read {part.strip()!r} in the workers {spec!r}: "
-                'they are "auto", "inline", "practice-cuda", or a list such as "cpu:2,cuda:0"',
-                param="workers",
-            )
-        if kind == "cpu":
-            specs += [WorkerSpec(f"cpu-{i}", ("cpu",)) for i in range(int(number))]
-        else:
-            specs.append(WorkerSpec(f"cuda-{int(number)}", ("cpu", f"cuda:{int(number)}")))
-    if not specs or len({one.name for one in specs}) < len(specs):
-        raise Invalid(f"the workers {spec!r} are none, or name one twice", param="workers")
-    return specs
-
-
-@dataclasses.dataclass(slots=True)
-class _Pending:
-    future: asyncio.Future[tuple[Any, Timing]] | None  # None: nobody waits for this reply
-    changes: bool
-    record: Record | None = None
-    opens: bool = False
-
-
-class _Slot:
-    """The place of one worker, in which incarnations follow each other."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec, self.name = spec, spec.name
-        self.state = "starting"
-        self.epoch = 0
-        self.transport: Transport | None = None
-        self.pending: dict[int, _Pending] = {}
-        self.restarts = 0
-        self.failures = 0  # deaths in a row that came soon after the start
-        self.last_exit: str | None = None
-        self.first: asyncio.Future[None] | None = None  # how the first start ended
-        self.task: asyncio.Task[None] | None = None
 
 
 class Supervisor:
     """The workers and the session map. Used in the thread of one event loop.
 
     `threads`: of the BLAS library in each worker process; by default the machine's cores, shared out.
-    `factory`: the session class, "module:Class". `cache`: where compiled kernels are kept. `sync`: wait for the device
-    after every step of a program.
+    `factory`: the session class, "module:Class". `sync`: when the disk is told (engine.durability.log). `cache`: where
+    compiled kernels are kept. `sync_steps`: wait for the device after every step of a program.
     """
 
     def __init__(
@@ -134,15 +80,20 @@ class Supervisor:
         *,
         threads: int | None = None,
         factory: str = "engine.session:Session",
+        sync: str = "everysec",
         cache: str | None = None,
-        sync: bool = False,
+        sync_steps: bool = False,
     ) -> None:
         self.limits = limits
-        self._cache, self._sync = cache, sync
+        self._cache, self._sync_steps = cache, sync_steps
+        self.data: DataDir | None = None  # set before `start` where sessions are to outlive their workers
+        self._sync = sync
+        self._nonce = secrets.token_hex(8)
+        self._deadly = Deadly()
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
-        self._slots = {spec.name: _Slot(spec) for spec in specs}
+        self._slots = {spec.name: Slot(spec) for spec in specs}
         share = dataclasses.replace(limits, server_bytes=limits.server_bytes // len(specs))
         self._worker_limits = share.to_data()
         self._epochs = count(1)
@@ -177,17 +128,20 @@ class Supervisor:
                 slot.first.exception()  # seen: otherwise asyncio reports it as forgotten
         await asyncio.gather(*(self._stop(slot) for slot in self._slots.values()))
 
-    async def _stop(self, slot: _Slot) -> None:
+    async def _stop(self, slot: Slot) -> None:
         self._lost(slot, "the server is closing")
         slot.state = "stopped"
         if slot.transport is not None:
             await slot.transport.close()
 
-    async def _keep(self, slot: _Slot) -> None:
+    async def _keep(self, slot: Slot) -> None:
         while True:
             began = time.monotonic()
             try:
-                gone = await self._incarnate(slot)
+                gone, inventory = await self._incarnate(slot)
+                if self.data is not None:
+                    self._restore(slot, inventory)
+                    await self._settle(slot, inventory["ran"])
                 slot.state = "ready"
                 began = time.monotonic()
                 if slot.first is not None and not slot.first.done():
@@ -197,6 +151,8 @@ class Supervisor:
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
+            if slot.failures >= FAILING or self._closing:
+                self._abandon(slot, why)
             if slot.transport is not None:
                 await slot.transport.close()
             slot.last_exit = why
@@ -210,8 +166,8 @@ class Supervisor:
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
             await asyncio.sleep(pause)
 
-    async def _incarnate(self, slot: _Slot) -> asyncio.Future[str]:
-        """Starts the worker; returns, once it has answered, what will hold the reason of its end."""
+    async def _incarnate(self, slot: Slot) -> tuple[asyncio.Future[str], Message]:
+        """Starts the worker; returns, once it has answered, what will hold the reason of its end, and its answer."""
         loop = asyncio.get_running_loop()
         gone: asyncio.Future[str] = loop.create_future()
         slot.epoch = epoch = next(self._epochs)
@@ -234,7 +190,7 @@ class Supervisor:
             )
         number = next(self._ids)
         started: asyncio.Future[tuple[Any, Timing]] = loop.create_future()
-        slot.pending[number] = _Pending(started, changes=False)
+        slot.pending[number] = Pending(started, changes=False)
         await slot.transport.start(
             {
                 "do": "start",
@@ -246,37 +202,132 @@ class Supervisor:
                 "practice": spec.practice,
                 "offered": self.devices(),
                 "cache": self._cache,
-                "sync": self._sync,
+                "sync_steps": self._sync_steps,
                 "epoch": epoch,
                 "limits": self._worker_limits,
+                "data": (data := self._data_of(slot)),
             }
         )
-        await asyncio.wait_for(started, _START_TIMEOUT)
-        return gone
+        patience = _START_TIMEOUT
+        if data is not None:
+            patience += data_bytes([Path(data["folder"]), *map(Path, data["adopt"])]) / _READ_SPEED
+        answer, _ = await asyncio.wait_for(started, patience)
+        return gone, answer
 
-    def _lost(self, slot: _Slot, why: str) -> None:
-        """The incarnation is no more: answers what waits for it, and moves its sessions to the lost."""
+    def _data_of(self, slot: Slot) -> Message | None:
+        """Where a worker keeps its sessions. The first one takes over those of workers that are no more."""
+        if self.data is None:
+            return None
+        adopt = []
+        if slot is next(iter(self._slots.values())):
+            adopt = [str(folder) for folder in self.data.folders() if folder.name not in self._slots]
+        return {"folder": str(self.data.path / slot.name), "adopt": adopt, "sync": self._sync}
+
+    def _lost(self, slot: Slot, why: str) -> None:
+        """The incarnation is no more. Without a data directory its sessions are lost; with one its calls wait for the
+        next incarnation, which knows what became of them."""
         if slot.state == "ready":
             slot.state = "restarting"
         unsent = slot.transport.unsent() if slot.transport is not None else set()
         pending, slot.pending = slot.pending, {}
+        durable = self.data is not None and not self._closing
         for number, call in pending.items():
+            if durable and call.message is not None:
+                call.again = call.again and number not in unsent
+                slot.orphans.append(call)
+                continue
             if call.opens and call.record is not None:
                 self.registry.remove(call.record)
-            if call.future is None or call.future.done():
-                continue
-            known = number in unsent or not call.changes
-            detail = "nothing was done" if known else "what was asked may or may not have been done"
-            call.future.set_exception(
-                Unavailable(
-                    f"worker {slot.name} is gone ({why}); {detail}",
-                    code="not-applied" if known else "outcome-unknown",
-                    hint=Hint("worker-lost", worker=slot.name),
-                    worker=slot.name,
-                    why=why,
-                )
-            )
-        self.registry.lose(slot.name, why, time.time())
+            end(call, slot, why, known=number in unsent or not call.changes)
+        if self._closing:
+            self._abandon(slot, why)
+        elif not durable:
+            self.registry.lose(slot.name, why, time.time())
+
+    def _abandon(self, slot: Slot, why: str) -> None:
+        """The worker does not come up again soon: what waited for it is told so."""
+        orphans, slot.orphans = slot.orphans, []
+        for call in orphans:
+            end(call, slot, why, known=not call.changes)
+
+    # ------------------------------------------------ after a death
+
+    def _restore(self, slot: Slot, inventory: Message) -> None:
+        self.registry.restore(slot.name, slot.epoch, inventory["sessions"])
+        self.registry.lose(
+            slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
+        )
+        for owner, id, name, why, at in inventory["ended"]:
+            self.registry.end(owner, (id, name), expired(id, name, why, at))
+
+    async def _settle(self, slot: Slot, ran: str | None) -> None:
+        """Asks the new incarnation what became of the calls of the old one, and answers them or sends them again."""
+        orphans, slot.orphans = slot.orphans, []
+        culprit = next((call for call in orphans if call.message and call.message.get("call") == ran), None)
+        for at, call in enumerate(orphans):
+            try:
+                await self._settle_one(slot, call, culprit)
+            except (Unavailable, NotSent):  # this incarnation has died as well
+                slot.orphans = [*orphans[at:], *slot.orphans]
+                raise
+
+    async def _settle_one(self, slot: Slot, call: Pending, culprit: Pending | None) -> None:
+        record, message = call.record, call.message
+        assert record is not None
+        assert message is not None
+        if call.future is None or call.future.done():
+            return
+        there = record.epoch == slot.epoch
+        if call.opens:
+            if there:
+                call.future.set_result((None, Timing(0.0, 0.0)))
+            else:
+                self.registry.remove(record)
+                end(call, slot, "it died while the session was made", known=True)
+            return
+        if message["do"] == "close" and record.worker == slot.name:
+            there = True  # out of the registry already
+        if not there:
+            end(call, slot, "the session is lost", known=not call.changes)
+            return
+        if message["do"] == "run" and call.changes:
+            found = await self._outcome(slot, record, message)
+            if found["known"]:
+                if found["ok"] is None:
+                    end(call, slot, "it was done, but its answer is lost", known=False)
+                else:
+                    call.future.set_result((found["ok"], Timing(0.0, 0.0)))
+                return
+        if call is culprit:
+            self._deadly.killed(message)
+        if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
+            end(call, slot, "it died", known=True)
+            return
+        call.again, call.number = True, next(self._ids)
+        slot.pending[call.number] = call
+        message.update(id=call.number, sent=time.monotonic())
+        assert slot.transport is not None
+        await slot.transport.send(message)
+
+    async def _outcome(self, slot: Slot, record: Record, message: Message) -> Any:
+        number, future = self._expect(slot, False)
+        question = {"do": "outcome", "id": number, "session": record.id, "call": message["call"]}
+        assert slot.transport is not None
+        slot.transport.send_now({**question, "values": message["values"]})
+        try:
+            found, _ = await asyncio.wait_for(future, _START_TIMEOUT)
+        except Gone:  # set aside: nobody can know
+            return {"known": True, "ok": None}
+        return found
+
+    async def _up(self, slot: Slot) -> None:
+        """Waits a little for a worker that is being started again."""
+        deadline = time.monotonic() + _PATIENCE
+        while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(waiter, left)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -301,19 +352,27 @@ class Supervisor:
         return await self._call(record, again, changes)
 
     async def _call(self, record: Record, message: Message, changes: bool) -> tuple[Any, Timing]:
+        known_as = self._deadly.admit(message)
         async with record.order:
             # Looked up now: the session may have moved while this call waited.
             slot = self._slot(record)
+            if self.data is not None:
+                await self._up(slot)
             number, future = self._expect(slot, changes, record)
-            message.update(id=number, session=record.id, sent=time.monotonic())
+            call = slot.pending[number]
+            message.update(id=number, session=record.id, sent=time.monotonic(), call=f"{self._nonce}-{number}")
+            if self.data is not None:
+                call.message = message
             try:
                 if slot.transport is None or slot.epoch != record.epoch:
                     raise NotSent("its worker is gone")
                 await slot.transport.send(message)
             except BaseException as error:
-                _give_up(slot, number, future)
-                raise _not_sent(error, slot) from error
-        return await self._reply(slot, number, future, record, message["do"] in _CANCELLABLE)
+                give_up(slot, number, future)
+                raise not_sent(error, slot) from error
+        answer = await self._reply(slot, call, future, record, message)
+        self._deadly.survived(known_as)
+        return answer
 
     async def _moved(self, record: Record, error: NoSuchDevice) -> bool:
         """Moves an empty session to a worker that has the device it asked for. False where that cannot be.
@@ -324,60 +383,64 @@ class Supervisor:
         device = error.facts.get("device")
         here = self._slot(record)
         # A worker in this process may have taken the call's arrays for its own: the call cannot be sent again.
-        if device is None or here.spec.inline or _device_of(here, device):
+        if device is None or here.spec.inline or device_of(here, device):
             return False
-        if not any(_device_of(slot, device) for slot in self._slots.values()):
+        if not any(device_of(slot, device) for slot in self._slots.values()):
             return False
         there = await self._place(device)
         async with record.order:
             if self._slot(record) is not here:
-                return _device_of(self._slot(record), device) is not None  # another call has moved it
+                return device_of(self._slot(record), device) is not None  # another call has moved it
             number, future = self._expect(here, False, record)
+            message: Message = {"do": "leave", "id": number, "session": record.id}
             assert here.transport is not None
-            here.transport.send_now({"do": "leave", "id": number, "session": record.id})
-            packed, _ = await self._reply(here, number, future, record, False)
+            here.transport.send_now(message)
+            packed, _ = await self._reply(here, here.pending[number], future, record, message)
             if packed is None:
                 return False
             self.registry.move(record, there.name, there.epoch)
-            opened = self._send_open(there, record, None, "float32", packed)
+            opened = self._send_open(there, record, None, "float32", packed["lease_s"], None, packed["session"])
         await opened
         return True
 
     async def _reply(
-        self, slot: _Slot, number: int, future: asyncio.Future[Any], record: Record | None, cancellable: bool
+        self, slot: Slot, call: Pending, future: asyncio.Future[Any], record: Record, message: Message
     ) -> tuple[Any, Timing]:
         try:
             return await future  # type: ignore[no-any-return]
         except asyncio.CancelledError:
-            if cancellable:
-                self._post(slot, {"do": "cancel", "target": number})
+            if message["do"] in _CANCELLABLE:
+                self._post(slot, {"do": "cancel", "target": call.number})
             raise
         except NoSuchSession as error:
             if error.code != "moved":
                 raise
-            refused = record.refused if record is not None else None
-            raise refused or NoSuchSession("the session was deleted", hint=Hint("list-sessions")) from None
+            raise record.refused or NoSuchSession("the session was deleted", hint=Hint("list-sessions")) from None
+        except Gone as error:
+            if error.code == "session-expired":
+                self.registry.end(record.owner, (record.id, record.name), error)
+            raise
 
     def _expect(
-        self, slot: _Slot, changes: bool, record: Record | None = None, *, opens: bool = False
+        self, slot: Slot, changes: bool, record: Record | None = None, *, opens: bool = False
     ) -> tuple[int, asyncio.Future[tuple[Any, Timing]]]:
         number = next(self._ids)
         assert self._loop is not None, "start() comes first"
         future: asyncio.Future[tuple[Any, Timing]] = self._loop.create_future()
-        slot.pending[number] = _Pending(future, changes, record, opens)
+        slot.pending[number] = Pending(future, changes, record, opens, number)
         return number, future
 
-    def _post(self, slot: _Slot, message: Message) -> None:
+    def _post(self, slot: Slot, message: Message) -> None:
         """Sends what nobody waits for; a worker that is gone needs it no more."""
         number = next(self._ids)
-        slot.pending[number] = _Pending(None, changes=False)
+        slot.pending[number] = Pending(None, changes=False)
         try:
             if slot.transport is not None:
                 slot.transport.send_now({**message, "id": number})
         except NotSent:
             slot.pending.pop(number, None)
 
-    def _replied(self, slot: _Slot, message: Message) -> None:
+    def _replied(self, slot: Slot, message: Message) -> None:
         number = message.get("id")
         call = slot.pending.pop(number, None) if type(number) is int else None
         if call is None:
@@ -418,42 +481,80 @@ class Supervisor:
         return record
 
     async def open(
-        self, owner: str, name: str | None, device: str | None, seed: int | None, default_dtype: str
+        self,
+        owner: str,
+        name: str | None,
+        device: str | None,
+        seed: int | None,
+        default_dtype: str,
+        lease_s: float | None = None,
+        key: Sequence[str] | None = None,
     ) -> Record:
-        """A new session on the least loaded worker that has the device."""
-        self.registry.check(owner, name)
-        slot = await self._place(device)
-        where = slot.spec.devices[0] if device is None else _device_of(slot, device)
+        """A new session on the least loaded worker that has the device; with an idempotency key and the digest of its
+        request, the one that was made with them before."""
+        known = self._made_with(owner, key)
+        if known is None:
+            self.registry.check(owner, name)
+            slot = await self._place(device)
+            known = self._made_with(owner, key)  # another call may have made it during the wait
+        if known is not None:
+            if known.opened is not None:
+                await asyncio.shield(known.opened)
+            return known
+        where = slot.spec.devices[0] if device is None else device_of(slot, device)
         assert where is not None
-        record, opened = self._open(slot, owner, name, where, seed, default_dtype)
-        await opened
+        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key)
+        await asyncio.shield(opened)
         return record
 
+    def _made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
+        return None if key is None else self.registry.made_with(owner, key)
+
     def _open(
-        self, slot: _Slot, owner: str, name: str | None, device: str, seed: int | None, default_dtype: str
+        self,
+        slot: Slot,
+        owner: str,
+        name: str | None,
+        device: str,
+        seed: int | None,
+        default_dtype: str,
+        lease_s: float | None = None,
+        key: Sequence[str] | None = None,
     ) -> tuple[Record, asyncio.Future[tuple[Any, Timing]]]:
         """Enters the session in the map and tells the worker; calls may follow at once, on the same wire."""
-        record = self.registry.add(owner, name, slot.name, slot.epoch, device)
-        return record, self._send_open(slot, record, seed, default_dtype)
+        record = self.registry.add(owner, name, slot.name, slot.epoch, device, key)
+        return record, self._send_open(slot, record, seed, default_dtype, lease_s, key)
 
     def _send_open(
-        self, slot: _Slot, record: Record, seed: int | None, default_dtype: str, packed: Any = None
+        self,
+        slot: Slot,
+        record: Record,
+        seed: int | None,
+        default_dtype: str,
+        lease_s: float | None = None,
+        key: Sequence[str] | None = None,
+        packed: Any = None,
     ) -> asyncio.Future[tuple[Any, Timing]]:
         """Tells the worker to make the session; as it was elsewhere, where it is `packed`."""
         number, opened = self._expect(slot, False, record, opens=True)
-        message = {"do": "open", "id": number, "session": record.id, "owner": record.owner, "name": record.name}
-        message.update(device=record.device, seed=seed, default_dtype=default_dtype, packed=packed)
+        record.opened = opened
+        message: Message = {"do": "open", "id": number, "session": record.id, "owner": record.owner}
+        message.update(name=record.name, device=record.device, seed=seed, default_dtype=default_dtype)
+        message.update(number=record.number, lease_s=lease_s, key=key, packed=packed)
+        if self.data is not None:
+            slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))
         try:
             assert slot.transport is not None
             slot.transport.send_now(message)
         except Exception as error:
-            _give_up(slot, number, opened)
+            give_up(slot, number, opened)
             self.registry.remove(record)
-            raise _not_sent(error, slot) from error
+            raise not_sent(error, slot) from error
         return opened
 
     def _opened(self, record: Record, future: asyncio.Future[tuple[Any, Timing]]) -> None:
+        record.opened = None
         error = None if future.cancelled() else future.exception()
         if isinstance(error, EngineError):
             record.refused = error
@@ -471,14 +572,30 @@ class Supervisor:
             return
         # Out of the map first: whoever comes after this call finds it deleted.
         self.registry.remove(record)
-        # A worker that dies first, or one that has lost it, has freed it all the same.
-        with contextlib.suppress(Unavailable, NoSuchSession):
-            await self.call(record, {"do": "close"}, changes=False)
+        try:
+            await self.call(record, {"do": "close"}, changes=self.data is not None)
+        except (NoSuchSession, Gone):
+            pass
+        except (Unavailable, OutOfMemory):
+            # A worker that dies takes its sessions with it, but not what it has on the disk.
+            if self.data is not None:
+                self.registry.take_back(record)
+                raise
 
     async def rename(self, record: Record, name: str | None) -> None:
         """Raises NameTaken, Invalid."""
+        before = record.name
         self.registry.rename(record, name)
-        await self.call(record, {"do": "rename", "name": name}, changes=True)
+        try:
+            await self.call(record, {"do": "rename", "name": name}, changes=True)
+        except (Unavailable, OutOfMemory):
+            with contextlib.suppress(EngineError):  # somebody else has taken the old name
+                self.registry.rename(record, before)
+            raise
+
+    async def lease(self, record: Record, lease_s: float | None) -> None:
+        """How long the session stays without being used; None for ever."""
+        await self.call(record, {"do": "lease", "lease_s": lease_s}, changes=True)
 
     async def infos(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         """What the workers know of these sessions, by id; waits for no program. Lost ones are left out."""
@@ -488,14 +605,16 @@ class Supervisor:
         replies = await asyncio.gather(*(self._infos(self._slots[name], ids) for name, ids in by_slot.items()))
         return {key: info for reply in replies for key, info in reply.items() if info is not None}
 
-    async def _infos(self, slot: _Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+    async def _infos(self, slot: Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+        if self.data is not None:
+            await self._up(slot)
         number, future = self._expect(slot, False)
         try:
             if slot.transport is None:
                 raise NotSent("its worker is gone")
             slot.transport.send_now({"do": "info", "id": number, "sessions": ids})
         except NotSent:
-            _give_up(slot, number, future)
+            give_up(slot, number, future)
             return {}
         try:
             answer, _ = await future
@@ -504,12 +623,12 @@ class Supervisor:
         known: dict[str, dict[str, Any] | None] = answer["infos"]
         return known
 
-    def _slot(self, record: Record) -> _Slot:
+    def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]
 
-    async def _place(self, device: str | None) -> _Slot:
+    async def _place(self, device: str | None) -> Slot:
         """The ready worker with the fewest sessions that has the device; waits a little for one that comes up."""
-        able = [slot for slot in self._slots.values() if device is None or _device_of(slot, device)]
+        able = [slot for slot in self._slots.values() if device is None or device_of(slot, device)]
         if not able:
             have = self.devices()
             raise NoSuchDevice(
@@ -546,24 +665,15 @@ class Supervisor:
 
     def devices(self) -> list[str]:
         """All workers' devices, the CPU first."""
-        return sorted({device for slot in self._slots.values() for device in slot.spec.devices}, key=_device_order)
+        return sorted({device for slot in self._slots.values() for device in slot.spec.devices}, key=device_order)
 
     async def device_facts(self) -> list[dict[str, Any]]:
         """Each worker's devices as it describes them; those of a worker that does not answer by name alone."""
         asked = [self._device_facts(slot) for slot in self._slots.values()]
         return [facts for found in await asyncio.gather(*asked) for facts in found]
 
-    async def _device_facts(self, slot: _Slot) -> list[dict[str, Any]]:
-        unknown = [
-            {
-                "name": name,
-                "model": None,
-                "simulated": slot.spec.practice and name != "cpu",
-                "memory": None,
-                "worker": slot.name,
-            }
-            for name in slot.spec.devices
-        ]
+    async def _device_facts(self, slot: Slot) -> list[dict[str, Any]]:
+        unknown = unknown_devices(slot)
         if slot.state != "ready" or slot.transport is None:
             return unknown
         number, future = self._expect(slot, False)
@@ -571,7 +681,7 @@ class Supervisor:
             slot.transport.send_now({"do": "devices", "id": number})
             answer, _ = await asyncio.wait_for(future, _PATIENCE)
         except (NotSent, Unavailable, TimeoutError):
-            _give_up(slot, number, future)
+            give_up(slot, number, future)
             return unknown
         return [{**facts, "worker": slot.name} for facts in answer]
 
@@ -581,65 +691,4 @@ class Supervisor:
 
     def workers(self) -> list[dict[str, Any]]:
         """Each worker as `info` shows it."""
-        return [
-            {
-                "name": slot.name,
-                "devices": list(slot.spec.devices),
-                "simulated": slot.spec.practice,
-                "inline": slot.spec.inline,
-                "state": slot.state,
-                "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
-                "epoch": slot.epoch,
-                "sessions": self.registry.count(slot.name),
-                "calls": len(slot.pending),
-                "restarts": slot.restarts,
-                "last_exit": slot.last_exit,
-            }
-            for slot in self._slots.values()
-        ]
-
-
-def _give_up(slot: _Slot, number: int, future: asyncio.Future[Any]) -> None:
-    """A call that was not sent: nobody will look at its future."""
-    slot.pending.pop(number, None)
-    if future.done() and not future.cancelled():
-        future.exception()
-    future.cancel()
-
-
-def _not_sent(error: BaseException, slot: _Slot) -> BaseException:
-    if isinstance(error, NotSent):
-        return Unavailable(
-            f"worker {slot.name} cannot be asked now ({error}); nothing was done",
-            code="not-applied",
-            hint=Hint("try-again"),
-            worker=slot.name,
-        )
-    if isinstance(error, CannotPack):
-        return LimitExceeded(f"the request cannot be carried: {error}", code="nesting")
-    if isinstance(error, MemoryError):
-        return OutOfMemory(f"no memory to carry the request: {error}")
-    return error
-
-
-def _device_of(slot: _Slot, device: str) -> str | None:
-    """The slot's device that is meant by "cuda" or "cuda:1"; None where it has none such."""
-    if device in slot.spec.devices:
-        return device
-    kinds = [own for own in slot.spec.devices if own.partition(":")[0] == device]
-    return kinds[0] if kinds else None
-
-
-def _device_order(device: str) -> tuple[bool, str, int]:
-    kind, _, number = device.partition(":")
-    return device != "cpu", kind, int(number or 0)
-
-
-def cores() -> int:
-    """How many cores this process may use, by affinity and by the quota of its control group; at least 1."""
-    found = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            found = min(found, -(-int(quota) // int(period)))
-    return max(1, found)
+        return [described(slot, self.registry.count(slot.name)) for slot in self._slots.values()]

@@ -23,8 +23,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.workers.incoming import Incoming, Private
+from engine.workers.making import make_worker
 from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
-from engine.workers.worker import Peer, make_worker
+from engine.workers.worker import Peer
 
 if sys.platform != "win32":
     from engine.workers.frames import Parcel, Shared, Wire, parcel, raise_file_limit
@@ -106,7 +107,7 @@ class _InlineInbox:
     def poll(self, timeout: float | None) -> Sequence[tuple[Peer, Message | None]]:
         found: list[tuple[Peer, Message | None]] = []
         try:
-            item = self.queue.get(timeout=timeout) if timeout is None else self.queue.get_nowait()
+            item = self.queue.get_nowait() if timeout == 0.0 else self.queue.get(timeout=timeout)
             while self._open:
                 if item is None:
                     self._open = False
@@ -159,7 +160,7 @@ class InlineTransport(Transport):
         why = "the worker's thread ended"
         try:
             worker = make_worker(start, self._factory)
-            ready = {"pid": os.getpid(), "devices": worker.devices}
+            ready = {"pid": os.getpid(), "devices": worker.devices, **worker.sessions.inventory()}
             peer.reply({"id": start["id"], "ok": ready, "queue_ms": 0.0, "run_ms": 0.0})
             worker.serve(inbox)
         except Exception as error:

@@ -8,39 +8,60 @@ written before it. Information about a session or the worker, and cancelling, wa
 running. Who gets the next turn is turns.py's business; a turn lasts `SLICE` seconds or one step, whichever is longer,
 and the worker looks for messages after each turn (not between steps: looking costs as much as a small step).
 
+With a data directory a program that is done waits, with its session, until its commit is written: `flush` writes those
+of a whole turn of the loop in one go, before any of them is answered. Sessions that nobody uses are written to the disk
+and leave memory; the next call wakes them.
+
 The same class serves in a process of its own (child.py) and in a thread of the web process (transports.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import secrets
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
-from engine.errors import Bug, Conflict, DeviceLost, EngineError, Hint, NoSuchSession, OutOfMemory, Unavailable
+from engine.durability.recovery import Answer
+from engine.durability.store import Change
+from engine.errors import (
+    Bug,
+    Conflict,
+    DeviceLost,
+    EngineError,
+    Hint,
+    Invalid,
+    NoSuchSession,
+    OutOfMemory,
+    Unavailable,
+)
 from engine.limits import Limits
 from engine.tensor import ServerLedger
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
+from engine.workers.replies import Replies
+from engine.workers.seats import Seat, Seats, SessionLike, expired
 from engine.workers.turns import Turns
 
 SLICE = 0.001
+TICK = 1.0  # seconds between two looks at leases, idle sessions and what can be tidied up
+LEASE_GRACE = 60.0  # seconds that a session is kept beyond its lease, in which a late call still finds it
 _LONGEST_WAIT = 24 * 3600.0
 _MORE = object()  # a program's answer while it has steps to go
+_STAGED = object()  # the answer of a call that is done and waits for its change to be written
 
 _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
     "open": {"session": str, "owner": str, "name": str | None, "device": str, "default_dtype": str},
     "run": {"session": str, "program": dict, "values": str, "dry_run": bool, "explain": bool},
     "query": {"session": str, "q": dict, "values": str},
     "rename": {"session": str, "name": str | None},
+    "lease": {"session": str, "lease_s": float | int | None},
+    "outcome": {"session": str, "call": str, "values": str},
     "close": {"session": str},
     "cancel": {"target": int},
     "info": {"sessions": list},
@@ -49,29 +70,6 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
 }
 
 log = logging.getLogger("curlgrad.worker")
-
-
-class SessionLike(Protocol):
-    """What a worker asks of a session: engine.session.Session, or a stand-in of the tests."""
-
-    name: str | None
-
-    def run(
-        self, program: dict[str, Any], *, values: str, dry_run: bool = False, explain: bool = False
-    ) -> Generator[None, None, dict[str, Any]]:
-        """Yields at every step boundary and returns the reply. If it raises or is closed, nothing has changed."""
-
-    def query(self, q: dict[str, Any], values: str = "auto") -> Any:
-        """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
-
-    def pack(self) -> dict[str, Any] | None:
-        """All that a session without tensors is; None where it has any. `unpack` makes a new session the same."""
-
-    def unpack(self, packed: Mapping[str, Any]) -> None:
-        """Becomes what `pack` described."""
-
-    def close(self) -> None:
-        """Frees everything."""
 
 
 class Peer(Protocol):
@@ -97,32 +95,13 @@ class Inbox(Protocol):
 class _Call:
     __slots__ = ("arrived", "id", "message", "peer", "ran", "seat", "steps", "word")
 
-    def __init__(self, peer: Peer, message: Message, seat: _Seat, arrived: float) -> None:
+    def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
         self.peer, self.message, self.seat = peer, message, seat
         self.id: int = message["id"]
         self.word: str = message["do"]
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
-        self.steps: Generator[None, None, dict[str, Any]] | None = None  # a program that has begun
-
-
-class _Seat:
-    """A session and the calls that wait for it."""
-
-    __slots__ = ("calls", "created", "id", "last_used", "owner", "session")
-
-    def __init__(self, session_id: str, owner: str, session: SessionLike) -> None:
-        self.id, self.owner, self.session = session_id, owner, session
-        self.calls: deque[_Call] = deque()
-        self.created = self.last_used = time.time()
-
-    @property
-    def quick(self) -> bool:
-        return self.calls[0].word == "query"
-
-    def info(self) -> dict[str, Any]:
-        known: dict[str, Any] = self.session.query({"do": "info"}, "none")
-        return {**known, "created": self.created, "last_used": self.last_used}
+        self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun
 
 
 class Worker:
@@ -136,16 +115,19 @@ class Worker:
         *,
         session_factory: Callable[..., SessionLike],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] | None = None,
         server: ServerLedger | None = None,
         backends: Sequence[backend.Backend] = (),
     ) -> None:
         self.name, self.devices, self.limits = name, list(devices), limits
         self._server, self._backends = server or ServerLedger(limits.server_bytes), list(backends)
         self._lost: DeviceLost | None = None  # set when a GPU failed for good: then the worker ends
-        self._make_session = session_factory
+        self.sessions = Seats(name, session_factory, limits, server=server, wall=wall)
         self._clock = clock
-        self._seats: dict[str, _Seat] = {}
-        self._turns: Turns[_Seat] = Turns()
+        self._replies = Replies()
+        self._staged: list[tuple[Change, Callable[[EngineError | None], None]]] = []
+        self._tick_at = clock() + TICK
+        self._turns: Turns[Seat] = Turns()
         self._calls: dict[tuple[Peer, int], _Call] = {}
         self._waiting: dict[str, int] = {}  # calls of each owner, the running ones too
 
@@ -157,7 +139,10 @@ class Worker:
         try:
             while True:
                 if not busy or self._clock() >= look:
-                    for peer, message in inbox.poll(0.0 if busy else None):
+                    self.flush()
+                    if self._clock() >= self._tick_at:
+                        self.tick()
+                    for peer, message in inbox.poll(0.0 if busy else self._patience()):
                         try:
                             self.receive(peer, message)
                         except BadMessage as problem:
@@ -173,6 +158,10 @@ class Worker:
         finally:
             self.close()
 
+    def _patience(self) -> float | None:
+        """How long to wait for messages when there is nothing to do."""
+        return TICK if self.sessions.store is not None or self.sessions.leased else None
+
     def receive(self, peer: Peer, message: Message | None) -> None:
         """Takes one message: answers it, or puts it in its session's line. None: the peer is gone, with its calls."""
         if message is None:
@@ -184,13 +173,15 @@ class Worker:
         if word == "cancel":
             self._reply(peer, number, ok=self._cancel(peer, message["target"]))
         elif word == "open":
-            self._answer(peer, number, self._open, message)
+            self._open(peer, message)
         elif word == "info":
             self._answer(peer, number, self._info, message)
         elif word == "devices":
             self._answer(peer, number, self._devices, message)
         elif word == "query" and message["q"].get("do") == "info":
             self._answer(peer, number, self._query_at_once, message)
+        elif word == "outcome":
+            self._answer(peer, number, self._outcome, message)
         elif (peer, number) in self._calls:
             raise BadMessage(f"id {number} is in use")
         else:
@@ -200,16 +191,21 @@ class Worker:
         """One turn: some steps of a program, or one other call. False when nothing was to do."""
         seat = self._turns.pick()
         if seat is None:
-            return False
+            return self.flush()
         begin = self._clock()
         call = seat.calls[0]
         answer, error = None, None
+        if self.sessions.store is not None:
+            self.sessions.store.mark(call.message.get("call") or "")
         try:
             answer = self._words[call.word](self, call, begin + SLICE)
         except Exception as problem:  # noqa: BLE001 - whatever a session does wrong, the others go on
             error = self._as_error(problem, call.word)
         taken = self._clock() - begin
         call.ran += taken
+        if answer is _STAGED:
+            seat.parked = True
+            return True  # its line goes on when it is written
         if answer is not _MORE:
             self._leave(call)
             self._finish(call, answer, error)
@@ -219,21 +215,50 @@ class Worker:
             raise self._lost
         return True
 
+    def flush(self) -> bool:
+        """Writes what waits to be written, in one go, and lets its calls end. False when nothing waited."""
+        staged, self._staged = self._staged, []
+        if not staged:
+            return False
+        assert self.sessions.store is not None
+        failures: list[EngineError | None] = [None] * len(staged)
+        try:
+            self.sessions.store.write([change for change, _ in staged])
+        except Exception as problem:  # noqa: BLE001 - as in `work`
+            failures = [self._as_error(problem, "write")] * len(staged)
+            if isinstance(problem, OutOfMemory) and len(staged) > 1:
+                failures = [self._write_alone(change) for change, _ in staged]  # a big one may have kept small ones out
+        for (_, done), failure in zip(staged, failures, strict=True):
+            done(failure)
+        return True
+
+    def _write_alone(self, change: Change) -> EngineError | None:
+        assert self.sessions.store is not None
+        try:
+            self.sessions.store.write([change])
+        except Exception as problem:  # noqa: BLE001 - as in `work`
+            return self._as_error(problem, "write")
+        return None
+
     def close(self) -> None:
         """Ends every program, undone, and frees every session."""
+        self.flush()
         for call in list(self._calls.values()):
             self._withdraw(call)
-        for seat in self._seats.values():
-            with self._logged("closing a session"):
-                seat.session.close()
-        self._seats.clear()
+        for seat in self.sessions.seats.values():
+            if seat.session is not None:
+                with self._logged("closing a session"):
+                    seat.session.close()
+        self.sessions.seats.clear()
+        if self.sessions.store is not None:
+            self.sessions.store.close()
 
     # ------------------------------------------------ calls that wait for their turn
 
     def _enqueue(self, peer: Peer, message: Message, now: float) -> None:
         number, word = message["id"], message["do"]
         try:
-            seat = self._seat(message)
+            seat = self.sessions.find(message)
             waiting = self._waiting.get(seat.owner, 0)
             if message.get("lost"):
                 raise Unavailable(
@@ -262,11 +287,16 @@ class Worker:
         self._turns.enter(seat)
 
     def _run(self, call: _Call, until: float) -> Any:
+        seat, message = call.seat, call.message
         if call.steps is None:
-            message = call.message
-            call.seat.last_used = time.time()
+            seat.last_used = self.sessions.wall()
+            session = self.sessions.awake(seat)
+            if message.get("key") is not None and (known := self._known_answer(seat, message)) is not None:
+                return known
+            if self.sessions.store is None:
+                session.on_commit = None if message.get("key") is None else partial(setattr, seat, "commit")
             # Taken out of the message, so that the program alone decides how long its arrays live.
-            call.steps = call.seat.session.run(
+            call.steps = session.run(
                 message.pop("program"),
                 values=message["values"],
                 dry_run=message["dry_run"],
@@ -275,33 +305,128 @@ class Worker:
         steps, clock = call.steps, self._clock
         try:
             while True:
-                next(steps)
+                reply = next(steps)
+                if reply is not None and self._keep(call, reply):
+                    return _STAGED
                 if clock() >= until:
                     return _MORE
         except StopIteration as end:
             return end.value
 
-    def _query(self, call: _Call, until: float) -> Any:
-        call.seat.last_used = time.time()
-        return call.seat.session.query(call.message["q"], call.message["values"])
-
-    def _rename(self, call: _Call, until: float) -> None:
-        call.seat.session.name = call.message["name"]
+    def _keep(self, call: _Call, reply: dict[str, Any]) -> bool:
+        """A program has ended and changed something: its commit is to be written before it is answered. False where
+        nothing is written."""
+        seat, message = call.seat, call.message
+        commit, seat.commit = seat.commit, None
+        key = message.get("key")
+        packed, short = self._replies.pack(reply, keyed=key is not None)
+        if self.sessions.store is None:
+            if key is not None:
+                seat.answers.put(key, Answer(message["digest"], self.sessions.wall(), packed, short))
+            return False
+        head = {
+            "call": message.get("call"),
+            "key": None if key is None else [key, message["digest"]],
+            "reply": packed,
+            "short": short,
+        }
+        self._staged.append((Change("commit", seat.id, head, commit), partial(self._written, call)))
+        return True
 
     def _pack(self, call: _Call, until: float) -> Any:
         """An empty session leaves for another worker: what it is, or None where it is not empty and stays."""
         seat = call.seat
-        packed = seat.session.pack()
-        if packed is not None:
-            self._seats.pop(seat.id, None)
-            seat.session.close()
-        return packed
+        packed = self.sessions.awake(seat).pack()
+        if packed is None:
+            return None
+        answer = {"session": packed, "lease_s": seat.lease_s}
+        return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat), answer=answer)
 
-    def _close(self, call: _Call, until: float) -> None:
-        seat = call.seat
-        self._seats.pop(seat.id, None)
+    def _written(self, call: _Call, failure: EngineError | None) -> None:
+        """A program's commit is on its way to the disk, or cannot be: then the program is undone."""
+        assert call.steps is not None
+        begin = self._clock()
+        answer, error = None, None
         try:
-            seat.session.close()
+            if failure is None:
+                next(call.steps)
+            else:
+                call.steps.throw(failure)
+        except StopIteration as end:
+            answer = end.value
+        except Exception as problem:  # noqa: BLE001 - as in `work`
+            error = self._as_error(problem, "run")
+        self._done(call, answer, error, begin)
+
+    def _done(self, call: _Call, answer: Any, error: EngineError | None, begin: float) -> None:
+        call.seat.parked = False
+        self._leave(call)
+        self._finish(call, answer, error)
+        self._turns.put_back(call.seat, call.ran + self._clock() - begin)
+
+    def _stage(self, call: _Call, change: Change, then: Callable[[], None], *, answer: Any = None) -> Any:
+        """The change of a call that runs no program: written, then done, then answered."""
+        if self.sessions.store is None:
+            then()
+            return answer
+
+        def done(failure: EngineError | None) -> None:
+            begin, error = self._clock(), failure
+            if failure is None:
+                try:
+                    then()
+                except Exception as problem:  # noqa: BLE001 - as in `work`
+                    error = self._as_error(problem, call.word)
+            self._done(call, None if error is not None else answer, error, begin)
+
+        self._staged.append((change, done))
+        return _STAGED
+
+    def _known_answer(self, seat: Seat, message: Message) -> Any:
+        """What a call with the same idempotency key was answered. Raises Invalid for another call's key."""
+        answers = self.sessions.answers(seat)
+        known = answers.get(message["key"])
+        if known is None:
+            return None
+        if known.digest != message["digest"]:
+            raise Invalid(
+                "this Idempotency-Key was used for another request; nothing was done",
+                code="idempotency-key-reused",
+                hint=Hint("new-idempotency-key"),
+            )
+        return self._replies.unpack(known.reply)
+
+    def _query(self, call: _Call, until: float) -> Any:
+        call.seat.last_used = self.sessions.wall()
+        return self.sessions.awake(call.seat).query(call.message["q"], call.message["values"])
+
+    def _rename(self, call: _Call, until: float) -> Any:
+        seat, name = call.seat, call.message["name"]
+
+        def renamed() -> None:
+            seat.name = name
+            if seat.session is not None:
+                seat.session.name = name
+
+        return self._stage(call, Change("patch", seat.id, {"name": name}), renamed)
+
+    def _lease(self, call: _Call, until: float) -> Any:
+        seat, lease_s = call.seat, call.message["lease_s"]
+        seat.last_used = self.sessions.wall()
+        self.sessions.leased = True
+        return self._stage(
+            call, Change("patch", seat.id, {"lease_s": lease_s}), partial(setattr, seat, "lease_s", lease_s)
+        )
+
+    def _close(self, call: _Call, until: float) -> Any:
+        seat = call.seat
+        return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat))
+
+    def _closed(self, seat: Seat) -> None:
+        self.sessions.seats.pop(seat.id, None)
+        try:
+            if seat.session is not None:
+                seat.session.close()
         finally:
             gone = NoSuchSession("the session was deleted", hint=Hint("list-sessions"))
             for other in list(seat.calls)[1:]:
@@ -313,6 +438,7 @@ class Worker:
         "query": _query,
         "rename": _rename,
         "leave": _pack,
+        "lease": _lease,
         "close": _close,
     }
 
@@ -346,38 +472,52 @@ class Worker:
 
     # ------------------------------------------------ calls that wait for nothing
 
-    def _open(self, message: Message) -> Any:
-        session_id = message["session"]
-        if session_id in self._seats:
+    def _open(self, peer: Peer, message: Message) -> None:
+        """Makes a session; it is answered when it is written, and calls may come before."""
+        number, session_id = message["id"], message["session"]
+        if session_id in self.sessions.seats:
             raise BadMessage(f"session {session_id} is open already")
-        session = self._make_session(
-            session_id,
-            owner=message["owner"],
-            name=message["name"],
-            device=message["device"],
-            seed=message["seed"],
-            default_dtype=message["default_dtype"],
-            limits=self.limits,
-        )
-        if message.get("packed") is not None:
-            session.unpack(message["packed"])
-        seat = _Seat(session_id, message["owner"], session)
-        self._seats[session_id] = seat
-        return seat.info()
+        begin = self._clock()
+        try:
+            seat = self.sessions.make(message)
+            known = seat.described(seat.session.query({"do": "info"}, "none"))  # type: ignore[union-attr]
+        except Exception as problem:  # noqa: BLE001 - as in `work`
+            self._reply(peer, number, error=self._as_error(problem, "open"))
+            return
+
+        def done(failure: EngineError | None) -> None:
+            if failure is not None:
+                del self.sessions.seats[session_id]
+                for call in list(seat.calls)[1 if seat.parked else 0 :]:
+                    self._leave(call)
+                    self._reply(call.peer, call.id, error=failure)
+                seat.session.close()  # type: ignore[union-attr]
+            elif message.get("packed") is not None and self.sessions.store is not None:
+                self.sessions.saved(session_id, seat.session)  # type: ignore[arg-type]
+            timing = {"queue_ms": 0.0, "run_ms": (self._clock() - begin) * 1e3}
+            self._reply(peer, number, ok=known, error=failure, timing=timing)
+
+        if self.sessions.store is None:
+            done(None)
+        else:
+            self._staged.append((Change("open", session_id, {"open": self.sessions.opened(seat, message)}), done))
 
     def _query_at_once(self, message: Message) -> Any:
-        return self._seat(message).info()
+        return self.sessions.described(self.sessions.find(message))
 
     def _info(self, message: Message) -> Any:
-        known = {}
+        known: dict[str, Any] = {}
         for session_id in message["sessions"]:
-            seat = self._seats.get(session_id)
-            known[session_id] = seat.info() if seat else None
+            seat = self.sessions.seats.get(session_id)
+            try:
+                known[session_id] = self.sessions.described(seat) if seat else None
+            except EngineError as error:  # set aside, or too big to be woken for this
+                known[session_id] = {"error": error.to_data()}
         return {
             "name": self.name,
             "pid": os.getpid(),
             "devices": self.devices,
-            "sessions": len(self._seats),
+            "sessions": len(self.sessions.seats),
             "waiting": sum(self._waiting.values()),
             "infos": known,
         }
@@ -395,6 +535,20 @@ class Worker:
         used, limit = self._server.held_on(device), self._server.limit
         return {"total": limit, "free": max(0, limit - self._server.held), "used": used, "held": used, "limit": limit}
 
+    def _outcome(self, message: Message) -> Any:
+        """What became of a call that the worker before this one took: {"known", "ok"}."""
+        if self.sessions.store is None:
+            return {"known": False}
+        seat = self.sessions.find(message)
+        found = self.sessions.store.outcome(seat.id, message["call"])
+        if found is False:
+            return {"known": False}
+        assert found is not True
+        reply = self._replies.unpack(found) if found is not None else None
+        if reply is not None:
+            self._replies.fill(reply, self.sessions.awake(seat), message["values"])
+        return {"known": True, "ok": reply}
+
     def _cancel(self, peer: Peer, target: int) -> dict[str, bool]:
         call = self._calls.get((peer, target))
         if call is None or call.word not in ("run", "query"):
@@ -404,13 +558,50 @@ class Worker:
         self._finish(call, None, error)
         return {"cancelled": True}
 
-    # ------------------------------------------------ replies
+    # ------------------------------------------------ memory and disk
 
-    def _seat(self, message: Message) -> _Seat:
-        try:
-            return self._seats[message["session"]]
-        except KeyError:
-            raise NoSuchSession(f"worker {self.name} has no such session", code="moved") from None
+    def tick(self) -> None:
+        """What is due from time to time: leases, sleep, snapshots, and files that nothing needs any more."""
+        self._tick_at = self._clock() + TICK
+        now, store = self.sessions.wall(), self.sessions.store
+        for seat in list(self.sessions.seats.values()):
+            if seat.calls:
+                continue
+            if seat.lease_s is not None and now > seat.last_used + seat.lease_s + LEASE_GRACE:
+                self._expire(seat, now)
+            elif (
+                self.sessions.store is not None
+                and seat.session is not None
+                and now - seat.last_used > self.limits.idle_s
+            ):
+                self.sessions.sleep(seat)
+        self.flush()
+        if store is None:
+            return
+        for id in store.heavy(self.sessions.held):
+            seat = self.sessions.seats[id]
+            if not seat.idle:
+                continue
+            woken = seat.session is None
+            with self._logged("a snapshot"):
+                if self.sessions.saved(id, self.sessions.awake(seat)) and woken:
+                    self.sessions.sleep(seat)
+        store.tidy()
+
+    def _expire(self, seat: Seat, now: float) -> None:
+        why = f"it was not used for longer than its lease of {seat.lease_s:g} s"
+
+        def done(failure: EngineError | None) -> None:
+            if failure is None:
+                self.sessions.remember(expired(seat.id, seat.name, why, now), seat.id)
+                self._closed(seat)
+
+        if self.sessions.store is None:
+            done(None)
+        else:
+            self._staged.append((Change("close", seat.id, {"why": why}), done))
+
+    # ------------------------------------------------ replies
 
     def _answer(self, peer: Peer, number: int, how: Callable[[Message], Any], message: Message) -> None:
         begin = self._clock()
@@ -492,38 +683,3 @@ def _checked(message: Message) -> tuple[int, str]:
         if not isinstance(message.get(name, _MORE), kind):
             raise BadMessage(f"{word!r} with {name}={message.get(name)!r:.80}")
     return number, word
-
-
-def make_worker(start: Message, factory: str) -> Worker:
-    """The worker that a "start" message describes, its sessions of the class "module:Class".
-
-    Raises EngineError for a device that cannot be had, and whatever the import raises.
-    """
-    module_name, _, class_name = factory.partition(":")
-    module = importlib.import_module(module_name)
-    backend.CPU.compile()  # before a child limits its memory: what the compiler needs is no session's
-    limits = Limits(**start["limits"])
-    if start.get("cache"):  # read by CuPy, which keeps compiled kernels there
-        os.environ.setdefault("CUPY_CACHE_DIR", start["cache"])
-    backends = [_device(name, practice=start["practice"]) for name in start["devices"]]
-    for one in backends:
-        one.begin(limits.device_bytes)
-    # What all sessions of this worker hold together is counted in one ledger; GPUs add their memory to the host's, and
-    # bound it by themselves.
-    held = limits.server_bytes + sum((one.memory() or {}).get("limit", 0) for one in backends)
-    server = ServerLedger(held, limits.owner_bytes)
-    options: dict[str, Any] = {"devices": tuple(start["devices"]), "server": server}
-    if start.get("offered"):
-        options["offered"] = tuple(start["offered"])
-    if start.get("sync"):
-        options["sync"] = True
-    make_session = partial(getattr(module, class_name), **options)
-    return Worker(
-        start["name"], start["devices"], limits, session_factory=make_session, server=server, backends=backends
-    )
-
-
-def _device(name: str, *, practice: bool) -> backend.Backend:
-    if name == "cpu":
-        return backend.CPU
-    return backend.simulated_cuda(name) if practice else backend.real_cuda(name)

@@ -134,8 +134,11 @@ class FakeService:
         }
         return [{"name": name, **entry} for name in ("add", "add_", "matmul")]
 
-    async def create_session(self, owner: str, options: Any) -> Any:
-        return self._reply("create_session", owner, options)
+    def take_data_dir(self) -> None:
+        pass
+
+    async def create_session(self, owner: str, options: Any, once: Any = None) -> Any:
+        return self._reply("create_session", owner, options, *(() if once is None else (once,)))
 
     async def list_sessions(self, owner: str, *, limit: int, cursor: str | None) -> Any:
         return self._reply("list_sessions", owner, limit, cursor)
@@ -143,8 +146,8 @@ class FakeService:
     async def session_info(self, owner: str, ref: str) -> Any:
         return self._reply("session_info", owner, ref)
 
-    async def patch_session(self, owner: str, ref: str, changes: Any) -> Any:
-        return self._reply("patch_session", owner, ref, changes)
+    async def patch_session(self, owner: str, ref: str, changes: Any, once: Any = None) -> Any:
+        return self._reply("patch_session", owner, ref, changes, *(() if once is None else (once,)))
 
     async def delete_session(self, owner: str, ref: str) -> Any:
         return self._reply("delete_session", owner, ref)
@@ -157,9 +160,17 @@ class FakeService:
         return self._reply("usage", owner)
 
     async def run(
-        self, owner: str, ref: str | None, program: Any, values: str, dry_run: bool, explain: bool = False
+        self,
+        owner: str,
+        ref: str | None,
+        program: Any,
+        values: str,
+        dry_run: bool,
+        explain: bool = False,
+        once: tuple[str, str] | None = None,
     ) -> tuple[Any, Timing]:
-        asked = ("run", owner, ref, program, values, dry_run, *(("explain",) if explain else ()))
+        rest = (*(("explain",) if explain else ()), *(() if once is None else (once,)))
+        asked = ("run", owner, ref, program, values, dry_run, *rest)
         return self._reply(*asked), Timing(1.5, 2.5)
 
     async def query(self, owner: str, ref: str | None, q: Any, values: str) -> tuple[Any, Timing]:

@@ -16,8 +16,13 @@ GIB = 1 << 30
 
 
 def test_the_defaults_serve_this_machine_alone() -> None:
-    assert options.read([], {}) == Settings()
+    assert options.read([], {}) == Settings(data_dir=Path("data"))
     assert Settings().is_loopback
+
+
+def test_a_server_keeps_its_data_unless_told_not_to() -> None:
+    assert options.read(["--data-dir", "none"], {}) == options.read([], {"CURLGRAD_DATA_DIR": "none"}) == Settings()
+    assert options.read(["--data-dir", "."], {}).data_dir == Path()
 
 
 def test_every_option_is_documented_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,17 +37,21 @@ def test_every_option_is_documented_with_its_variable(monkeypatch: pytest.Monkey
 GIVEN = {
     "host": ("::1", "::1"),
     "port": ("9000", 9000),
+    "uds": ("/run/curlgrad.sock", Path("/run/curlgrad.sock")),
     "workers": ("cpu:2", "cpu:2"),
     "data_dir": ("/var/lib/x", Path("/var/lib/x")),
     "keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
     "max_rate": ("0", 0),
     "key_bytes": ("3G", 3 * GIB),
+    "sync": ("always", "always"),
+    "sleep_after": ("1.5", 1.5),
     "allowed_host": ("Tensors.Example", ("tensors.example",)),
     "cors_origin": ("https://a.example/", ("https://a.example",)),
     "max_body": ("1.5MiB", 3 << 19),
     "session_bytes": ("2G", 2 * GIB),
     "server_bytes": ("1000", 1000),
     "device_bytes": ("3GiB", 3 * GIB),
+    "threads": ("3", 3),
     "max_steps": ("5", 5),
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),
@@ -94,6 +103,8 @@ def test_a_flag_in_the_environment(text: str, expected: bool) -> None:
         (["--cors-origin", "*"], "is not an origin"),
         (["--allowed-host", "*"], "is not the name of a host"),
         (["--log-level", "loud"], "none of debug"),
+        (["--sync", "sometimes"], "none of always"),
+        (["--sleep-after", "soon"], "number of seconds"),
         (["--host", "0.0.0.0"], "--allow-open"),
         (["--host", "192.168.1.5"], "--allow-open"),
         (["--host", "::"], "--allow-open"),
@@ -125,6 +136,7 @@ def test_the_greeting_says_who_can_reach_it_and_what_is_lost() -> None:
     assert "http://127.0.0.1:8123/docs" in text
     assert "no other" in text
     assert "do not survive a restart" in text
+    assert "kept in /srv/x" in greeting(Settings(data_dir=Path("/srv/x")), 8123)
     everywhere = greeting(Settings(host="0.0.0.0", allow_open=True), 8000)
     assert "whoever reaches this address" in everywhere
     assert "http://127.0.0.1:8000/docs" in everywhere

@@ -418,7 +418,7 @@ def servers() -> Iterator[dict[str, str]]:
     try:
         for port, workers in (("8000", "cpu:1"), ("8001", "practice-cuda")):
             process = subprocess.Popen(
-                [sys.executable, "-m", "app", "--port", "0", "--workers", workers],
+                [sys.executable, "-m", "app", "--port", "0", "--workers", workers, "--data-dir", "none"],
                 cwd=ROOT,
                 env=environment,
                 stderr=subprocess.PIPE,

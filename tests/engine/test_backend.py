@@ -18,7 +18,7 @@ from engine import backend, kernels, simulated
 from engine.backend import CudaBackend
 from engine.errors import DeviceLost, NoSuchDevice, OutOfMemory
 from engine.limits import Limits
-from engine.workers import worker as workers
+from engine.workers import making
 from engine.workers.gpus import find_gpus
 
 
@@ -148,7 +148,7 @@ def test_a_worker_asks_its_device_before_it_is_ready(cupy: FakeCupy, monkeypatch
     monkeypatch.setattr(backend, "_cupy", lambda: (cupy, ""))
     monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
     start = {"name": "w", "devices": ["cpu", "cuda:0"], "practice": False, "limits": Limits(device_bytes=800).to_data()}
-    made = workers.make_worker({**start, "cache": "/somewhere/cupy"}, "tests.engine.workers.fakes:FakeSession")
+    made = making.make_worker({**start, "cache": "/somewhere/cupy"}, "tests.engine.workers.fakes:FakeSession")
     assert cupy.pool.limit == 800
     assert made._server.limit == made.limits.server_bytes + 800
     import os
@@ -156,7 +156,7 @@ def test_a_worker_asks_its_device_before_it_is_ready(cupy: FakeCupy, monkeypatch
     assert os.environ["CUPY_CACHE_DIR"] == "/somewhere/cupy"
     cupy.broken = CUDARuntimeError("cudaErrorIllegalAddress")
     with pytest.raises(NoSuchDevice, match="does not compute"):
-        workers.make_worker(start, "tests.engine.workers.fakes:FakeSession")
+        making.make_worker(start, "tests.engine.workers.fakes:FakeSession")
     monkeypatch.setenv("CUPY_CACHE_DIR", "")  # put back as it was, at the end
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import msgpack
 import pytest
 
+from engine.commit import whole
+from engine.errors import OutOfMemory
 from engine.session import Session
 from engine.tape import FREED
-from tests.engine.programs import floats, run, step
+from tests.engine.programs import floats, run, state, step
 
 HISTORY: list[dict[str, Any]] = [
     {
@@ -87,6 +89,11 @@ NEXT: list[dict[str, Any]] = [
 ]
 
 
+def packed(commit: dict[str, Any]) -> bytes:
+    """A copy of a commit, whose data are memory of the session."""
+    return msgpack.packb(commit, default=bytes)  # type: ignore[no-any-return]
+
+
 def replay(session: Session, program: dict[str, Any]) -> Any:
     fields = {k + "_" if k == "return" else k: v for k, v in program.items() if k != "steps"}
     return run(session, *program.get("steps", ()), **fields)
@@ -138,7 +145,7 @@ def graph(node: Any) -> list[Any]:
 @pytest.mark.parametrize("upto", range(1, len(HISTORY) + 1))
 def test_a_session_is_rebuilt_from_its_commits_and_goes_on_with_equal_bits(upto: int) -> None:
     commits: list[bytes] = []
-    session = Session("s", seed=5, on_commit=lambda commit: commits.append(msgpack.packb(commit)))
+    session = Session("s", seed=5, on_commit=lambda commit: commits.append(packed(commit)))
     for program in HISTORY[:upto]:
         replay(session, program)
     again = Session.rebuild([msgpack.unpackb(c, strict_map_key=False) for c in commits], "s", seed=5)
@@ -150,6 +157,55 @@ def test_a_session_is_rebuilt_from_its_commits_and_goes_on_with_equal_bits(upto:
         for name, answer in ours.items():
             assert answer.values.tobytes() == theirs[name].values.tobytes(), name
         assert bits(again) == bits(session)
+
+
+@pytest.mark.parametrize("upto", range(1, len(HISTORY) + 1))
+def test_a_session_is_rebuilt_from_the_whole_of_it(upto: int) -> None:
+    session = Session("s", seed=5)
+    for program in HISTORY[:upto]:
+        replay(session, program)
+    kept = packed(whole(session))
+    again = Session.rebuild([msgpack.unpackb(kept, strict_map_key=False)], "s", seed=5)
+    assert bits(again) == bits(session)
+    assert packed(whole(again)) == kept
+    assert again.ctx.ledger.held == session.ctx.ledger.held
+    if upto < len(HISTORY):
+        return
+    for program in NEXT:
+        ours, theirs = replay(session, program)["results"], replay(again, program)["results"]
+        for name, answer in ours.items():
+            assert answer.values.tobytes() == theirs[name].values.tobytes(), name
+        assert bits(again) == bits(session)
+
+
+def test_a_rebuilt_session_holds_nothing_that_was_let_go() -> None:
+    commits: list[bytes] = []
+    session = Session("s", seed=5, on_commit=lambda commit: commits.append(packed(commit)))
+    for _ in range(3):
+        run(session, step("ones", "big", size=[100_000]), keep={"big": "big"})
+    run(session, step("_release", input="big"))
+    again = Session.rebuild([msgpack.unpackb(c, strict_map_key=False) for c in commits], "s", seed=5)
+    assert again.ctx.ledger.held == session.ctx.ledger.held == 0
+
+
+def test_what_changed_nothing_makes_no_commit() -> None:
+    commits: list[Any] = []
+    session = Session("s", seed=5, on_commit=commits.append)
+    run(session, step("ones", "x", size=[3]), return_=["x"])
+    assert not commits
+
+
+def test_a_commit_that_cannot_be_kept_is_taken_back() -> None:
+    session = Session("s", seed=5, on_commit=lambda commit: None)
+    run(session, inputs={"x": floats(2)}, keep={"x": "x"})
+    before = state(session)
+    running = session.run({"steps": [step("mul_", input="x", other=2)], "return": ["x"]})
+    while (reply := next(running)) is None:
+        pass
+    assert reply["results"]["x"].version == 1
+    with pytest.raises(OutOfMemory):
+        running.throw(OutOfMemory("the disk is full"))
+    assert state(session) == before
 
 
 def test_a_refused_program_makes_no_commit() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from engine.errors import EngineError
 from engine.limits import Limits
-from engine.program import compile_program, run_program
+from engine.program import run_program
 from engine.session import Session
+from engine.steps import compile_program
 from tests.engine.programs import run, state, step, values
 
 Json = dict[str, Any]

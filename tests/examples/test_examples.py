@@ -22,7 +22,11 @@ def server() -> Iterator[str]:
     """The address of a server with a worker process, as `make serve` starts it."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CURLGRAD_")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "app", "--port", "0"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "app", "--port", "0", "--data-dir", "none"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stderr

@@ -81,7 +81,6 @@ EXCLUDED: tuple[Row, ...] = (
     ),
     ("reduced", "rrelu nn.functional.rrelu", "True", "the slopes are rounded to the dtype, as in PyTorch"),
     ("gradient", _FILLED, None, "nothing is recorded, on purpose"),
-    ("meta", "abs_", None, "refused for complex tensors in place alone, as in PyTorch, when it runs"),
     ("inplace", "float_power_", None, "PyTorch wants a double base, and a float32 one is refused"),
     ("reduced", "nextafter", None, "the neighbours are those of the dtype, as in PyTorch"),
     ("reduced", "nan_to_num", r"T\[4\]", "the largest number is that of the dtype, as in PyTorch"),

@@ -73,6 +73,7 @@ class FakeSession:
         self.seed, self.default_dtype, self.limits = seed, default_dtype, limits
         self.variables: dict[str, Any] = {}
         self.closed = False
+        self.on_commit = None
 
     def run(
         self, program: dict[str, Any], *, values: str, dry_run: bool = False, explain: bool = False

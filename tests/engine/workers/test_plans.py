@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import Invalid
-from engine.workers.supervisor import WorkerSpec, plan_workers
+from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.transports import describe_exit
 
 

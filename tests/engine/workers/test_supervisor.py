@@ -32,8 +32,9 @@ from engine.limits import Limits
 from engine.workers import supervisor as module
 from engine.workers import transports
 from engine.workers.messages import BadMessage, Timing
+from engine.workers.plans import cores, plan_workers
 from engine.workers.registry import Record
-from engine.workers.supervisor import Supervisor, cores, plan_workers
+from engine.workers.supervisor import Supervisor
 from tests.engine.workers.fakes import FACTORY, LIMITS, asynchronous, process_facts
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets")
@@ -574,7 +575,7 @@ async def test_calls_wait_for_a_worker_that_restarts() -> None:
 def test_workers_do_not_outlive_their_front(tmp_path: Path) -> None:
     script = (
         "import asyncio\n"
-        "from engine.workers.supervisor import Supervisor, plan_workers\n"
+        "from engine.workers.plans import plan_workers\nfrom engine.workers.supervisor import Supervisor\n"
         "from tests.engine.workers.fakes import FACTORY, LIMITS\n"
         "async def main():\n"
         "    supervisor = Supervisor(plan_workers('cpu:2'), LIMITS, factory=FACTORY)\n"

@@ -410,7 +410,7 @@ def test_time_is_told_apart(house: House) -> None:
         def _step(self, op: str, args: dict[str, Any], results: dict[str, Any]) -> None:
             clock.now += 0.25
 
-    house.worker._make_session = Slow
+    house.worker.sessions.make_session = Slow
     house.open("a")
     house.open("b", "bob")
     first = house.run("a", "noop", "noop", sent=clock.now - 1.0)

@@ -1,0 +1,234 @@
+"""Records in a segment, as bytes; and how they are found again after damage. Format 1.
+
+A segment is a file `<number>.<sync>.log`: the number in 8 digits, counting from 1, and a random word in 16 hex digits.
+It is nothing but records, each padded with zeros to a multiple of 8 bytes. Little-endian:
+
+    offset  size
+    0       8     the segment's sync word, as 8 bytes: where reading can begin again. No client knows it, so that none
+                  can plant a record in what it uploads.
+    8       8     u64 bytes of the payload
+    16      8     u64 lsn: the record's number in this log, from 1, without gaps
+    24      8     u64 synced: all records up to this one were on the disk when this one was written
+    32      8     whose it is: BLAKE2b-64 of the session's id (of "" for records of the log itself)
+    40      8     whose the record before it is
+    48      4     u32 crc of the payload
+    52      4     u32 crc of bytes 0 to 51
+    56      …     payload
+
+`crc` is CRC-32 as zlib has it (ISO 3309): it is in C in the standard library, reads above 1 GB/s, and finds every burst
+of up to 32 bits. CRC-32C has a better distance for long blocks, which matters for bit errors on a wire; against the
+faults of disks (lost, torn and misplaced blocks) they are alike, and it would be a dependency.
+
+A payload is a head, a body, and arrays:
+
+    u32 bytes of the head | u32 bytes of the body | head | body | zeros to a multiple of 64 | array | zeros to 64 | …
+
+Head and body are msgpack. In them ext 1 is an integer beyond 64 bits (two's complement, little-endian), ext 2 an array
+of bytes: u64 offset from the payload's first array, u64 length. The head says what the record is, and is all that is
+read when the server starts:
+
+    {"is": "open",   "session", "n", "at", "open": {…}}                       what store.py says in Opened
+    {"is": "commit", "session", "n", "at", "call", "key", "reply", "short"}   the body is the commit (engine/commit.py)
+    {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?}
+    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told}
+    {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]]}      first in each segment
+    {"is": "end",    "sessions": {id: n}}                                     the log was closed properly
+
+`n` counts a session's records from 1, without gaps. `call` is the call's number and `key` [its idempotency key, digest
+of its request], or null; `reply` is what the caller was answered, as the worker packed it, and `short` the same without
+the values of tensors, where there is a key and that is much shorter.
+
+After damage the next sync word is looked for. A payload that is damaged still has its header, and a header that is
+damaged is named by the one behind it, so that the session is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
+
+from engine.durability.files import Buffer
+
+FORMAT = 1
+HEADER = struct.Struct("<8sQQQ8s8sI")
+HEADER_BYTES = HEADER.size + 4
+_WHOLE = struct.Struct(HEADER.format + "I")
+_LENGTHS = struct.Struct("<II")
+_EXTENT = struct.Struct("<QQ")
+_INTEGER, _ARRAY = 1, 2
+_SMALL = 2048  # arrays of up to this many bytes stand in the msgpack itself
+_PAD, _ALIGN = 8, 64
+_CRC = struct.Struct("<I")
+
+Head = dict[str, Any]
+
+
+def tag_of(session: str) -> bytes:
+    """What a header says of whose its record is."""
+    return hashlib.blake2b(session.encode(), digest_size=8).digest()
+
+
+NOBODY = tag_of("")
+
+
+class Damaged(Exception):
+    """Bytes that are not what was written."""
+
+
+# ---------------------------------------------------------------- to bytes
+
+
+class _Encoder:
+    """msgpack, with arrays aside."""
+
+    def __init__(self) -> None:
+        self._packer = msgpack.Packer(default=self._extend, unicode_errors="surrogatepass")
+        self.arrays: list[Buffer] = []
+        self.offset = 0
+
+    def _extend(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            if value.nbytes <= _SMALL:
+                return value.tobytes()
+            extent = _EXTENT.pack(self.offset, value.nbytes)
+            pad = -value.nbytes % _ALIGN
+            self.arrays += [value, bytes(pad)]
+            self.offset += value.nbytes + pad
+            return msgpack.ExtType(_ARRAY, extent)
+        if isinstance(value, int):
+            size = (value.bit_length() + 8) // 8
+            return msgpack.ExtType(_INTEGER, value.to_bytes(size, "little", signed=True))
+        raise TypeError(f"a record cannot hold a {type(value).__name__}")
+
+    def payload(self, head: Head, body: Any) -> list[Buffer]:
+        self.arrays, self.offset = [], 0
+        packed_head: bytes = self._packer.pack(head)
+        packed_body: bytes = b"" if body is None else self._packer.pack(body)
+        start = b"".join((_LENGTHS.pack(len(packed_head), len(packed_body)), packed_head, packed_body))
+        if not self.arrays:
+            return [start]
+        return [start + bytes(-len(start) % _ALIGN), *self.arrays]
+
+
+_encoder = _Encoder()
+
+
+def payload_of(head: Head, body: Any = None) -> list[Buffer]:
+    """A payload, as buffers that follow each other; arrays are not copied. Used by one thread at a time."""
+    try:
+        return _encoder.payload(head, body)
+    finally:
+        _encoder.arrays = []
+
+
+def seal(payload: list[Buffer], sync: bytes, lsn: int, synced: int, tag: bytes, before: bytes) -> list[Buffer]:
+    """The record of a payload: header, payload, padding."""
+    size = crc = 0
+    for part in payload:
+        size += len(part)
+        crc = zlib.crc32(part, crc)
+    header = HEADER.pack(sync, size, lsn, synced, tag, before, crc)
+    if len(payload) == 1:
+        return [b"".join((header, _CRC.pack(zlib.crc32(header)), payload[0], bytes(-size % _PAD)))]
+    return [header + _CRC.pack(zlib.crc32(header)), *payload, bytes(-(HEADER_BYTES + size) % _PAD)]
+
+
+# ---------------------------------------------------------------- from bytes
+
+
+class Found(NamedTuple):
+    """A record in a segment: `start` and `size` are those of its payload. `sound`: its payload is as it was written."""
+
+    lsn: int
+    synced: int
+    tag: bytes
+    before: bytes
+    start: int
+    size: int
+    sound: bool
+
+    @property
+    def end(self) -> int:
+        """Where the next record begins."""
+        return self.start + self.size + -(HEADER_BYTES + self.size) % _PAD
+
+
+def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
+    """The record at this place; None where there is none with a sound header."""
+    start = offset + HEADER_BYTES
+    if len(data) < start:
+        return None
+    word, size, lsn, synced, tag, before, crc, own = _WHOLE.unpack_from(data, offset)
+    if word != sync or zlib.crc32(data[offset : start - 4]) != own:
+        return None
+    payload = data[start : start + size]
+    sound = len(payload) == size and zlib.crc32(payload) == crc
+    return Found(lsn, synced, tag, before, start, size, sound)
+
+
+def scan(data: memoryview, sync: bytes) -> Iterator[Found]:
+    """The records of a segment, in order; what is between them is damage."""
+    offset = 0
+    while offset < len(data):
+        found = record_at(data, offset, sync)
+        if found is None:
+            offset = _next(data, offset + 1, sync)
+            continue
+        yield found
+        # Behind a damaged payload the next header is looked for from its start: what is there may be out of place.
+        offset = found.end if found.sound else _next(data, found.start, sync)
+
+
+def _next(data: memoryview, start: int, sync: bytes) -> int:
+    """Where the sync word comes next, from `start`; the end where it does not. In pieces, since views have no find."""
+    step = 1 << 20
+    while start < len(data):
+        at = bytes(data[start : start + step + len(sync) - 1]).find(sync)
+        if at >= 0:
+            return start + at
+        start += step
+    return len(data)
+
+
+def _extended(arrays: memoryview) -> Any:
+    def extension(code: int, packed: bytes) -> Any:
+        if code == _INTEGER:
+            return int.from_bytes(packed, "little", signed=True)
+        if code == _ARRAY:
+            offset, size = _EXTENT.unpack(packed)
+            if offset + size > len(arrays):
+                raise Damaged("an array beyond its record's end")
+            return arrays[offset : offset + size]
+        raise Damaged(f"unknown extension {code}")
+
+    return extension
+
+
+def _unpack(packed: memoryview, hook: Any) -> Any:
+    try:
+        return msgpack.unpackb(packed, ext_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
+    except (ValueError, struct.error) as error:  # what msgpack raises for bytes that it did not write
+        raise Damaged(str(error)) from error
+
+
+_no_arrays = _extended(memoryview(b""))
+
+
+def head_of(payload: memoryview) -> Head:
+    """The head of a payload whose crc was right. Raises Damaged for what another version wrote."""
+    size, _ = _LENGTHS.unpack_from(payload)
+    found: Head = _unpack(payload[8 : 8 + size], _no_arrays)
+    return found
+
+
+def body_of(payload: memoryview) -> Any:
+    """The body; its arrays are views of the payload."""
+    head, body = _LENGTHS.unpack_from(payload)
+    end = 8 + head + body
+    return _unpack(payload[8 + head : end], _extended(payload[end + -end % _ALIGN :]))

@@ -1,0 +1,369 @@
+"""From files to sessions: what is there, what was torn off at the end, and what is damaged.
+
+Every record is read once, its crc checked, and of its payload only the head; tensors stay on the disk until a session
+is touched. Three things can be wrong:
+
+    a torn tail    records behind the last one that is known to have been on the disk (`synced`) are missing or
+                   unreadable: that is how a process or a machine ends. All from the first such record on is cut off,
+                   and said in the log. Nothing that was acknowledged is in it but what `--sync` says may be.
+    damage         a record that was on the disk once is missing or unreadable. Its session is set aside: it answers
+                   with an error, the others go on, and nothing is written over it. Whose the record was is said by its
+                   own header, by that of the record behind it, or by the session's next `n`. Where none of these is
+                   left, every session is set aside of which nothing later says that it is complete.
+    a snapshot     that is not what was written: its session is set aside, unless an older one and the records since
+                   then are still there.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.durability import snapshots
+from engine.durability.files import Files
+from engine.durability.log import Place, Segment
+from engine.durability.records import HEADER_BYTES, NOBODY, Damaged, Found, body_of, head_of, record_at, scan, tag_of
+from engine.durability.snapshots import Snapshot
+
+CALLS = 64  # the newest calls of a session whose outcome can be asked for after the worker died
+ANSWER_S = 24 * 3600.0
+ANSWER_BYTES = 16 << 20
+ENDED = 10_000  # sessions of which it is remembered why they ended
+
+log = logging.getLogger("curlgrad.durability")
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What a call with an idempotency key was answered: the reply as the worker packed it, and the same without the
+    values of tensors where that is much shorter."""
+
+    digest: str
+    at: float
+    reply: bytes
+    short: bytes | None = None
+
+
+class Answers:
+    """A session's answers to calls with a key, the oldest first: for `ANSWER_S`, in about `ANSWER_BYTES`."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Answer] = {}
+        self._bytes = 0
+
+    def get(self, key: str) -> Answer | None:
+        found = self._known.get(key)
+        return None if found is None or time.time() - found.at > ANSWER_S else found
+
+    def put(self, key: str, answer: Answer) -> None:
+        """Keeps one more; where that is too much, the oldest lose their values."""
+        self._drop(key)
+        self._known[key] = answer
+        self._bytes += len(answer.reply)
+        for old in [key for key, known in self._known.items() if answer.at - known.at > ANSWER_S]:
+            self._drop(old)
+        if self._bytes > ANSWER_BYTES:
+            for old, known in self._known.items():
+                if known.short is not None and self._bytes > ANSWER_BYTES // 2:
+                    self._bytes += len(known.short) - len(known.reply)
+                    self._known[old] = Answer(known.digest, known.at, known.short)
+
+    def _drop(self, key: str) -> None:
+        if (old := self._known.pop(key, None)) is not None:
+            self._bytes -= len(old.reply)
+
+    def rows(self) -> list[list[Any]]:
+        """What a snapshot holds of them."""
+        now = time.time()
+        return [[key, a.digest, a.at, a.reply, a.short] for key, a in self._known.items() if now - a.at < ANSWER_S]
+
+    @classmethod
+    def of(cls, rows: list[list[Any]]) -> Answers:
+        """What `rows` gave."""
+        made = cls()
+        for key, digest, at, reply, short in rows:
+            made.put(key, Answer(digest, at, reply, short))
+        return made
+
+
+@dataclass(slots=True)
+class Kept:
+    """A session on the disk. `places`: its records since the snapshot. `damage`: why it is set aside.
+
+    `answers` are those to calls with a key; None while the session is asleep and they are on the disk alone.
+    """
+
+    id: str
+    opened: dict[str, Any]
+    n: int = 0
+    lsn: int = 0  # of its last record
+    last_used: float = 0.0
+    snapshot: Snapshot | None = None
+    places: list[Place] = field(default_factory=list)
+    damage: str | None = None
+    answers: Answers | None = None
+    calls: dict[str, Place] = field(default_factory=dict)
+    bytes: int = 0  # of its records since the snapshot
+
+    def add(self, place: Place) -> None:
+        """One record more."""
+        self.places.append(place)
+        self.bytes += place.size
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What a folder holds."""
+
+    kept: dict[str, Kept] = field(default_factory=dict)
+    segments: list[Segment] = field(default_factory=list)
+    lsn: int = 0
+    before: bytes = NOBODY
+    ended: list[list[Any]] = field(default_factory=list)  # [owner, id, name, why, at]
+    closed: set[str] = field(default_factory=set)
+    torn: int = 0  # records that were cut off
+    problems: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+
+def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
+    """What a worker's folder holds. `change`: cut off a torn tail, and remove what was never finished."""
+    found = Recovered()
+    _snapshots(folder / "snapshots", files, found, change)
+    records: list[tuple[Segment, Found, dict[str, Any] | None]] = []
+    for path in files.list(folder):
+        if path.suffix != ".log":
+            continue
+        with files.mapped(path) as data:
+            segment = Segment(int(path.name.split(".")[0]), path, len(data))
+            word = segment.sync_word
+            found.segments.append(segment)
+            found.bytes += len(data)
+            for record in scan(data, word):
+                head = head_of(data[record.start : record.start + record.size]) if record.sound else None
+                records.append((segment, record, head))
+    synced = max((record.synced for _, record, _ in records), default=0)
+    lost, cut = _missing(records, synced, found)
+    if cut is not None:
+        records = [row for row in records if row[1].sound and row[1].lsn < cut]
+    _cut(found, records, files, change)
+    for segment, record, head in records:
+        if head is not None:
+            _apply(found, segment, record, head)
+    _set_aside(found, lost)
+    for id in found.closed:
+        found.kept.pop(id, None)
+    if records:
+        found.lsn, found.before = records[-1][1].lsn, records[-1][1].tag
+    found.lsn = max([found.lsn, *(k.snapshot.lsn for k in found.kept.values() if k.snapshot)])
+    return found
+
+
+def _snapshots(folder: Path, files: Files, found: Recovered, change: bool) -> None:
+    for path in files.list(folder):
+        name = snapshots.named(path)
+        if name is None:
+            if change and path.suffix == ".tmp":
+                files.remove(path)
+            continue
+        id, n = name
+        known = found.kept.get(id)
+        try:
+            snapshot = snapshots.open_snapshot(path, files)
+        except Damaged as problem:
+            found.problems.append(f"{path.name}: {problem}")
+            if known is None:
+                found.kept[id] = Kept(id, {}, damage=str(problem))
+            continue
+        if known is not None and known.snapshot is not None and known.snapshot.n >= n:
+            continue
+        about = snapshot.about
+        found.kept[id] = Kept(id, dict(about["open"]), n, snapshot.lsn, about["last_used"], snapshot)
+
+
+def _missing(
+    records: list[tuple[Segment, Found, dict[str, Any] | None]], synced: int, found: Recovered
+) -> tuple[dict[int, bytes | None], int | None]:
+    """The numbers of the records that were on the disk and are not, with whose they were where that is known; and the
+    number from which on all is cut off, if any."""
+    lost: dict[int, bytes | None] = {}
+    due = records[0][1].lsn if records else 0
+    for _, record, _ in records:
+        for lsn in range(due, record.lsn):
+            lost[lsn] = record.before if lsn == record.lsn - 1 else None
+        if record.lsn < due:  # a block that was written to the wrong place
+            continue
+        if not record.sound:
+            lost[record.lsn] = record.tag
+        due = record.lsn + 1
+    behind = [lsn for lsn in lost if lsn > synced]
+    if not behind:
+        return lost, None
+    cut = min(behind)
+    found.torn = due - cut
+    return {lsn: tag for lsn, tag in lost.items() if lsn < cut}, cut
+
+
+def _cut(
+    found: Recovered, records: list[tuple[Segment, Found, dict[str, Any] | None]], files: Files, change: bool
+) -> None:
+    """Cuts the torn tail off the files, so that what follows is a sound log again. More than one unfinished record is
+    kept in a file beside it, which nothing reads."""
+    last = {segment.number: record.end for segment, record, _ in records}
+    newest = max(last, default=0)
+    kept = []
+    for segment in found.segments:
+        if segment.number > newest:  # nothing in it can be read
+            if segment.end:
+                found.torn = max(found.torn, 1)
+            if change:
+                files.set_aside(segment.path, 0) if segment.end else files.remove(segment.path)
+            continue
+        kept.append(segment)
+        end = last.get(segment.number, segment.end)
+        if segment.number == newest:
+            if segment.end > end:
+                found.torn = max(found.torn, 1)
+                if change and found.torn > 1:  # there may be whole records in it
+                    files.set_aside(segment.path, end)
+                elif change:
+                    files.truncate(segment.path, end)
+                segment.end = end
+            if change:
+                files.sync(segment.path)
+    found.segments = kept
+
+
+def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, Any]) -> None:
+    kind = head["is"]
+    if kind in ("table", "end"):
+        _evidence(found, record.lsn, head)
+        return
+    id, n = head["session"], head["n"]
+    kept = found.kept.get(id)
+    if kept is None:
+        if id in found.closed:
+            return
+        if kind != "open":
+            found.problems.append(f"record {record.lsn} is of session {id}, whose beginning is lost")
+            kept = found.kept[id] = Kept(id, {}, damage="its beginning is lost")
+        else:
+            kept = found.kept[id] = Kept(id, dict(head["open"]))
+    elif not kept.opened and kind == "open":
+        kept.opened = dict(head["open"])  # its only snapshot is damaged, and all its records are there
+        kept.damage = None
+    if n <= kept.n:
+        kept.lsn = max(kept.lsn, record.lsn)
+        return
+    if n != kept.n + 1 and kept.damage is None:
+        kept.damage = f"{n - kept.n - 1} of its changes are lost, after number {kept.n}"
+    if kept.damage is None:
+        kept.n = n
+        place = Place(segment.number, record.start, record.size)
+        kept.add(place)
+        if head.get("call"):
+            kept.calls[head["call"]] = place
+            if len(kept.calls) > CALLS:
+                del kept.calls[next(iter(kept.calls))]
+    kept.lsn, kept.last_used = record.lsn, head["at"]
+    if kind == "patch":
+        kept.opened.update({key: head[key] for key in ("name", "lease_s") if key in head})
+    elif kind == "close":
+        found.closed.add(id)
+        if head["why"]:
+            opened = kept.opened
+            _remember(found, [opened.get("owner"), id, opened.get("name"), head["why"], head["at"]])
+        del found.kept[id]
+
+
+def _remember(found: Recovered, ended: list[Any]) -> None:
+    if ended not in found.ended:
+        found.ended.append(ended)
+        del found.ended[:-ENDED]
+
+
+def _evidence(found: Recovered, lsn: int, head: dict[str, Any]) -> None:
+    """A list of all sessions, and how many records each had."""
+    for ended in head.get("ended", ()):
+        _remember(found, ended)
+    for id, n in head["sessions"].items():
+        kept = found.kept.get(id)
+        if kept is None:
+            if id not in found.closed:
+                found.problems.append(f"session {id} had {n} records, and none is left")
+        elif kept.n >= n:
+            kept.lsn = max(kept.lsn, lsn)
+        elif kept.damage is None:
+            kept.damage = f"{n - kept.n} of its changes are lost, after number {kept.n}"
+    for id, kept in list(found.kept.items()):
+        if id not in head["sessions"] and kept.lsn < lsn and kept.lsn:
+            found.closed.add(id)  # its end is what was lost
+            del found.kept[id]
+
+
+def _set_aside(found: Recovered, lost: dict[int, bytes | None]) -> None:
+    if not lost:
+        return
+    tags = {tag_of(id): kept for id, kept in found.kept.items()}
+    for lsn, tag in lost.items():
+        owner = tags.get(tag) if tag is not None else None
+        if owner is not None:
+            covered = owner.snapshot.lsn if owner.snapshot else 0
+            if lsn > covered and owner.damage is None:
+                owner.damage = f"a change after its number {owner.n} is lost"
+        elif tag is None:
+            for kept in found.kept.values():
+                if kept.lsn < lsn and kept.damage is None:
+                    kept.damage = "its newest changes may be lost: records of unknown sessions are"
+    found.problems.append(f"{len(lost)} records of the log are missing or damaged")
+
+
+# ---------------------------------------------------------------- a session's contents
+
+
+def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Callable[[dict[str, Any]], None]) -> Answers:
+    """Hands a session's commits to `take`, in order; returns the answers to keep. Raises Damaged.
+
+    A commit's arrays are views of files, good only during that call.
+    """
+    answers = Answers()
+    if kept.snapshot is not None:
+        with snapshots.opened(kept.snapshot, files) as rows:
+            answers = Answers.of(rows["answers"])
+            take(rows["commit"])
+            rows = {}
+    by_segment: dict[int, list[Place]] = {}
+    for place in kept.places:
+        by_segment.setdefault(place.segment, []).append(place)
+    for number, places in by_segment.items():
+        segment = segments[number]
+        word = segment.sync_word
+        with files.mapped(segment.path) as data:
+            for place in places:
+                found = record_at(data, place.start - HEADER_BYTES, word)
+                if found is None or not found.sound:
+                    raise Damaged(f"a record in {segment.path.name} is not what was written")
+                payload = data[place.start : place.start + place.size]
+                head = head_of(payload)
+                if head["is"] != "commit":
+                    continue
+                take(body_of(payload))
+                if head["key"] is not None:
+                    key, digest = head["key"]
+                    answers.put(key, Answer(digest, head["at"], head["reply"], head["short"]))
+    return answers
+
+
+def reply_at(place: Place, segments: dict[int, Segment], files: Files) -> bytes | None:
+    """What the record at this place says its caller was answered. Raises Damaged."""
+    segment = segments[place.segment]
+    with files.mapped(segment.path) as data:
+        found = record_at(data, place.start - HEADER_BYTES, segment.sync_word)
+        if found is None or not found.sound:
+            raise Damaged(f"a record in {segment.path.name} is not what was written")
+        reply: bytes | None = head_of(data[place.start : place.start + place.size])["reply"]
+        return reply

@@ -1,0 +1,79 @@
+"""What a caller was answered, as bytes to keep: msgpack array [body, blobs], which messages.py makes of {"ok": reply}.
+
+Arrays of more than 64 KiB are blobs. They are kept only for calls with an idempotency key, and only up to 1 MiB in all;
+elsewhere they are nil, and read from the session again where that still has what was answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
+
+from engine.answer import TensorAnswer
+from engine.workers.messages import Codec
+
+MOST = 1 << 20  # bytes of a kept answer with values
+PLAIN = 64 << 10  # the same where there is no key: it is wanted only if the worker dies before it was sent
+SHORT = 4 << 10  # an answer from this size is kept in its short form, too
+_FEW = 1000  # `values=auto`
+
+
+class Replies:
+    """Packs and unpacks. Not for two threads at once."""
+
+    def __init__(self) -> None:
+        self._codec = Codec()
+
+    def pack(self, reply: dict[str, Any], *, keyed: bool) -> tuple[bytes, bytes | None]:
+        """A reply, and the same without the values of tensors where there is a key and that is shorter."""
+        body, blobs = self._codec.pack({"ok": reply})
+        if not keyed:
+            if len(body) <= PLAIN:
+                return msgpack.packb([body, [None] * len(blobs)]), None
+            return self._short(reply), None
+        size = len(body) + sum(blob.nbytes for blob in blobs)
+        if size > MOST:
+            return self._short(reply), None
+        packed: bytes = msgpack.packb([body, [blob.data for blob in blobs]])
+        return packed, self._short(reply) if size > SHORT else None
+
+    def _short(self, reply: dict[str, Any]) -> bytes:
+        body, _ = self._codec.pack({"ok": _bare(reply)})
+        packed: bytes = msgpack.packb([body, []])
+        return packed
+
+    def unpack(self, packed: bytes) -> dict[str, Any]:
+        """The reply; where values were left out they are None."""
+        body, blobs = msgpack.unpackb(packed)
+        arrays = [None if blob is None else np.frombuffer(blob, np.uint8) for blob in blobs]
+        reply: dict[str, Any] = self._codec.unpack(body, arrays)["ok"]
+        return reply
+
+    def fill(self, reply: dict[str, Any], session: Any, values: str) -> None:
+        """Puts values back that were left out, from tensors that are still as they were when they were answered."""
+        for answer in _tensors(reply["results"]):
+            if answer.values is None and (values == "all" or (values == "auto" and answer.numel <= _FEW)):
+                t = session.find(answer.id) if answer.id is not None else None
+                if t is not None and session.etag(t) == answer.etag:
+                    answer.values = session.answer(t, "all", grad=False).values
+                    if answer.grad is not None and t.grad is not None:
+                        answer.grad.values = session.answer(t.grad, values, grad=False).values
+
+
+def _tensors(value: Any) -> list[TensorAnswer]:
+    if type(value) is TensorAnswer:
+        return [value]
+    if type(value) is dict:
+        return [t for inner in value.values() for t in _tensors(inner)]
+    return [t for inner in value for t in _tensors(inner)] if type(value) in (list, tuple) else []
+
+
+def _bare(value: Any) -> Any:
+    if type(value) is TensorAnswer:
+        return replace(value, values=None, grad=_bare(value.grad))
+    if type(value) is dict:
+        return {key: _bare(inner) for key, inner in value.items()}
+    return [_bare(inner) for inner in value] if type(value) in (list, tuple) else value

@@ -1,0 +1,122 @@
+"""What the supervisor keeps of each worker: its incarnation, and the calls that it has not answered."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+
+from engine.errors import Hint, LimitExceeded, OutOfMemory, Unavailable
+from engine.workers.messages import CannotPack, Message, Timing
+from engine.workers.plans import WorkerSpec
+from engine.workers.registry import Record
+from engine.workers.transports import NotSent, Transport
+
+
+@dataclasses.dataclass(slots=True)
+class Pending:
+    """A call that is under way."""
+
+    future: asyncio.Future[tuple[Any, Timing]] | None  # None: nobody waits for this reply
+    changes: bool
+    record: Record | None = None
+    opens: bool = False
+    number: int = 0
+    message: Message | None = None  # kept where it may have to be sent again
+    again: bool = False  # whether it was
+
+
+class Slot:
+    """The place of one worker, in which incarnations follow each other."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec, self.name = spec, spec.name
+        self.state = "starting"
+        self.epoch = 0
+        self.transport: Transport | None = None
+        self.pending: dict[int, Pending] = {}
+        self.orphans: list[Pending] = []  # calls of an incarnation that died, until the next one knows of them
+        self.restarts = 0
+        self.failures = 0  # deaths in a row that came soon after the start
+        self.last_exit: str | None = None
+        self.first: asyncio.Future[None] | None = None  # how the first start ended
+        self.task: asyncio.Task[None] | None = None
+
+
+def end(call: Pending, slot: Slot, why: str, *, known: bool) -> None:
+    """Tells whoever waits that the worker is gone; `known`: that nothing was done."""
+    if call.future is None or call.future.done():
+        return
+    detail = "nothing was done" if known else "what was asked may or may not have been done"
+    call.future.set_exception(
+        Unavailable(
+            f"worker {slot.name} is gone ({why}); {detail}",
+            code="not-applied" if known else "outcome-unknown",
+            hint=Hint("worker-lost", worker=slot.name),
+            worker=slot.name,
+            why=why,
+        )
+    )
+
+
+def give_up(slot: Slot, number: int, future: asyncio.Future[Any]) -> None:
+    """A call that was not sent: nobody will look at its future."""
+    slot.pending.pop(number, None)
+    if future.done() and not future.cancelled():
+        future.exception()
+    future.cancel()
+
+
+def not_sent(error: BaseException, slot: Slot) -> BaseException:
+    """What the caller is told when a message could not be sent."""
+    if isinstance(error, NotSent):
+        return Unavailable(
+            f"worker {slot.name} cannot be asked now ({error}); nothing was done",
+            code="not-applied",
+            hint=Hint("try-again"),
+            worker=slot.name,
+        )
+    if isinstance(error, CannotPack):
+        return LimitExceeded(f"the request cannot be carried: {error}", code="nesting")
+    if isinstance(error, MemoryError):
+        return OutOfMemory(f"no memory to carry the request: {error}")
+    return error
+
+
+def device_of(slot: Slot, device: str) -> str | None:
+    """The slot's device that is meant by "cuda" or "cuda:1"; None where it has none such."""
+    if device in slot.spec.devices:
+        return device
+    kinds = [own for own in slot.spec.devices if own.partition(":")[0] == device]
+    return kinds[0] if kinds else None
+
+
+def unknown_devices(slot: Slot) -> list[dict[str, Any]]:
+    """What is known of the devices of a worker that does not answer."""
+    return [
+        {
+            "name": name,
+            "model": None,
+            "simulated": slot.spec.practice and name != "cpu",
+            "memory": None,
+            "worker": slot.name,
+        }
+        for name in slot.spec.devices
+    ]
+
+
+def described(slot: Slot, sessions: int) -> dict[str, Any]:
+    """The worker as `info` shows it; `sessions`: how many it has."""
+    return {
+        "name": slot.name,
+        "devices": list(slot.spec.devices),
+        "simulated": slot.spec.practice,
+        "inline": slot.spec.inline,
+        "state": slot.state,
+        "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
+        "epoch": slot.epoch,
+        "sessions": sessions,
+        "calls": len(slot.pending),
+        "restarts": slot.restarts,
+        "last_exit": slot.last_exit,
+    }

@@ -1,0 +1,53 @@
+"""Writes golden/: `python -m tests.engine.durability.make_golden`, only when the format gets a new version.
+
+What an older version wrote stays beside it: it must be read for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import numpy as np
+
+from engine.durability.records import NOBODY, payload_of, seal, tag_of
+from tests.engine.durability.houses import House
+from tests.engine.durability.test_formats import GOLDEN, HEAD, WORD, joined
+from tests.engine.programs import floats, step
+
+
+def main() -> None:
+    """Writes the files."""
+    GOLDEN.mkdir(exist_ok=True)
+    body = {"big": 1 << 70, "nan": math.nan, "text": "\ud800", "data": np.arange(3000, dtype=np.uint8) % 251}
+    (GOLDEN / "record.bin").write_bytes(joined(seal(payload_of(HEAD, body), WORD, 7, 5, tag_of("s-1"), NOBODY)))
+    folder = GOLDEN / "folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    house = House(folder)
+    for id in ("s-1", "s-2"):
+        house.open(id)
+        house.run(id, inputs={"x": {**floats(2, 3), "requires_grad": True}}, keep={"x": "x"})
+        house.run(id, step("mul", "y", input="x", other="x"), step("sum", "l", input="y"), keep={"l": "l"})
+        house.run(id, step("backward", input="l", retain_graph=True))
+        house.change(
+            id, {"steps": [step("randn", "n", size=[2])], "keep": {"n": "n"}}, key=["POST /v1/programs k", "d"]
+        )
+        if id == "s-1":
+            house.store.save(id, house.sessions[id])
+            house.run(id, step("to", "b", input="x", dtype="bfloat16"), keep={"b": "b"})
+    house.store.close()
+    told = {
+        "ids": {id: sorted(session.tensors) for id, session in house.sessions.items()},
+        "values": {
+            id: {name: t.array.tobytes().hex() for name, t in session.names.items()}
+            for id, session in house.sessions.items()
+        },
+    }
+    (GOLDEN / "told.json").write_text(json.dumps(told, indent=1) + "\n")
+    for name in ("lock", "running"):
+        (folder / name).unlink()
+
+
+if __name__ == "__main__":
+    main()
