@@ -32,7 +32,7 @@ class Together:
         if not head:
             self.transport.write(data)
         elif len(data) <= _SMALL:
-            self.transport.write(b"%b%b" % (head, data))
+            self.transport.write(b"".join((head, data)))
         else:
             self.transport.write(head)
             self.transport.write(data)

@@ -28,29 +28,29 @@ BATCH = 1000
 
 def tensors(server: Running, count: int) -> dict[str, float]:
     """So many live tensors of 8 float32, kept by programs of a thousand each."""
-    before = server.memory()
+    before = server.memory(shared=False)
     start = time.perf_counter()
     for first in range(0, count, BATCH):
         steps = [{"op": "ones", "args": {"size": [8]}, "out": f"x{i}"} for i in range(first, min(first + BATCH, count))]
         keep = {step["out"]: step["out"] for step in steps}
         server.must("POST", "/v1/programs", {"steps": steps, "return": [], "keep": keep})
     taken = time.perf_counter() - start
-    held = server.memory() - before
+    held = server.memory(shared=False) - before
     found = server.must("GET", "/v1/sessions/default")["tensors"]
     if found != count:
         raise RuntimeError(f"{found} tensors are there, and {count} were made")
     server.must("DELETE", "/v1/sessions/default")
-    return {"seconds": taken, "bytes": held / count - 32, "left": (server.memory() - before) / count}
+    return {"seconds": taken, "bytes": held / count - 32, "left": (server.memory(shared=False) - before) / count}
 
 
 def sessions(server: Running, count: int) -> dict[str, float]:
     """So many sessions, each with a tensor."""
-    before = server.memory()
+    before = server.memory(shared=False)
     start = time.perf_counter()
     for i in range(count):
         server.must("POST", "/v1/sessions", {"name": f"s{i}", "seed": i})
         server.must("POST", f"/v1/ops/ones?session=s{i}", {"size": [8], "out_name": "x"})
-    return {"seconds": time.perf_counter() - start, "bytes": (server.memory() - before) / count}
+    return {"seconds": time.perf_counter() - start, "bytes": (server.memory(shared=False) - before) / count}
 
 
 def steps(server: Running, count: int) -> dict[str, float]:
@@ -72,13 +72,13 @@ def operations(server: Running, count: int) -> dict[str, float]:
     again = [{"op": "add", "args": {"input": step["out"], "other": 1}, "out": step["out"]} for step in made]
     program = {"steps": [*made, *again], "return": [], "keep": keep, "no_grad": True}
     server.must("POST", "/v1/programs", program)
-    before = server.memory()
+    before = server.memory(shared=False)
     start = time.perf_counter()
     for _ in range(rounds):
         server.must("POST", "/v1/programs", program)
         server.must("DELETE", "/v1/tensors/y0")
     taken = time.perf_counter() - start
-    return {"seconds": taken, "left": (server.memory() - before) / count}
+    return {"seconds": taken, "left": (server.memory(shared=False) - before) / count}
 
 
 MEASURES: dict[str, tuple[str, int, Callable[[Running, int], dict[str, float]]]] = {

@@ -104,13 +104,13 @@ class Running:
                 used += int(fields[11]) + int(fields[12])
         return used / TICK
 
-    def memory(self) -> int:
-        """Bytes that the server's processes hold of their own, and all shared memory of the machine.
+    def memory(self, *, shared: bool = True) -> int:
+        """Bytes that the server's processes hold of their own; with `shared`, and all shared memory of the machine.
 
         Memory behind a descriptor is in no process until it is touched, so it is read where the kernel counts it.
         """
         total = 0
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text().splitlines() if shared else ():
             if line.startswith("Shmem:"):
                 total += int(line.split()[1]) * 1024
         for pid in self.family():

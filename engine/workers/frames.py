@@ -107,7 +107,7 @@ class _Mapping:
     thousands of uploaded tensors.
     """
 
-    __slots__ = ("__array_interface__", "__weakref__", "_address", "_length", "_unmap", "fd")
+    __slots__ = ("__array_interface__", "_address", "_unmap", "fd", "length")
 
     def __init__(self, fd: int, length: int, *, writable: bool) -> None:
         self.fd = -1  # a descriptor of the file, where it is kept to be passed on
@@ -116,7 +116,7 @@ class _Mapping:
         if address is None or address == _FAILED:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        self._address, self._length, self._unmap = address, length, _libc.munmap
+        self._address, self.length, self._unmap = address, length, _libc.munmap
         self.__array_interface__ = {
             "data": (address, not writable),
             "shape": (length,),
@@ -126,13 +126,13 @@ class _Mapping:
 
     def __del__(self) -> None:
         if hasattr(self, "_unmap"):
-            self._unmap(self._address, self._length)
+            self._unmap(self._address, self.length)
             if self.fd >= 0:
                 os.close(self.fd)
 
     def place(self, blob: Blob) -> int:
         """Where in the file the bytes of `blob`, an array on this memory, begin."""
-        return int(blob.__array_interface__["data"][0]) - self._address
+        return int(blob.ctypes.data) - int(self._address)
 
 
 class Shared:
@@ -190,8 +190,7 @@ def _behind(blob: Blob) -> _Mapping | None:
             break
     if type(owner) is not _Mapping or owner.fd < 0:
         return None
-    whole = int(owner.__array_interface__["shape"][0])
-    return owner if blob.nbytes >= whole - _SLACK and owner.place(blob) % _EVEN == 0 else None
+    return owner if blob.nbytes >= owner.length - _SLACK and owner.place(blob) % _EVEN == 0 else None
 
 
 def _map(fd: int, *, writable: bool) -> Blob:
