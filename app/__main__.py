@@ -11,10 +11,11 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
-from app import commands
+from app import commands, unix
 from app import settings as options
 from app.main import create_app
 from app.security import Gate
@@ -22,6 +23,9 @@ from app.settings import Settings, has_keys, keys_file
 from engine.errors import EngineError
 from engine.service import repair
 
+# Clients keep a connection over a pause for thought, and proxies theirs for a minute by default: a server that drops it
+# first answers a request that is on its way with a reset.
+KEEP_ALIVE_S = 75
 # What a server does in its last seconds, all of which fit into the 30 that the container is given: new requests are
 # refused while those that run are finished, then connections are closed, then the workers.
 DRAIN_S = 12.0
@@ -33,21 +37,23 @@ def greeting(settings: Settings, port: int) -> str:
     """What is said once the server listens: where to look, who can reach it, what is lost at the end."""
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     shown = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else host
+    where = f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs"
+    if settings.uds is not None:
+        path = settings.uds.absolute()
+        where = f"curlgrad listens on {path}: curl --unix-socket {path} http://localhost/v1/info"
     reach = (
         f"Callers need a key of {keys_file(settings)}."
         if has_keys(settings)
+        else "No keys are set up, so it is open to whoever may use that file: its owner."
+        if settings.uds is not None
         else "No keys are set up, so it is open to this machine, and to no other."
         if settings.is_loopback
         else "No keys are set up: whoever reaches this address can use, read and delete everything (--allow-open)."
     )
-    return (
-        f"curlgrad listens on http://{host}:{port}; its documentation is at http://{shown}:{port}/docs\n"
-        f"{reach}\n"
-        + (
-            "Tensors are kept in memory alone: they do not survive a restart (--data-dir none)."
-            if settings.data_dir is None
-            else f"What is acknowledged is kept in {settings.data_dir.absolute()} (--data-dir)."
-        )
+    return f"{where}\n{reach}\n" + (
+        "Tensors are kept in memory alone: they do not survive a restart (--data-dir none)."
+        if settings.data_dir is None
+        else f"What is acknowledged is kept in {settings.data_dir.absolute()} (--data-dir)."
     )
 
 
@@ -82,7 +88,7 @@ class Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self.servers:
-            port = self.servers[0].sockets[0].getsockname()[1]
+            port = 0 if self.settings.uds is not None else self.servers[0].sockets[0].getsockname()[1]
             print(greeting(self.settings, port), file=sys.stderr, flush=True)
 
 
@@ -99,20 +105,37 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     except EngineError as error:
         print(f"python -m app: error: {error.detail}", file=sys.stderr)
         return 2
+    http: Any = "h11"
+    if importlib.util.find_spec("httptools"):
+        from app.server import Protocol as http  # noqa: N813 - what imports httptools
+
     config = uvicorn.Config(
         application,
         host=settings.host,
         port=settings.port,
         log_level="debug" if settings.log_level == "debug" else "warning",
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
-        http="httptools" if importlib.util.find_spec("httptools") else "h11",
+        http=http,
         ws="none",
         access_log=settings.log_level == "debug",
         server_header=False,
+        proxy_headers=False,  # nothing here goes by a client's address or scheme
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     server = Server(config, settings, application.state.house.gate)
-    server.run()
+    if settings.uds is None:
+        server.run()
+        return 0 if server.started else 1
+    try:
+        sock = unix.listen(settings.uds)
+    except (OSError, AttributeError) as error:  # Windows has no socket.AF_UNIX
+        print(f"python -m app: error: --uds: {error}", file=sys.stderr)
+        return 2
+    try:
+        server.run(sockets=[sock])
+    finally:
+        unix.leave(settings.uds, sock)
     return 0 if server.started else 1
 
 

@@ -15,25 +15,29 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app import hints, language
+from app.answers import Answer, Body
 from app.errors import unknown
 from app.language import Language
-from app.security import Exchange, Gate, Principal
-from app.wire import arguments, form, json_read, json_write, media
+from app.security import Exchange, Gate, Headers, Principal
+from app.wire import arguments, coding, form, json_read, json_write, media
 from engine.errors import (
     EngineError,
     Hint,
     Invalid,
     Malformed,
     MissingParameter,
+    OutOfMemory,
     PreconditionFailed,
     Unsupported,
     WrongType,
 )
 from engine.service import Service, TensorAnswer
 
+INTO_PLACE_FROM = 1 << 20  # bytes of a body from which it is received into place: below, that costs more than a copy
 OFF_LOOP_BYTES = 1 << 18  # bodies and answers from this size are parsed and written off the event loop
 MAX_PAGE = 1000
 READ = ["GET", "HEAD"]
@@ -41,6 +45,7 @@ READ = ["GET", "HEAD"]
 T = TypeVar("T")
 
 SESSION_QUERY = ("session", "values", "int64")  # of every call that works in a session
+_AS_JSON = {"Content-Type": json_write.MEDIA_TYPE}
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
@@ -65,8 +70,9 @@ class Call:
         self.request = request
         self.house: House = request.app.state.house
         self.exchange: Exchange = request.scope["curlgrad.exchange"]
-        self.headers = request.headers
+        self.headers: Headers = request.scope["curlgrad.headers"]
         self._document: json_read.Document | None = None
+        self._elements: memoryview | None = None  # a body that was received into place
         self.query = _query(request.scope["query_string"], known)
         self.form = media.choose(self.headers.get("accept"), self.query.get("as"), offered)
         self.values = self.one_of("values", ("auto", "all", "none"))
@@ -150,7 +156,7 @@ class Call:
     def unchanged(self, tag: Mapping[str, str]) -> bool:
         """Whether If-None-Match says that the caller has what is tagged so."""
         text = self.headers.get("if-none-match")
-        known = [] if text is None else [part.removeprefix("W/") for part in _tags(text)]
+        known = [] if text is None else [coding.uncoded(part.removeprefix("W/")) for part in _tags(text)]
         return "*" in known or tag.get("ETag") in known
 
     # ------------------------------------------------------------ bodies
@@ -160,10 +166,34 @@ class Call:
         return media.essence(self.headers.get("content-type"))
 
     async def body(self) -> bytes:
-        encoding = self.headers.get("content-encoding", "identity")
-        if encoding.strip().lower() != "identity":
+        """The body, in one piece."""
+        self._refuse_encoding()
+        try:
+            return await self.request.body()
+        except ClientDisconnect:
+            raise _ended_early() from None
+
+    async def elements(self) -> bytes | memoryview:
+        """A body that is mostly a tensor's elements: a long one is received into the memory that its worker gets."""
+        length = int(self.headers.get("content-length") or 0)
+        if length < INTO_PLACE_FROM:
+            return await self.body()
+        self._refuse_encoding()
+        try:
+            memory = self.house.service.incoming(length)
+            async for part in self.request.stream():
+                memory.write(part)
+            self._elements = memory.finish()
+            return self._elements
+        except (ClientDisconnect, ValueError):  # a server counts a body's bytes; a test's need not
+            raise _ended_early() from None
+        except MemoryError as error:
+            raise OutOfMemory(f"the server has no memory for this body: {error}") from error
+
+    def _refuse_encoding(self) -> None:
+        encoding = self.headers.get("content-encoding")
+        if encoding is not None and encoding.strip().lower() != "identity":
             raise Unsupported(f"the body is sent with the Content-Encoding {encoding!r}; send it as it is")
-        return await self.request.body()
 
     async def document(self) -> json_read.Document:
         """The body as an object, of JSON or form fields; without a body the object is empty. Read once."""
@@ -179,14 +209,16 @@ class Call:
         reader = form.read if kind == form.MEDIA_TYPE else json_read.read
         if not body:
             return json_read.Document({})
-        document = await off_loop(len(body), lambda: reader(body))
-        if type(document.value) is not dict:
-            raise Malformed(
-                f"the body is {_a_json(document.value)}, and an object was expected",
-                code="not-an-object",
-                hint=Hint("json-object"),
-            )
-        return document
+        document = reader(body) if len(body) < OFF_LOOP_BYTES else await off_loop(len(body), lambda: reader(body))
+        return an_object(document, "the body")
+
+    def binary_values(self) -> str:
+        """Which values the form needs: the binary ones are nothing but values. Raises Invalid for other wishes."""
+        if self.form == media.JSON:
+            return self.values
+        if "values" in self.query and self.values != "all":
+            raise Invalid(f"?values={self.values} goes with JSON alone", param="values")
+        return "all"
 
     async def fields(self, *known: str, required: Sequence[str] = ()) -> dict[str, Any]:
         """The body's fields, none of them unknown."""
@@ -202,22 +234,25 @@ class Call:
         """What makes a repeated request known: its Idempotency-Key with method and path, and a digest of the rest."""
         if self.key is None:
             return None
-        scope, body = self.request.scope, await self.request.body()
-        digest = hashlib.blake2b(digest_size=16)
-        for part in (scope["query_string"], self.content_type.encode(), body):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-        return f"{scope['method']} {scope['path']} {self.key}", digest.hexdigest()
+        scope, body = self.request.scope, self._elements or await self.request.body()
+        told: tuple[bytes | memoryview, ...] = (scope["query_string"], self.content_type.encode(), body)
+
+        def digest() -> str:
+            made = hashlib.blake2b(digest_size=16)
+            for part in told:
+                made.update(len(part).to_bytes(8, "little"))
+                made.update(part)
+            return made.hexdigest()
+
+        return f"{scope['method']} {scope['path']} {self.key}", await off_loop(len(body), digest)
 
     # ------------------------------------------------------------ the door
 
-    async def run(self, program: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+    async def run(self, program: dict[str, Any], *, dry_run: bool = False, values: str | None = None) -> dict[str, Any]:
         """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
-        explain = self.flag("explain")
+        explain, shown = self.flag("explain"), values or self.values
         once = None if dry_run else await self.once()
-        reply, timing = await self.house.service.run(
-            self.owner, self.session, program, self.values, dry_run, explain, once
-        )
+        reply, timing = await self.house.service.run(self.owner, self.session, program, shown, dry_run, explain, once)
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
@@ -259,25 +294,45 @@ class Call:
                 value = json_write.tensor(value, self.integers)
             if type(value) is dict:
                 value = {**value, "simulated": True}
-        return await self.encoded(
-            json_write.weight(value),
-            lambda: ({"Content-Type": json_write.MEDIA_TYPE}, json_write.write(value, self.integers)),
-            status,
-            headers,
-        )
+        start = time.perf_counter()
+        weight = json_write.weight(value)
+        told: Mapping[str, str] = {**_AS_JSON, **headers} if headers else _AS_JSON
+
+        def write() -> tuple[Body, Mapping[str, str]]:
+            return self._coded(json_write.write(value, self.integers), told)
+
+        body, told = write() if weight < OFF_LOOP_BYTES else await off_loop(weight, write)
+        self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
+        return Answer(body, status, told)
 
     async def encoded(
         self,
         weight: int,
-        encode: Callable[[], tuple[dict[str, str], bytes]],
+        encode: Callable[[], tuple[dict[str, str], Body]],
         status: int = 200,
         headers: Mapping[str, str] | None = None,
     ) -> Response:
         """An answer that a codec writes; `weight` is about how many bytes it has to write."""
         start = time.perf_counter()
-        described, body = await off_loop(weight, encode)
+
+        def write() -> tuple[Body, Mapping[str, str]]:
+            described, body = encode()
+            return self._coded(body, {**described, **(headers or {})})
+
+        body, told = await off_loop(weight, write)
         self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
-        return Response(body, status, {**described, **(headers or {})})
+        return Answer(body, status, told)
+
+    def _coded(self, body: Body, told: Mapping[str, str]) -> tuple[Body, Mapping[str, str]]:
+        """The body and its headers in a coding that the caller takes, where that pays; else as they are."""
+        if not isinstance(body, bytes) or not coding.worthwhile(told["Content-Type"], len(body)):
+            return body, told
+        name = coding.choose(self.headers.get("accept-encoding"))
+        coded = None if name is None else coding.encode(body, name)
+        if name is None or coded is None:
+            return body, told
+        marked = {key: f'{tag[:-1]}-{name}"' for key, tag in told.items() if key == "ETag"}
+        return coded, {**told, **marked, "Content-Encoding": name}
 
 
 async def off_loop(weight: int, work: Callable[[], T]) -> T:
@@ -298,6 +353,21 @@ def about(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
         return Call(request, names, offers)
 
     return Depends(call)
+
+
+def an_object(document: json_read.Document, what: str) -> json_read.Document:
+    """The document, if its value is an object. Raises Malformed, naming `what` it is."""
+    if type(document.value) is not dict:
+        raise Malformed(
+            f"{what} is {_a_json(document.value)}, and an object was expected",
+            code="not-an-object",
+            hint=Hint("json-object"),
+        )
+    return document
+
+
+def _ended_early() -> Malformed:
+    return Malformed("the body has not the length that its Content-Length says", code="wrong-length")
 
 
 def is_json(kind: str) -> bool:
@@ -321,7 +391,7 @@ def etag_of(tensor: TensorAnswer, form_tag: str = "") -> dict[str, str]:
 
 def untagged(tag: str) -> str:
     """The tensor's tag of an ETag header, or of a tensor object's `etag`."""
-    return tag.removeprefix('"').removesuffix('"').partition("~")[0]
+    return coding.uncoded(tag if tag.endswith('"') else f'{tag}"').strip('"').partition("~")[0]
 
 
 def check_expected(expected: str | None, etag: str | None) -> None:

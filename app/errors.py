@@ -165,6 +165,13 @@ def respond(error: EngineError, scope: Scope) -> Response:
     )
 
 
+def told(error: EngineError, scope: Scope) -> Response:
+    """The problem as the answer; what is a bug of the server is told to the log as well."""
+    if isinstance(error, Bug):
+        log.error("request %s: %s", scope["curlgrad.exchange"].request_id, error.detail)
+    return respond(error, scope)
+
+
 def unexpected(error: Exception, scope: Scope) -> Response:
     """The answer to an exception that nothing foresaw. What it was is told to the log, not to the caller."""
     exchange = scope["curlgrad.exchange"]
@@ -177,9 +184,7 @@ def install(application: FastAPI) -> None:
 
     async def engine_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, EngineError)
-        if isinstance(error, Bug):
-            log.error("request %s: %s", request.scope["curlgrad.exchange"].request_id, error.detail)
-        return respond(error, request.scope)
+        return told(error, request.scope)
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
 
 from app import errors, openapi, pages
 from app.deps import House
 from app.keys import BadKeysFile, Keys
 from app.rates import Rates
 from app.routes import admin, ops, programs, sessions, system, tensors
-from app.security import Gate, Guard
+from app.security import Direct, Gate, Guard
 from app.settings import Settings, keys_file
 from engine.errors import Invalid
 from engine.service import Limits, Service
 
 TITLE = "curlgrad"
+# FastAPI asks OpenTelemetry's variables at every request; this server tells its numbers at /metrics.
+_NO_TELEMETRY = {"tracing": False, "metrics": False, "logs": False}
+# The calls of which there are most go from the Guard to their handler. The router has them too, for what it says of
+# paths and methods, but does not have to look for them.
+_DIRECT = Direct(under={"/v1/ops/": ops.run_op}, at={"/v1/programs": programs.run_program})
+
+
+class Application(FastAPI):
+    """FastAPI behind the Guard, which answers whatever fails further in, so that no other layer has to."""
+
+    guard: Mapping[str, Any]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        inner = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
+        return Guard(inner, **self.guard)
 
 
 def service_of(settings: Settings) -> Service:
@@ -43,6 +62,7 @@ def service_of(settings: Settings) -> Service:
         sync=settings.sync,
         cache=cache,
         sync_steps=settings.sync_steps,
+        threads=settings.threads or None,
     )
 
 
@@ -63,8 +83,14 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         finally:
             await service.close()
 
-    application = FastAPI(
-        title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    application = Application(
+        title=TITLE,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     gate = Gate()
     house = application.state.house = House(service, gate, settings.max_rate)
@@ -80,16 +106,16 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     openapi.install(application, lambda: house.catalogue)
     pages.mount(application, simulated=service.simulated)
     errors.install(application)
-    application.add_middleware(
-        Guard,
-        hosts=hosts_of(settings),
-        origins=settings.cors_origin,
-        max_body=settings.max_body,
-        keys=keys,
-        rates=Rates(settings.max_rate),
-        simulated=service.simulated,
-        gate=gate,
-    )
+    application.guard = {
+        "hosts": hosts_of(settings),
+        "origins": settings.cors_origin,
+        "max_body": settings.max_body,
+        "keys": keys,
+        "rates": Rates(settings.max_rate),
+        "simulated": service.simulated,
+        "gate": gate,
+        "direct": _DIRECT,
+    }
     return application
 
 

@@ -10,10 +10,11 @@ a problem.
 from __future__ import annotations
 
 import ipaddress
-import secrets
-from collections.abc import Iterable
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -66,12 +67,53 @@ class Exchange:
     __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated")
 
     def __init__(self, *, simulated: bool = False) -> None:
-        self.request_id = secrets.token_hex(8)
+        self.request_id = os.urandom(8).hex()
         self.simulated = simulated
         self.queue_ms = self.run_ms = self.encode_ms = 0.0
 
     def server_timing(self) -> str:
         return f"queue;dur={self.queue_ms:.3f}, run;dur={self.run_ms:.3f}, encode;dur={self.encode_ms:.3f}"
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Direct:
+    """POST handlers that are found by a look at the path alone: `under` a path and one more segment, or `at` a path."""
+
+    under: Mapping[str, Handler]
+    at: Mapping[str, Handler]
+
+    def find(self, scope: Scope) -> Handler | None:
+        """The handler of a request, its path's last segment as the parameter `op` where it is `under`; else None."""
+        if scope["method"] != "POST" or scope.get("root_path"):
+            return None
+        path: str = scope["path"]
+        if path in self.at:
+            return self.at[path]
+        cut = path.rfind("/") + 1
+        found = self.under.get(path[:cut])
+        if found is not None and cut < len(path):
+            scope["path_params"] = {"op": path[cut:]}
+            return found
+        return None
+
+
+class Headers:
+    """The headers of a request by their names in lower case, as text."""
+
+    __slots__ = ("raw",)
+
+    def __init__(self, raw: dict[bytes, bytes]) -> None:
+        self.raw = raw
+
+    def get(self, name: str) -> str | None:
+        value = self.raw.get(name.encode("latin-1"))
+        return None if value is None else value.decode("latin-1")
+
+    def __contains__(self, name: str) -> bool:
+        return name.encode("latin-1") in self.raw
 
 
 class Gate:
@@ -84,7 +126,10 @@ class Gate:
 
 
 class Guard:
-    """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
+    """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on.
+
+    What `direct` finds is handled without the application's router.
+    """
 
     def __init__(
         self,
@@ -97,8 +142,10 @@ class Guard:
         keys: Keys | None = None,
         rates: Rates | None = None,
         simulated: bool = False,
+        direct: Direct = Direct({}, {}),
     ) -> None:
         self.app, self.gate = app, gate
+        self.direct = direct
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
         self.simulated = simulated
@@ -113,6 +160,7 @@ class Guard:
         exchange = scope["curlgrad.exchange"] = Exchange(simulated=self.simulated)
         scope["curlgrad.principal"] = NOBODY
         headers = _headers(scope)
+        scope["curlgrad.headers"] = Headers(headers)
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
         started = False
@@ -133,11 +181,17 @@ class Guard:
             self.keys.refresh()
             if self.keys.closed and not _is_open(scope["path"]):
                 scope["curlgrad.principal"] = self._authenticate(scope, headers)
-            await self.app(scope, self._limited(receive, headers), answer)
+            limited = self._limited(receive, headers)
+            handler = self.direct.find(scope)
+            if handler is None:
+                await self.app(scope, limited, answer)
+            else:
+                response = await handler(Request(scope, limited))
+                await response(scope, limited, answer)
         except EngineError as error:
             if started:
                 raise
-            await errors.respond(error, scope)(scope, receive, answer)
+            await errors.told(error, scope)(scope, receive, answer)
         except Exception as error:  # the last door: whatever comes this far is answered and logged
             if started:
                 raise  # half an answer cannot be taken back: the server closes the connection
@@ -194,10 +248,12 @@ class Guard:
         return Principal(key.owner, key)
 
     def _check_host(self, host: str, scope: Scope) -> None:
+        server = scope.get("server")
+        if server and server[1] is None and server[0].startswith("/"):
+            return  # a Unix socket: no name leads a browser there
         name = _without_port(host)
         if name in self.hosts or _is_loopback(name):
             return
-        server = scope.get("server")
         if server and name == server[0].lower() and _is_address(name):
             return  # the very address that the connection came in on; no name can be made to point there by others
         raise Misdirected(
@@ -307,22 +363,28 @@ def _foreign(detail: str, origin: str | None) -> Forbidden:
 
 
 def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> None:
-    kept = [header for header in message.get("headers", ()) if header[0] not in (b"vary", b"x-content-type-options")]
-    headers = message["headers"] = kept
+    headers = [header for header in message.get("headers", ()) if header[0] not in _OURS]
+    given = {name for name, _ in headers}
     headers.append((b"x-request-id", exchange.request_id.encode()))
     headers.append((b"server-timing", exchange.server_timing().encode()))
-    headers.append((b"x-content-type-options", b"nosniff"))
+    headers.append(_NOSNIFF)
     if exchange.simulated:
         headers.append((b"curlgrad-simulated", b"true"))
-    if not any(name == b"cache-control" for name, _ in headers):
-        headers.append((b"cache-control", CACHE_CONTROL))
-    if not any(name == b"content-security-policy" for name, _ in headers):
-        headers.append((b"content-security-policy", POLICY))
-        headers.append((b"referrer-policy", b"no-referrer"))
+    if b"cache-control" not in given:
+        headers.append(_CACHING)
+    if b"content-security-policy" not in given:
+        headers += _POLICIES
     headers.append((b"vary", VARY if shared_with is None else VARY + b", Origin"))
     if shared_with is not None:
         headers.append((b"access-control-allow-origin", shared_with.encode("latin-1")))
         headers.append((b"access-control-expose-headers", EXPOSED.encode()))
+    message["headers"] = headers
+
+
+_OURS = frozenset((b"vary", b"x-content-type-options"))
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_CACHING = (b"cache-control", CACHE_CONTROL)
+_POLICIES = [(b"content-security-policy", POLICY), (b"referrer-policy", b"no-referrer")]
 
 
 def _preflight(headers: dict[bytes, bytes]) -> Response:

@@ -117,6 +117,12 @@ class Settings:
         metadata=_option(str, "HOST", "address to listen on; any but loopback needs --allow-open"),
     )
     port: int = field(default=8000, metadata=_option(_port, "PORT", "port to listen on; 0 takes a free one"))
+    uds: Path | None = field(
+        default=None,
+        metadata=_option(
+            Path, "PATH", "listen on this Unix socket instead of a port; it is open to the user who starts the server"
+        ),
+    )
     workers: str = field(
         default="auto",
         metadata=_option(
@@ -214,6 +220,14 @@ class Settings:
             "wait for the GPU after each step, so that an error of a kernel names its own step; slow, for finding bugs",
         ),
     )
+    threads: int = field(
+        default=0,
+        metadata=_option(
+            _whole,
+            "N",
+            "threads that BLAS uses in each worker process; 0 shares the machine's cores out among the workers",
+        ),
+    )
     max_steps: int = field(
         default=10_000, metadata=_option(_count, "N", "the steps that a program may be written with")
     )
@@ -233,7 +247,8 @@ class Settings:
 
     @property
     def is_loopback(self) -> bool:
-        return is_loopback(self.host)
+        """Whether nobody can reach the server from another machine."""
+        return self.uds is not None or is_loopback(self.host)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -243,9 +243,9 @@ def _storage_row(s: Storage) -> dict[str, Any]:
     return {
         "uid": s.uid,
         "device": s.backend.name,
-        "dtype": s.flat.dtype.str,
+        "dtype": s.buf.dtype.str,
         "version": s.version,
-        "data": _data(s.flat, s.backend),
+        "data": _data(s.backend.flat(s.buf), s.backend),  # not `s.flat`, which would stay with each small tensor
     }
 
 

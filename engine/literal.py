@@ -85,6 +85,9 @@ def _reshaped(array: HostArray, shape: Sequence[int], param: str) -> HostArray:
     return array.reshape(tuple(shape))
 
 
+_NUMBERS = frozenset((bool, int, float, complex))
+
+
 def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DType]:
     if isinstance(data, int | float | complex):
         return _number(data, d, param)
@@ -93,17 +96,22 @@ def _from_python(data: Any, d: DType | None, param: str) -> tuple[HostArray, DTy
     if not isinstance(data, list | tuple):
         words = f"Could not infer dtype of {_PYTHON.get(type(data), 'object')}"
         raise WrongType(words, param=param, hint=Hint("data-words"))
-    shape = _shape_of(data, param)
-    if 0 in shape:
-        return np.empty(shape, np.float64), float64
-    flat = data
-    for _ in range(len(shape) - 1):
-        flat = [x for row in flat for x in row]
-    if any(type(x) is str for x in flat):
-        words = "too many dimensions 'str'" if type(flat[0]) is str else "new(): invalid data type 'str'"
-        flat = [_word(x, d, param, words) if type(x) is str else x for x in flat]
-    kinds = {type(x) for x in flat}
-    if not kinds <= {bool, int, float, complex}:
+    kinds = set(map(type, data))
+    if kinds and kinds <= _NUMBERS:  # a plain row of numbers, which most lists of a small call are
+        shape: tuple[int, ...] = (len(data),)
+        flat = data
+    else:
+        shape = _shape_of(data, param)
+        if 0 in shape:
+            return np.empty(shape, np.float64), float64
+        flat = data
+        for _ in range(len(shape) - 1):
+            flat = [x for row in flat for x in row]
+        if any(type(x) is str for x in flat):
+            words = "too many dimensions 'str'" if type(flat[0]) is str else "new(): invalid data type 'str'"
+            flat = [_word(x, d, param, words) if type(x) is str else x for x in flat]
+        kinds = set(map(type, flat))
+    if not kinds <= _NUMBERS:
         bad = next(x for x in flat if type(x) not in (bool, int, float, complex))
         raise WrongType(f"Could not infer dtype of {_PYTHON.get(type(bad), 'object')}", param=param)
     joint = bool_

@@ -22,6 +22,7 @@ from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.session import Session
 from engine.workers.gpus import find_gpus
+from engine.workers.incoming import Incoming
 from engine.workers.messages import Timing, version
 from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.registry import Record
@@ -30,6 +31,7 @@ from engine.workers.supervisor import Supervisor
 
 __all__ = [
     "ArrayData",
+    "Incoming",
     "Limits",
     "Service",
     "TensorAnswer",
@@ -169,6 +171,13 @@ class Service:
     def catalogue(self) -> list[dict[str, Any]]:
         """Every operation: what GET /v1/ops shows of it, its JSON schema, and an example that works."""
         return declare.catalogue()
+
+    def incoming(self, length: int) -> Incoming:
+        """Memory for `length` bytes that are coming in, which reach a worker without being copied again.
+
+        Raises MemoryError.
+        """
+        return self._supervisor.incoming(length)
 
     # ------------------------------------------------ sessions
 

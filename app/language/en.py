@@ -276,6 +276,9 @@ HINTS: Mapping[str, str] = {
     "accept-how": "choose with ?as= or the Accept header: {forms}",
     "content-types": "send one of {types}, with the header Content-Type",
     "max-body": "the limit is {limit} bytes, set by --max-body when the server starts",
+    "program-entry": "put the program's JSON into the metadata: "
+    'save_file(tensors, path, metadata={{"program": json.dumps(program)}})',
+    "input-once": "leave {name} out of the program's inputs, or out of the file",
     "raw-how": "say what the bytes are, as in ?dtype=float32&shape=2,3",
     "names-need-safetensors": "ask for the form that holds many: GET /v1/tensors?names={names}&as=safetensors",
     "delete-unnamed": (

@@ -273,6 +273,9 @@ HINTS: Mapping[str, str] = {
     "accept-how": "?as=나 Accept 헤더로 고르세요: {forms}",
     "content-types": "Content-Type 헤더와 함께 다음 형식으로 보내세요: {types}",
     "max-body": "한도는 {limit}바이트이며, 서버를 시작할 때 --max-body로 정해집니다",
+    "program-entry": "프로그램의 JSON을 메타데이터에 넣으세요: "
+    'save_file(tensors, path, metadata={{"program": json.dumps(program)}})',
+    "input-once": "프로그램의 inputs나 파일 중 한쪽에서 {name} 항목을 빼세요",
     "raw-how": "바이트가 무엇인지 알려 주세요. 예: ?dtype=float32&shape=2,3",
     "names-need-safetensors": "여러 텐서를 담는 형식으로 요청하세요: GET /v1/tensors?names={names}&as=safetensors",
     "delete-unnamed": (

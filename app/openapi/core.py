@@ -17,6 +17,7 @@ TAGS: dict[str, str] = {
 }
 
 _BINARY: Json = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_SAFETENSORS = "application/x-safetensors"
 _WHERE = ("SessionHeader", "SessionQuery")
 _HOW = ("Values", "Int64")
 _ONE = ("TensorPath", *_WHERE)
@@ -304,13 +305,20 @@ def _programs() -> Json:
                 "Run a program",
                 {
                     "200": answer(
-                        "What was asked for.", json_of(ref("ProgramResult")), Content_Language="ContentLanguage"
+                        "What was asked for. As safetensors: the results' values are its tensors, and the metadata "
+                        "entry `program` is the JSON, whose tensor objects have null `values` and the `key` of theirs.",
+                        {**json_of(ref("ProgramResult")), _SAFETENSORS: _BINARY},
+                        Content_Language="ContentLanguage",
                     ),
                     **problems(CHANGES),
                 },
-                description="If a step fails, the session is as it was before; the problem's `step` is the path to it.",
-                parameters=parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once"),
-                body={"application/json": {"schema": ref("Program"), "example": example}},
+                description="If a step fails, the session is as it was before; the problem's `step` is the path to it. "
+                "As one safetensors file: its tensors are inputs, and its metadata entry `program` is the JSON.",
+                parameters=[
+                    *parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once"),
+                    _query("as", {"type": "string", "enum": ["json", "safetensors"]}, "The form, as `Accept` says it."),
+                ],
+                body={"application/json": {"schema": ref("Program"), "example": example}, _SAFETENSORS: _BINARY},
             ),
         },
     }

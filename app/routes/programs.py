@@ -1,39 +1,104 @@
-"""/v1/programs: many steps in one request, all of them or none."""
+"""/v1/programs: many steps in one request, all of them or none.
+
+As JSON, or as one safetensors file: its tensors are inputs, its metadata entry `program` is the JSON. An answer in that
+form has the results' values as tensors, and in `program` the JSON answer, whose tensor objects have no values but the
+`key` of theirs.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.deps import SESSION_QUERY, Call, untagged
+from app.answers import Body
+from app.deps import SESSION_QUERY, Call, an_object, off_loop, untagged
 from app.errors import unknown
-from app.wire import arguments, json_write
+from app.wire import arguments, json_read, json_write, media, safetensors
 from app.wire.json_read import Document
-from engine.errors import NoSuchOp, WrongType
+from engine.errors import Hint, Invalid, Malformed, NoSuchOp, WrongType
+from engine.service import TensorAnswer
 
 router = APIRouter(include_in_schema=False)
 
 FIELDS = ("inputs", "steps", "return", "keep", "strict", "expect", "no_grad", "detect_anomaly")
-_QUERY = (*SESSION_QUERY, "dry_run", "explain")
+PROGRAM = "program"  # the metadata entry
+_QUERY = (*SESSION_QUERY, "dry_run", "explain", "as")
+_FORMS = (media.JSON, media.SAFETENSORS)
 
 
 async def run_program(request: Request) -> Response:
     """Run a program in the caller's session."""
-    call = Call(request, _QUERY)
-    program = prepared(await call.document(), call.house.kinds)
+    call = Call(request, _QUERY, _FORMS)
+    values = call.binary_values()
+    document = await (_of_file(call) if call.content_type == safetensors.MEDIA_TYPE else call.document())
+    program = prepared(document, call.house.kinds)
     if call.only_new_names():
         program["if_none_match"] = True
     call.refuse_if_match()
-    reply = await call.run(program, dry_run=call.flag("dry_run"))
-    reply["results"] = {name: json_write.result(value, call.integers) for name, value in reply["results"].items()}
+    reply = await call.run(program, dry_run=call.flag("dry_run"), values=values)
     if "notes" in reply:
         reply["notes"] = {name: call.spoken(notes) for name, notes in reply["notes"].items()}
+    if call.form == media.SAFETENSORS:
+        return await call.encoded(json_write.weight(reply["results"]), lambda: _as_file(reply, call), 200, call.told)
+    reply["results"] = {name: json_write.result(value, call.integers) for name, value in reply["results"].items()}
     return await call.json(reply, headers=call.told)
 
 
 router.add_route("/v1/programs", run_program, methods=["POST"])
+
+
+async def _of_file(call: Call) -> Document:
+    """The program of a safetensors file, its tensors among the inputs."""
+    body = await call.elements()
+    file = await off_loop(len(body), lambda: safetensors.read_file(body))
+    text = file.metadata.get(PROGRAM)
+    if text is None:
+        raise Malformed(
+            f"the safetensors file has no metadata entry {PROGRAM!r}", code="no-program", hint=Hint("program-entry")
+        )
+    document = an_object(json_read.read(text.encode("utf-8")), f"the metadata entry {PROGRAM!r}")
+    inputs = document.value.setdefault("inputs", {})
+    if type(inputs) is not dict:
+        return document  # which the engine refuses
+    for name, array in file.tensors.items():
+        if name in inputs:
+            raise Invalid(
+                f"the input {name!r} is a tensor of the file and stands in its program too",
+                code="input-twice",
+                param="inputs",
+                hint=Hint("input-once", name=name),
+            )
+        inputs[name] = {"data": array}
+    return document
+
+
+def _as_file(reply: dict[str, Any], call: Call) -> tuple[dict[str, str], Body]:
+    """The answer as a safetensors file. What the format cannot hold, complex128, keeps its values in the JSON."""
+    tensors: dict[str, TensorAnswer] = {}
+
+    def plain(value: Any, key: str) -> Any:
+        if type(value) is list:
+            return [plain(item, f"{key}.{i}") for i, item in enumerate(value)]
+        if type(value) is dict:
+            return {name: plain(item, f"{key}.{name}") for name, item in value.items()}
+        if type(value) is not TensorAnswer:
+            return json_write.result(value, call.integers)
+        bare = replace(value, grad=None if value.grad is None else replace(value.grad, values=None))
+        if value.values is None or value.dtype not in safetensors.HOLDS:
+            return json_write.tensor(bare, call.integers)
+        while key in tensors or key == safetensors.METADATA:
+            key += "~"
+        tensors[key] = value
+        bare.values = None
+        return {**json_write.tensor(bare, call.integers), "key": key}
+
+    told = {**reply, "results": {name: plain(value, name) for name, value in reply["results"].items()}}
+    if call.exchange.simulated:
+        told["simulated"] = True
+    return safetensors.write(tensors, {PROGRAM: json_write.write(told, call.integers).decode().rstrip()})
 
 
 def prepared(document: Document, kinds: arguments.Kinds) -> dict[str, Any]:

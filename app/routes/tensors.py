@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from app.answers import Body
 from app.deps import READ, Call, check_expected, etag_of, is_json, off_loop, takes, unsupported
 from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, raw, safetensors
 from engine.errors import Hint, Invalid, MissingParameter, WrongType
@@ -29,7 +30,7 @@ _UPLOAD_TYPES = (
     csv.MEDIA_TYPE,
     *_PICTURES,
 )
-_WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], bytes]]] = {
+_WRITERS: dict[str, Callable[[str, TensorAnswer], tuple[dict[str, str], Body]]] = {
     media.NPY: lambda name, tensor: npy.write(tensor),
     media.RAW: lambda name, tensor: raw.write(tensor),
     media.CSV: lambda name, tensor: csv.write(tensor),
@@ -91,7 +92,7 @@ async def _create(
 async def _create_many(call: Call) -> Response:
     """A tensor for each key of a safetensors file, the key being its name."""
     options = _options(call, "device", "requires_grad")
-    body = await call.body()
+    body = await call.elements()
     arrays = await off_loop(len(body), lambda: safetensors.read(body))
     tensors, notes = await _create(call, [{**options, "data": array} for array in arrays.values()], list(arrays))
     if not notes:
@@ -112,7 +113,7 @@ async def _of_json(call: Call) -> dict[str, Any]:
 
 async def _of_npy(call: Call) -> dict[str, Any]:
     options = _options(call, "name", "device", "requires_grad", "dtype")
-    body = await call.body()
+    body = await call.elements()
     return {**options, "data": await off_loop(len(body), lambda: npy.read(body))}
 
 
@@ -123,7 +124,7 @@ async def _of_bytes(call: Call) -> dict[str, Any]:
         raise MissingParameter(
             "?dtype= is missing: raw bytes do not say what they are", param="dtype", hint=Hint("raw-how")
         )
-    data = raw.read(await call.body(), options.pop("dtype"), options.pop("shape", None))
+    data = raw.read(await call.elements(), options.pop("dtype"), options.pop("shape", None))
     return {**options, "data": data}
 
 
@@ -217,7 +218,7 @@ async def read_grad(ref: str, call: Annotated[Call, takes(offers=media.TENSOR_FO
 
 
 async def _read(ref: str, question: dict[str, Any], call: Call) -> Response:
-    values = _values(call)
+    values = call.binary_values()
     if call.flag("explain"):
         return await _explained(question, call)
     form_tag = _form_tag(call)
@@ -253,15 +254,6 @@ async def _explained(question: dict[str, Any], call: Call) -> Response:
     check_expected(call.expected(), tensor.etag)
     notes = await call.ask({"do": "explain", "ref": question["ref"]}, "none")
     return await call.json(_with_notes(tensor, notes, call), headers=call.told)
-
-
-def _values(call: Call) -> str:
-    """Which values the form needs: the binary ones are nothing but values."""
-    if call.form == media.JSON:
-        return call.values
-    if "values" in call.query and call.values != "all":
-        raise Invalid(f"?values={call.values} goes with JSON alone", param="values")
-    return "all"
 
 
 def _form_tag(call: Call) -> str:

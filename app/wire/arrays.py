@@ -17,6 +17,8 @@ from engine.errors import Bug, Malformed
 from engine.service import ArrayData, TensorAnswer
 
 Array = np.ndarray[Any, Any]
+Body = bytes | bytearray | memoryview
+Parts = list[bytes | memoryview]  # a body in pieces, so that an array need not be copied to stand behind its header
 
 MAX_DIMS = 64
 MAX_SIZE = 2**63 - 1
@@ -62,7 +64,7 @@ def from_bytes(
         flat: Array = np.frombuffer(data, np.uint8) != 0
     else:
         flat = np.frombuffer(data, dtype.np.newbyteorder(">" if big_endian else "<"))
-        flat = flat.astype(dtype.np, copy=False)
+        flat = np.require(flat.astype(dtype.np, copy=False), requirements="A")  # a header may be of any length
     array = flat.reshape(sizes, order="F" if fortran else "C")
     return ArrayData(np.ascontiguousarray(array).reshape(sizes), dtype.name)
 
@@ -74,7 +76,7 @@ def to_little(values: Array) -> Array:
 
 def to_bytes(values: Array) -> memoryview:
     """The bytes of `to_little`, without a copy where the array is as it should be."""
-    return to_little(values).view(np.uint8).data
+    return to_little(values).view(np.uint8).data if values.size else memoryview(b"")
 
 
 def values_of(answer: TensorAnswer) -> tuple[Array, DType]:

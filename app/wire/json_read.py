@@ -12,6 +12,7 @@ by one again.
 from __future__ import annotations
 
 import json
+from array import array
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -53,7 +54,7 @@ def read(body: bytes) -> Document:
         # Each key has one colon outside of strings. With fewer keys than colons one was given twice; with a colon
         # written as an escape the count says nothing; a float beyond 2**63 may have been an integer. Then the slow
         # reader decides.
-        if colons != body.count(b":") or walk.huge or b"\\u003" in body:
+        if colons != body.count(b":") or walk.huge or (b"\\" in body and b"\\u003" in body):
             _read_exactly(body)
     elif type(value) is float and abs(value) >= 2.0**63:
         _read_exactly(body)
@@ -100,27 +101,27 @@ class _Walk:
 
     def _keep_array(self, value: list[Any]) -> bool:
         """Whether the list is numbers, nested regularly; then its array is kept, unless integers may be lost in it."""
-        array = _as_array(value)
-        if array is None:
+        found = _as_array(value)
+        if found is None:
             return False
-        if _is_huge(array):
+        if _is_huge(found):
             self.huge = True
         else:
-            self.arrays[id(value)] = ArrayData(array, array.dtype.name, inferred=True)
+            self.arrays[id(value)] = ArrayData(found, found.dtype.name, inferred=True)
         return True
 
 
 def array_of(value: list[Any]) -> ArrayData | None:
     """The array that a list of numbers is; None where it is ragged, more than numbers, or integers may be lost."""
-    array = _as_array(value)
-    return None if array is None or _is_huge(array) else ArrayData(array, array.dtype.name, inferred=True)
+    found = _as_array(value)
+    return None if found is None or _is_huge(found) else ArrayData(found, found.dtype.name, inferred=True)
 
 
-def _is_huge(array: np.ndarray[Any, Any]) -> bool:
+def _is_huge(found: np.ndarray[Any, Any]) -> bool:
     """Whether there are floats among these that may have been integers beyond int64."""
-    if array.dtype.kind != "f":
+    if found.dtype.kind != "f":
         return False
-    magnitudes = np.abs(array)
+    magnitudes = np.abs(found)
     return bool(((magnitudes >= 2.0**63) & (magnitudes < np.inf)).any())
 
 
@@ -136,6 +137,12 @@ def _is_long(value: list[Any]) -> bool:
 
 def _as_array(value: list[Any]) -> np.ndarray[Any, Any] | None:
     """The list as bool, int64 or float64, as torch.tensor would infer; None where it is ragged or more than numbers."""
+    if type(value[0]) is float:
+        # A float among numbers makes them all floats, and this reads nothing but numbers: no look at each is needed.
+        try:
+            return np.frombuffer(array("d", value), np.float64)
+        except (TypeError, OverflowError):
+            pass  # strings, lists, null: what follows knows them apart
     kinds = _leaf_types(value)
     if kinds is None or not kinds <= {bool, int, float, str}:
         return None
@@ -144,11 +151,12 @@ def _as_array(value: list[Any]) -> np.ndarray[Any, Any] | None:
         if named is None:
             return None
         value = named
+        kinds = kinds - {str} | {float}
+    dtype = np.float64 if float in kinds else np.int64 if int in kinds else np.bool_
     try:
-        array = np.array(value)
-    except ValueError:
+        return np.array(value, dtype)
+    except (ValueError, OverflowError):
         return None
-    return array if array.dtype.kind in "bif" else None
 
 
 def _leaf_types(value: list[Any]) -> set[type] | None:

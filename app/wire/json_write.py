@@ -112,7 +112,7 @@ def values(array: Array, dtype: str, integers: Integers = "number") -> Any:
         return orjson.Fragment(_INTEGER.sub(rb'"\g<0>"', b"".join(_text(array))))
     if array.dtype.kind == "f":
         finite = np.isfinite(array)
-        if not finite.all():
+        if not np.logical_and.reduce(finite, axis=None):
             return _with_constants(array, finite)
     if array.ndim == 0:
         return array[()] if array.dtype == np.float32 else array.item()

@@ -13,7 +13,7 @@ import struct
 
 from numpy.lib import format as npy_format
 
-from app.wire.arrays import from_bytes, to_bytes, values_of
+from app.wire.arrays import Body, Parts, from_bytes, to_bytes, values_of
 from engine.dtypes import DTYPES
 from engine.errors import DtypeMismatch, Hint, Malformed, NotAcceptable
 from engine.service import ArrayData, TensorAnswer
@@ -27,13 +27,13 @@ _KEYS = {"descr", "fortran_order", "shape"}
 _DESCR = {d.np.str[1:]: d for d in DTYPES.values() if d.name != "bfloat16"}
 
 
-def read(body: bytes) -> ArrayData:
+def read(body: Body) -> ArrayData:
     """The array in `body`, converted to C order and native bytes.
 
     Raises Malformed where the bytes are no such file or end in more, DtypeMismatch where the dtype is none of a
     tensor's.
     """
-    if not body.startswith(npy_format.MAGIC_PREFIX) or len(body) < 10:
+    if bytes(body[:6]) != npy_format.MAGIC_PREFIX or len(body) < 10:
         raise Malformed("the body is not an npy file: it does not begin with \\x93NUMPY", hint=Hint("npy-how"))
     version = (body[6], body[7])
     if version not in _LENGTHS:
@@ -46,7 +46,7 @@ def read(body: bytes) -> ArrayData:
         raise Malformed(f"the npy header is {length} bytes long; that of one array has at most {MAX_HEADER}")
     if len(body) < start + length:
         raise Malformed("the npy file ends inside its header")
-    descr, fortran, shape = _header(body[start : start + length])
+    descr, fortran, shape = _header(bytes(body[start : start + length]))
     if "O" in descr:
         raise Malformed(
             "the npy file holds Python objects; pickles are never read", code="pickle-refused", hint=Hint("npy-dtype")
@@ -79,8 +79,8 @@ def _header(text: bytes) -> tuple[str, bool, tuple[object, ...]]:
     return descr, fortran, shape
 
 
-def write(answer: TensorAnswer) -> tuple[dict[str, str], bytes]:
-    """The tensor as an npy file. Raises NotAcceptable for bfloat16, which NumPy lacks."""
+def write(answer: TensorAnswer) -> tuple[dict[str, str], Parts]:
+    """The tensor as an npy file, its elements where they lie. Raises NotAcceptable for bfloat16, which NumPy lacks."""
     values, dtype = values_of(answer)
     if dtype.name == "bfloat16":
         raise NotAcceptable(
@@ -91,4 +91,4 @@ def write(answer: TensorAnswer) -> tuple[dict[str, str], bytes]:
     header = io.BytesIO()
     described = {"descr": dtype.np.newbyteorder("<").str, "fortran_order": False, "shape": values.shape}
     npy_format.write_array_header_1_0(header, described)
-    return {"Content-Type": MEDIA_TYPE}, b"".join((header.getbuffer(), to_bytes(values)))
+    return {"Content-Type": MEDIA_TYPE}, [header.getvalue(), to_bytes(values)]

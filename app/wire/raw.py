@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.wire.arrays import from_bytes, to_bytes, values_of
+from app.wire.arrays import Body, Parts, from_bytes, to_bytes, values_of
 from engine.dtypes import dtype as dtype_named
 from engine.errors import Malformed
 from engine.service import ArrayData, TensorAnswer
@@ -12,7 +12,7 @@ from engine.service import ArrayData, TensorAnswer
 MEDIA_TYPE = "application/octet-stream"
 
 
-def read(body: bytes, dtype: str, shape: Sequence[int] | None) -> ArrayData:
+def read(body: Body, dtype: str, shape: Sequence[int] | None) -> ArrayData:
     """The array whose elements are `body`; without a shape, one dimension of as many as there are."""
     kind = dtype_named(dtype)
     if shape is None:
@@ -25,12 +25,12 @@ def read(body: bytes, dtype: str, shape: Sequence[int] | None) -> ArrayData:
     return from_bytes(body, kind, shape, "the body")
 
 
-def write(answer: TensorAnswer) -> tuple[dict[str, str], bytes]:
-    """The elements, with `Curlgrad-Dtype` and `Curlgrad-Shape` (`2,3`; empty for a 0-d tensor)."""
+def write(answer: TensorAnswer) -> tuple[dict[str, str], Parts]:
+    """The elements where they lie, with `Curlgrad-Dtype` and `Curlgrad-Shape` (`2,3`; empty for a 0-d tensor)."""
     values, dtype = values_of(answer)
     headers = {
         "Content-Type": MEDIA_TYPE,
         "Curlgrad-Dtype": dtype.name,
         "Curlgrad-Shape": ",".join(map(str, values.shape)),
     }
-    return headers, bytes(to_bytes(values))
+    return headers, [to_bytes(values)]

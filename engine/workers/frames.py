@@ -61,6 +61,8 @@ _BUFFER = 256 << 10
 _SCM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _ALIGN = 64
+_EVEN = 16  # the widest element, complex128
+_SLACK = 64 << 10  # bytes beside an array in a file that is passed on whole: the header of a format
 
 
 # ---------------------------------------------------------------- memory behind a descriptor
@@ -105,15 +107,16 @@ class _Mapping:
     thousands of uploaded tensors.
     """
 
-    __slots__ = ("__array_interface__", "_address", "_length", "_unmap")
+    __slots__ = ("__array_interface__", "_address", "_unmap", "fd", "length")
 
     def __init__(self, fd: int, length: int, *, writable: bool) -> None:
+        self.fd = -1  # a descriptor of the file, where it is kept to be passed on
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         address = _libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
         if address is None or address == _FAILED:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
-        self._address, self._length, self._unmap = address, length, _libc.munmap
+        self._address, self.length, self._unmap = address, length, _libc.munmap
         self.__array_interface__ = {
             "data": (address, not writable),
             "shape": (length,),
@@ -123,7 +126,71 @@ class _Mapping:
 
     def __del__(self) -> None:
         if hasattr(self, "_unmap"):
-            self._unmap(self._address, self._length)
+            self._unmap(self._address, self.length)
+            if self.fd >= 0:
+                os.close(self.fd)
+
+    def place(self, blob: Blob) -> int:
+        """Where in the file the bytes of `blob`, an array on this memory, begin."""
+        return int(blob.ctypes.data) - int(self._address)
+
+
+class Shared:
+    """Memory to be filled (incoming.py) that a worker process is passed as it is, by its descriptor.
+
+    Raises MemoryError where the machine has no room, or too many files are open.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.filled = length, 0
+        try:
+            self._fd = _create()
+        except OSError as error:
+            raise MemoryError(f"no memory for {length} bytes: {error}") from error
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes. Raises ValueError where they are more than was announced."""
+        view = memoryview(data)
+        if self.filled + len(view) > self.length:
+            raise ValueError("more bytes than were announced")
+        while view:
+            try:
+                done = os.pwrite(self._fd, view, self.filled)
+            except OSError as error:
+                raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
+            view = view[done:]
+            self.filled += done
+
+    def finish(self) -> memoryview:
+        """All of it, read-only. Raises ValueError where bytes are missing."""
+        if self.filled < self.length:
+            raise ValueError("fewer bytes than were announced")
+        _seal(self._fd)
+        try:
+            mapping = _Mapping(self._fd, self.length, writable=False)
+        except OSError as error:
+            raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
+        mapping.fd, self._fd = self._fd, -1
+        return np.asarray(mapping).data
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+
+def _behind(blob: Blob) -> _Mapping | None:
+    """The mapping that the blob lies in, if its descriptor is kept, the blob is nearly all of it, and lies evenly."""
+    owner: Any = blob
+    while owner is not None:
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif isinstance(owner, np.ndarray):
+            owner = owner.base
+        else:
+            break
+    if type(owner) is not _Mapping or owner.fd < 0:
+        return None
+    return owner if blob.nbytes >= owner.length - _SLACK and owner.place(blob) % _EVEN == 0 else None
 
 
 def _map(fd: int, *, writable: bool) -> Blob:
@@ -200,6 +267,11 @@ def _share(blobs: Sequence[Blob]) -> tuple[list[int], list[bytes]]:
     rows: list[bytes] = []
     try:
         for first in range(0, len(blobs), each):
+            behind = _behind(blobs[first]) if each == 1 else None
+            if behind is not None:
+                descriptors.append(os.dup(behind.fd))
+                rows.append(_ROW.pack(len(descriptors) - 1, 0, behind.place(blobs[first]), blobs[first].nbytes))
+                continue
             fd = _create()
             descriptors.append(fd)
             offset = 0

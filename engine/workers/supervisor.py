@@ -45,6 +45,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.workers.deadly import Deadly
+from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
@@ -649,6 +650,11 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(waiter, left)
         return min(ready, key=lambda slot: self.registry.count(slot.name))
+
+    def incoming(self, length: int) -> Incoming:
+        """Memory for what a call will carry. Raises MemoryError."""
+        kinds = {InlineTransport if slot.spec.inline else ProcessTransport for slot in self._slots.values()}
+        return (InlineTransport if InlineTransport in kinds else ProcessTransport).incoming(length)
 
     # ------------------------------------------------ what there is
 

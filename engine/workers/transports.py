@@ -22,12 +22,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.workers.incoming import Incoming, Private
 from engine.workers.making import make_worker
 from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
 from engine.workers.worker import Peer
 
 if sys.platform != "win32":
-    from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
+    from engine.workers.frames import Parcel, Shared, Wire, parcel, raise_file_limit
 
 _OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
 _MAX_WAITING = 64 << 20
@@ -53,6 +54,11 @@ class Transport(ABC):
 
     def __init__(self, name: str, on_message: Callable[[Message], None], on_lost: Callable[[str], None]) -> None:
         self.name, self.on_message, self.on_lost = name, on_message, on_lost
+
+    @staticmethod
+    @abstractmethod
+    def incoming(length: int) -> Incoming:
+        """Memory for what is to be sent, which need not be copied then. Raises MemoryError."""
 
     @abstractmethod
     async def start(self, start: Message) -> None:
@@ -134,6 +140,10 @@ class InlineTransport(Transport):
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
+
+    @staticmethod
+    def incoming(length: int) -> Incoming:
+        return Private(length)
 
     async def start(self, start: Message) -> None:
         self._loop = asyncio.get_running_loop()
@@ -224,6 +234,10 @@ class ProcessTransport(Transport):
         self._writing = False
         self._closing = False
         self._farewell: asyncio.Task[None] | None = None
+
+    @staticmethod
+    def incoming(length: int) -> Incoming:
+        return Shared(length) if sys.platform != "win32" else Private(length)
 
     async def start(self, start: Message) -> None:
         if sys.platform == "win32":

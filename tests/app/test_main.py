@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app import unix
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
@@ -158,3 +160,31 @@ def test_repair_says_what_it_found(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "holds no data" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
+def test_a_unix_socket_serves_its_owner_under_any_host(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    left = unix.listen(path)
+    left.close()  # what a server that was killed leaves: a file that nobody listens at
+    process = start("--workers", "inline", "--uds", str(path), "--data-dir", "none")
+    try:
+        assert process.stderr
+        said = [process.stderr.readline() for _ in range(3)]
+        assert f"--unix-socket {path}" in said[0], said
+        assert "its owner" in said[1]
+        assert path.stat().st_mode & 0o777 == 0o600
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as http:
+            assert http.get("http://anything.example/v1/info").status_code == 200
+            added = http.post("http://localhost/v1/ops/add", json={"input": 1, "other": 2})
+            assert added.json()["result"]["values"] == 3
+            foreign = {"Origin": "https://foreign.example"}
+            assert http.get("http://localhost/v1/info", headers=foreign).status_code == 403
+        with pytest.raises(OSError, match="another server"):
+            unix.listen(path)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) in (0, -signal.SIGINT)
+        assert process.stderr
+        process.stderr.close()
+    assert not path.exists()

@@ -470,3 +470,104 @@ def test_bytes_that_are_nothing_change_nothing(http: httpx.Client, body: bytes, 
 def test_scalars_come_back_as_json(http: httpx.Client) -> None:
     make(http, "Infinity", name="i")
     assert ok(http.get(f"{V1}/tensors/i"))["values"] == "Infinity"
+
+
+# ---------------------------------------------------------------- programs as one file
+
+
+SAFETENSORS = "application/x-safetensors"
+
+
+def program_file(tensors: dict[str, np.ndarray[Any, Any]], program: Any) -> bytes:
+    return safetensors.numpy.save(tensors, {"program": json.dumps(program), "format": "np"})
+
+
+def entries(body: bytes) -> Any:
+    """The metadata of a file."""
+    return json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
+
+
+def test_a_program_in_one_safetensors_file(http: httpx.Client) -> None:
+    make(http, [[2.0], [3.0]], name="w")
+    steps = [{"op": "mm", "args": {"input": "x", "mat2": "w"}, "out": "y"}]
+    x = np.array([[1.0, 10.0]], np.float32)
+    sent = program_file({"x": x}, {"inputs": {"w": "w"}, "steps": steps, "return": ["y"]})
+    as_json = ok(http.post(f"{V1}/programs", content=sent, headers={"content-type": SAFETENSORS}))
+    assert as_json["results"]["y"]["values"] == [[32.0]]
+    response = http.post(f"{V1}/programs", content=sent, headers={"content-type": SAFETENSORS, "accept": SAFETENSORS})
+    assert response.headers["content-type"] == SAFETENSORS
+    assert safetensors.numpy.load(response.content)["y"].tolist() == [[32.0]]
+    told = json.loads(entries(response.content)["program"])
+    assert told["steps_run"] == 1
+    assert (told["results"]["y"]["key"], told["results"]["y"]["values"]) == ("y", None)
+
+
+def test_a_file_of_results_holds_whatever_a_program_gives(http: httpx.Client) -> None:
+    """Several tensors, a gradient, a number, and values that JSON has to round."""
+    program = {
+        "inputs": {"x": {"data": [3.0, 1.0, 2.0], "requires_grad": True}},
+        "steps": [
+            {"op": "sort", "args": {"input": "x"}, "out": ["v", "i"]},
+            {"op": "sum", "args": {"input": "v"}, "out": "loss"},
+            {"op": "backward", "args": {"input": "loss"}},
+            {"op": "chunk", "args": {"input": "x", "chunks": 3}, "out": "parts"},
+            {"op": "item", "args": {"input": "loss"}, "out": "n"},
+            {"op": "complex", "args": {"real": "big", "imag": "big"}, "out": "z"},
+        ],
+        "return": ["v", "i", "x.grad", "x", "parts", "n", "z"],
+    }
+    program["inputs"]["big"] = {"data": [1.0], "dtype": "float64"}  # type: ignore[index]
+    response = http.post(f"{V1}/programs?as=safetensors", json=program)
+    assert response.status_code == 200, response.text
+    tensors = safetensors.numpy.load(response.content)
+    told = json.loads(entries(response.content)["program"])["results"]
+    assert {key: found.tolist() for key, found in tensors.items()} == {
+        "v": [1.0, 2.0, 3.0],
+        "i": [1, 2, 0],
+        "x": [3.0, 1.0, 2.0],
+        "x.grad": [1.0, 1.0, 1.0],
+        **{f"parts.{i}": [x] for i, x in enumerate([3.0, 1.0, 2.0])},
+    }
+    assert [part["key"] for part in told["parts"]] == ["parts.0", "parts.1", "parts.2"]
+    assert told["n"] == 6.0
+    assert (told["z"]["dtype"], told["z"]["values"]) == ("complex128", [[1.0, 1.0]])  # the format has no complex128
+
+
+def test_files_that_are_no_program(http: httpx.Client) -> None:
+    x = np.ones(2, np.float32)
+
+    def post(body: bytes) -> httpx.Response:
+        return http.post(f"{V1}/programs", content=body, headers={"content-type": SAFETENSORS})
+
+    assert "metadata" in refused(post(safetensors.numpy.save({"x": x})), 400, "no-program")["hint"]
+    refused(post(program_file({"x": x}, [1])), 400, "not-an-object")
+    refused(post(safetensors.numpy.save({"x": x}, {"program": "{"})), 400, "not-json")
+    twice = {"inputs": {"x": 1}, "steps": []}
+    assert refused(post(program_file({"x": x}, twice)), 422, "input-twice")["param"] == "inputs"
+    refused(post(program_file({"x": x}, {"steps": [], "nonsense": 1})), 422, "unknown-parameter")
+    refused(http.post(f"{V1}/programs?as=npy", json={"steps": []}), 406, "not-acceptable")
+    refused(http.post(f"{V1}/programs?as=safetensors&values=none", json={"steps": []}), 422, "invalid")
+
+
+# ---------------------------------------------------------------- answers in a coding
+
+
+def test_a_long_answer_comes_in_the_coding_that_is_asked_for(http: httpx.Client) -> None:
+    op(http, "arange", end=3000, out_name="x")
+    path = f"{V1}/tensors/x?values=all"
+    plain = http.get(path, headers={"accept-encoding": "identity"})
+    coded = http.get(path, headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in plain.headers
+    assert coded.headers["content-encoding"] == "gzip"
+    assert int(coded.headers["content-length"]) < int(plain.headers["content-length"]) / 2
+    assert coded.json() == plain.json()
+    assert coded.headers["etag"] != plain.headers["etag"]
+    assert "Accept-Encoding" in coded.headers["vary"]
+    for tag in (plain.headers["etag"], coded.headers["etag"]):
+        assert http.get(path, headers={"if-none-match": tag, "accept-encoding": "gzip"}).status_code == 304
+        changed = {"requires_grad": False}
+        assert http.patch(f"{V1}/tensors/x", json=changed, headers={"if-match": tag}).status_code == 200
+    assert "content-encoding" not in http.get(f"{V1}/tensors/x?as=npy", headers={"accept-encoding": "gzip"}).headers
+    assert (
+        "content-encoding" not in http.get(f"{V1}/tensors/x?values=none", headers={"accept-encoding": "gzip"}).headers
+    )

@@ -37,6 +37,7 @@ def test_every_option_is_documented_with_its_variable(monkeypatch: pytest.Monkey
 GIVEN = {
     "host": ("::1", "::1"),
     "port": ("9000", 9000),
+    "uds": ("/run/curlgrad.sock", Path("/run/curlgrad.sock")),
     "workers": ("cpu:2", "cpu:2"),
     "data_dir": ("/var/lib/x", Path("/var/lib/x")),
     "keys_file": ("/run/secrets/keys", Path("/run/secrets/keys")),
@@ -50,6 +51,7 @@ GIVEN = {
     "session_bytes": ("2G", 2 * GIB),
     "server_bytes": ("1000", 1000),
     "device_bytes": ("3GiB", 3 * GIB),
+    "threads": ("3", 3),
     "max_steps": ("5", 5),
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),

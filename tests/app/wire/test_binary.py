@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from app.wire import npy, raw
 from app.wire import safetensors as st_file
+from app.wire.arrays import Parts
 from engine.dtypes import DTYPES, bf16_to_f32
 from engine.errors import EngineError, Malformed, NotAcceptable
 from engine.service import ArrayData, TensorAnswer
@@ -35,6 +36,11 @@ def bits(values: Array) -> bytes:
     return values.tobytes()
 
 
+def joined(written: tuple[dict[str, str], Parts]) -> bytes:
+    """A written file in one piece."""
+    return b"".join(written[1])
+
+
 def assert_holds(data: ArrayData, values: Array, dtype: str) -> None:
     assert (data.dtype, data.array.shape, data.inferred) == (dtype, values.shape, False)
     assert data.array.dtype == DTYPES[dtype].np
@@ -48,13 +54,14 @@ def assert_holds(data: ArrayData, values: Array, dtype: str) -> None:
 @given(data=st.data())
 def test_each_form_keeps_every_bit(dtype: str, data: st.DataObject) -> None:
     values = data.draw(hnp.arrays(DTYPES[dtype].np, shapes))
-    headers, body = raw.write(answer(values, dtype))
+    headers, parts = raw.write(answer(values, dtype))
+    body = b"".join(parts)
     sizes = [int(size) for size in headers["Curlgrad-Shape"].split(",") if size]
     assert_holds(raw.read(body, headers["Curlgrad-Dtype"], sizes), values, dtype)
     if dtype != "bfloat16":
-        assert_holds(npy.read(npy.write(answer(values, dtype))[1]), values, dtype)
+        assert_holds(npy.read(joined(npy.write(answer(values, dtype)))), values, dtype)
     if dtype != "complex128":
-        assert_holds(st_file.read(st_file.write({"w": answer(values, dtype)})[1])["w"], values, dtype)
+        assert_holds(st_file.read(joined(st_file.write({"w": answer(values, dtype)})))["w"], values, dtype)
 
 
 @pytest.mark.parametrize("dtype", [name for name in DTYPES if name != "bfloat16"])
@@ -65,7 +72,7 @@ def test_npy_as_numpy_writes_it(dtype: str, order: str, layout: Any) -> None:
     file = io.BytesIO()
     np.save(file, np.asarray(values, values.dtype.newbyteorder(order), order=layout))
     assert_holds(npy.read(file.getvalue()), values, dtype)
-    again = np.load(io.BytesIO(npy.write(answer(values, dtype))[1]), allow_pickle=False)
+    again = np.load(io.BytesIO(joined(npy.write(answer(values, dtype)))), allow_pickle=False)
     assert again.dtype == values.dtype
     assert np.array_equal(again, values)
 
@@ -145,8 +152,8 @@ def test_raw_without_a_shape_has_one_dimension() -> None:
 
 
 def test_raw_of_a_0_d_tensor_has_an_empty_shape() -> None:
-    headers, body = raw.write(answer(np.array(1.5, np.float32), "float32"))
-    assert (headers["Curlgrad-Shape"], body) == ("", struct.pack("<f", 1.5))
+    headers, parts = raw.write(answer(np.array(1.5, np.float32), "float32"))
+    assert (headers["Curlgrad-Shape"], b"".join(parts)) == ("", struct.pack("<f", 1.5))
 
 
 def test_forms_that_cannot_hold_a_dtype_name_those_that_can() -> None:
@@ -166,7 +173,7 @@ def test_safetensors_as_its_library_reads_and_writes_it() -> None:
     assert set(found) == set(tensors)
     for name, values in tensors.items():
         assert_holds(found[name], values, values.dtype.name)
-    _, body = st_file.write({name: answer(values, values.dtype.name) for name, values in tensors.items()})
+    body = joined(st_file.write({name: answer(values, values.dtype.name) for name, values in tensors.items()}))
     assert {n: a.tolist() for n, a in safetensors.numpy.load(body).items()} == {
         n: a.tolist() for n, a in tensors.items()
     }
@@ -200,6 +207,53 @@ def test_what_is_no_safetensors_file_is_refused(body: bytes) -> None:
         st_file.read(body)
 
 
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_file_is_refused_where_its_library_refuses_it(data: st.DataObject) -> None:
+    """Whatever is wrong with places, shapes, lengths, names and metadata."""
+    places = st.integers(0, 12)
+    entry = st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["U8", "I16", "F32", "BOOL"]),
+            "shape": st.lists(st.integers(0, 3), max_size=2),
+            "data_offsets": st.tuples(places, places).map(list),
+        }
+    )
+    good = {
+        "a": {"dtype": "U8", "shape": [3], "data_offsets": [0, 3]},
+        "b": {"dtype": "I16", "shape": [2, 1], "data_offsets": [3, 7]},
+    }
+    changes = st.dictionaries(
+        st.sampled_from(["a", "b", "c"]), entry | st.sampled_from([good["a"], good["b"], {}, [], {"dtype": "U8"}])
+    )
+    metadata = st.sampled_from([{}, {"__metadata__": {"k": "v"}}, {"__metadata__": {"k": 1}}, {"__metadata__": []}])
+    header = {**good, **data.draw(changes), **data.draw(metadata)}
+    body = safetensors_file(header, bytes(data.draw(st.sampled_from([7, 7, 7, 0, 3, 8]))))
+    body = body[: data.draw(st.sampled_from([len(body), len(body), 4, 8, 20]))]
+    try:
+        theirs = dict(safetensors.deserialize(body))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError:
+        with pytest.raises(Malformed):
+            st_file.read(body)
+    else:
+        ours = st_file.read(body)
+        assert {name: list(found.array.shape) for name, found in ours.items()} == {
+            name: found["shape"] for name, found in theirs.items()
+        }
+        assert {name: bits(found.array) for name, found in ours.items() if found.dtype != "bool"} == {
+            name: bytes(found["data"]) for name, found in theirs.items() if found["dtype"] != "BOOL"
+        }
+
+
+def test_a_file_keeps_its_metadata_and_shares_its_memory() -> None:
+    body = joined(st_file.write({"x": answer(np.arange(4.0), "float64")}, {"program": "{}"}))
+    found = st_file.read_file(body)
+    assert found.metadata == {"program": "{}"}
+    assert np.shares_memory(found.tensors["x"].array, np.frombuffer(body, np.uint8))
+    odd = safetensors_file({"a": {"dtype": "F64", "shape": [1], "data_offsets": [0, 8]}}, struct.pack("<d", 2.5))
+    assert st_file.read(odd)["a"].array.flags.aligned
+
+
 @pytest.mark.parametrize("code, size", [("U16", 2), ("U32", 4), ("U64", 8), ("F8_E5M2", 1)])
 def test_safetensors_of_a_dtype_that_tensors_lack_is_refused(code: str, size: int) -> None:
     with pytest.raises(EngineError, match=code) as caught:
@@ -209,7 +263,7 @@ def test_safetensors_of_a_dtype_that_tensors_lack_is_refused(code: str, size: in
 
 def test_bfloat16_travels_as_its_bits() -> None:
     stored = np.array([0x3F80, 0x7FC0, 0x0001], np.uint16)
-    found = st_file.read(st_file.write({"h": answer(stored, "bfloat16")})[1])["h"]
+    found = st_file.read(joined(st_file.write({"h": answer(stored, "bfloat16")})))["h"]
     assert found.dtype == "bfloat16"
     assert found.array.tolist() == stored.tolist()
     assert bf16_to_f32(found.array)[0] == 1.0

@@ -397,3 +397,55 @@ def test_too_many_descriptors_under_way_is_tried_again(
     assert front.flush()
     assert not front.choked
     assert receive(worker)["a"].array[0] == 4.0
+
+
+# ---------------------------------------------------------------- memory that came in
+
+
+def filled(data: bytes) -> memoryview:
+    memory = frames.Shared(len(data))
+    for start in range(0, len(data), 30_000):
+        memory.write(data[start : start + 30_000])
+    return memory.finish()
+
+
+def test_what_came_in_is_passed_on_without_a_copy(wires: tuple[Wire, Wire]) -> None:
+    front, worker = wires
+    data = np.random.default_rng(0).bytes(BIG * 4 + 128)
+    memory = filled(data)
+    values = np.frombuffer(memory, np.float32, BIG, 128)
+    post(front, {"id": 1, "x": ArrayData(values, "float32")})
+    got = receive(worker)["x"].array
+    assert got.tobytes() == data[128:]
+    got[0] = 2.5  # the receiver's to write to, and the same memory
+    assert values[0] == 2.5
+    del memory, values
+    gc.collect()
+    assert got[1:].tobytes() == data[132:]
+
+
+@pytest.mark.parametrize("part", [slice(0, BIG), slice(1, BIG * 4 - 3)])
+def test_a_part_of_what_came_in_is_copied(wires: tuple[Wire, Wire], part: slice) -> None:
+    """One that would keep much more memory alive than it has, and one that does not lie evenly."""
+    front, worker = wires
+    whole = np.frombuffer(filled(bytes(range(250)) * (BIG * 4 // 250)), np.uint8)
+    post(front, {"id": 1, "x": ArrayData(whole[part], "uint8")})
+    got = receive(worker)["x"].array
+    assert got.tobytes() == whole[part].tobytes()
+    got[0] += 1
+    assert got[0] != whole[part][0]
+
+
+def test_what_comes_in_is_as_long_as_was_said() -> None:
+    before = process_facts()["fds"]
+    memory = frames.Shared(10)
+    memory.write(b"12345")
+    with pytest.raises(ValueError, match="fewer"):
+        memory.finish()
+    with pytest.raises(ValueError, match="more"):
+        memory.write(b"678901")
+    memory.write(b"67890")
+    assert bytes(memory.finish()) == b"1234567890"
+    del memory
+    gc.collect()
+    assert process_facts()["fds"] == before

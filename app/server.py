@@ -1,0 +1,58 @@
+"""How answers leave uvicorn's protocol: the head and the first part of the body in one write.
+
+uvicorn writes them one after the other, and uvloop sends each at once: two system calls, two packets, and a client that
+is woken twice. Of what a small call costs the web process, that is a tenth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_SMALL = 65_536  # bytes: what is shorter is joined to its head by a copy
+
+
+class Together:
+    """A transport that holds an answer's head back until its body's first part comes, or the loop turns."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self.head = b""
+        self._soon = asyncio.get_running_loop().call_soon
+
+    def write(self, data: bytes | memoryview) -> None:
+        head = self.head
+        if not head and type(data) is bytes and data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self.head = data
+            self._soon(self.flush)
+            return
+        self.head = b""
+        if not head:
+            self.transport.write(data)
+        elif len(data) <= _SMALL:
+            self.transport.write(b"".join((head, data)))
+        else:
+            self.transport.write(head)
+            self.transport.write(data)
+
+    def flush(self) -> None:
+        """Sends a head that no body followed."""
+        if self.head:
+            self.transport.write(self.head)
+            self.head = b""
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol over such a transport."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(Together(transport))  # type: ignore[arg-type]
