@@ -57,8 +57,11 @@ def read(body: bytes) -> dict[str, ArrayData]:
     return found
 
 
-def write(answers: Mapping[str, TensorAnswer]) -> tuple[dict[str, str], bytes]:
-    """The tensors as one file. Raises NotAcceptable for complex128, which the format lacks."""
+def write(answers: Mapping[str, TensorAnswer], metadata: dict[str, str] | None = None) -> tuple[dict[str, str], bytes]:
+    """The tensors as one file, with these entries of metadata.
+
+    Raises NotAcceptable for complex128, which the format lacks.
+    """
     specs, kept = {}, []
     for key, answer in answers.items():
         values, dtype = values_of(answer)
@@ -71,4 +74,4 @@ def write(answers: Mapping[str, TensorAnswer]) -> tuple[dict[str, str], bytes]:
         data = to_little(values)
         kept.append(data)  # the library reads the memory behind the pointer: it must live until `serialize` is done
         specs[key] = TensorSpec(dtype=dtype.name, shape=values.shape, data_ptr=data.ctypes.data, data_len=data.nbytes)
-    return {"Content-Type": MEDIA_TYPE}, bytes(serialize(specs))
+    return {"Content-Type": MEDIA_TYPE}, bytes(serialize(specs, metadata))
