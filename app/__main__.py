@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from app import settings as options
 from app.main import create_app
 from app.settings import Settings, keys_file
 from engine.errors import EngineError
+from engine.service import configure_logs
 
 SHUTDOWN_S = 10  # how long requests that run at the end may take
 
@@ -54,7 +55,8 @@ class Server(uvicorn.Server):
 def serve(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop; the exit status."""
     settings = options.read(arguments)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    configure_logs(settings.log_format, settings.log_level.upper())
+    os.environ["CURLGRAD_LOG_FORMAT"] = settings.log_format  # for the worker processes
     try:
         application = create_app(settings)
     except EngineError as error:
@@ -68,7 +70,8 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         http="httptools" if importlib.util.find_spec("httptools") else "h11",
         ws="none",
-        access_log=settings.log_level == "debug",
+        access_log=False,  # app.logs writes one that says more
+        log_config=None if settings.log_format == "json" else uvicorn.config.LOGGING_CONFIG,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
-from app import errors, openapi, pages
+from app import errors, openapi, pages, tracing
 from app.deps import House
 from app.keys import BadKeysFile, Keys
+from app.logs import AccessLog
+from app.metrics import Metrics
 from app.rates import Rates
 from app.routes import admin, ops, programs, sessions, system, tensors
 from app.security import Guard
 from app.settings import Settings, keys_file
+from app.watch import templates
 from engine.errors import Invalid
 from engine.service import Limits, Service
 
@@ -29,15 +33,25 @@ def service_of(settings: Settings) -> Service:
         max_run=settings.max_run,
         max_nesting=settings.max_nesting,
         owner_bytes=settings.key_bytes,
+        max_seconds=settings.max_seconds,
+        max_unnamed=settings.max_unnamed,
+        tape_bytes=settings.tape_bytes,
+        max_values=settings.max_values,
+        history_bytes=settings.history,
+        op_times=settings.op_times,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
     return Service(settings.workers, limits=limits)
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """The application. Without a service one is made by the settings; it starts and closes with the application."""
+def create_app(settings: Settings | None = None, service: Service | None = None, span_exporter: Any = None) -> FastAPI:
+    """The application. Without a service one is made by the settings; it starts and closes with the application.
+
+    `span_exporter`: where OpenTelemetry's spans go, if they are asked for; by OTLP over HTTP if not given.
+    """
     settings = settings or Settings()
+    traced = tracing.wanted(settings.otel)
     service = service or service_of(settings)
     try:
         keys = Keys(keys_file(settings))
@@ -51,11 +65,14 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
             yield
         finally:
             await service.close()
+            if traced:
+                application.state.tracing.shutdown()  # sends what is left
 
     application = FastAPI(
         title=TITLE, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
     )
-    house = application.state.house = House(service, settings.max_rate)
+    metrics = Metrics()
+    house = application.state.house = House(service, settings.max_rate, metrics)
     for routes in (
         ops,
         programs,
@@ -65,9 +82,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         admin,
     ):  # what is asked most comes first: routes are tried in order
         application.router.routes.extend(routes.router.routes)
-    openapi.install(application, lambda: house.catalogue)
+    openapi.install(application, lambda: house.catalogue, settings.root_path)
     pages.mount(application)
     errors.install(application)
+    application.state.templates = templates(application.routes)
     application.add_middleware(
         Guard,
         hosts=hosts_of(settings),
@@ -75,7 +93,11 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         max_body=settings.max_body,
         keys=keys,
         rates=Rates(settings.max_rate),
+        root_path=settings.root_path,
+        watchers=(metrics, AccessLog(settings.slow_request), *((tracing.Spans(),) if traced else ())),
     )
+    if traced:
+        tracing.install(application, span_exporter)
     return application
 
 

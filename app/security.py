@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -21,6 +22,7 @@ from app import errors
 from app.errors import Forbidden, Misdirected, MissingScope, TooManyRequests, Unauthorized
 from app.keys import Key, Keys
 from app.rates import Rates
+from app.watch import HUNG_UP, Done, Watcher, route_of
 from engine.errors import EngineError, Hint, Malformed, TooLarge
 
 PROBES = frozenset(("/healthz", "/readyz"))
@@ -70,7 +72,11 @@ class Exchange:
 
 
 class Guard:
-    """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on."""
+    """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on.
+
+    `root_path`: where a proxy publishes the server; it is taken off the paths that still have it, and put before
+    Location. `watchers` are told of every request when it is done.
+    """
 
     def __init__(
         self,
@@ -81,8 +87,12 @@ class Guard:
         max_body: int,
         keys: Keys | None = None,
         rates: Rates | None = None,
+        root_path: str = "",
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self.app = app
+        self.root_path = root_path
+        self.watchers = tuple(watchers)
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
         self.hosts = frozenset(host.lower() for host in hosts) | LOOPBACK_NAMES
@@ -95,6 +105,28 @@ class Guard:
             return
         exchange = scope["curlgrad.exchange"] = Exchange()
         scope["curlgrad.principal"] = NOBODY
+        if self.root_path:
+            scope = _below(self.root_path, scope)
+        begin = time.perf_counter()
+        status = HUNG_UP
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        for watcher in self.watchers:
+            watcher.begun(scope)
+        try:
+            await self._answer(scope, receive, noted, exchange)
+        finally:
+            seconds = time.perf_counter() - begin
+            done = Done(scope, exchange, scope["method"], route_of(scope), status, seconds)
+            for watcher in self.watchers:
+                watcher.done(done)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         headers = _headers(scope)
         origin = headers.get(b"origin", b"").decode("latin-1")
         shared_with = origin if origin in self.origins else None
@@ -104,7 +136,7 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _finish(message, exchange, shared_with)
+                _finish(message, exchange, shared_with, self.root_path)
             await send(message)
 
         try:
@@ -218,6 +250,16 @@ class Guard:
         return counted
 
 
+def _below(root_path: str, scope: Scope) -> Scope:
+    """The scope with the path below the proxy's, whether the proxy took that off or not."""
+    path, raw = scope["path"], scope.get("raw_path") or b""
+    found = {**scope, "curlgrad.root": root_path}
+    if path == root_path or path.startswith(root_path + "/"):
+        found["path"] = path[len(root_path) :] or "/"
+        found["raw_path"] = raw.removeprefix(root_path.encode()) or b"/"
+    return found
+
+
 def _is_open(path: str) -> bool:
     """Whether a path is served without a key."""
     return path in PROBES or path == "/" or any(path == p or path.startswith((p + "/", p + ".")) for p in _PAGES)
@@ -279,8 +321,10 @@ def _foreign(detail: str, origin: str | None) -> Forbidden:
 # ---------------------------------------------------------------- out
 
 
-def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> None:
+def _finish(message: Message, exchange: Exchange, shared_with: str | None, root_path: str = "") -> None:
     kept = [header for header in message.get("headers", ()) if header[0] not in (b"vary", b"x-content-type-options")]
+    if root_path:
+        kept = [(n, root_path.encode() + v) if n == b"location" and v[:1] == b"/" else (n, v) for n, v in kept]
     headers = message["headers"] = kept
     headers.append((b"x-request-id", exchange.request_id.encode()))
     headers.append((b"server-timing", exchange.server_timing().encode()))

@@ -14,6 +14,7 @@
     │   ├── ShapeMismatch, DtypeMismatch, DeviceMismatch, NoSuchDevice
     │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient
     ├── Unavailable            503  a worker that restarts or drains
+    ├── OutOfTime              504  a program that ran past its time limit, or would
     ├── OutOfMemory            507  over a memory limit, before anything was allocated
     └── Bug                    500  ours to mend
 
@@ -251,6 +252,10 @@ class NoGradient(Invalid):
 
 class Unavailable(EngineError):
     code = "not-applied"
+
+
+class OutOfTime(EngineError):
+    code = "time-limit"
 
 
 class OutOfMemory(EngineError):

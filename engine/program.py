@@ -28,6 +28,7 @@ from engine.errors import (
     NoGrad,
     NoSuchTensor,
     OutOfMemory,
+    OutOfTime,
     UnknownParameter,
     WrongType,
 )
@@ -409,6 +410,16 @@ class Scope:
 _LITERAL = ("data", "shape", "dtype", "device", "requires_grad")
 
 
+def count_steps(steps: Sequence[Step | Repeat], counts: dict[str, int], times: int = 1) -> None:
+    """Adds to `counts` how often each operation ran in a program that is done, each round's counted."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            count_steps(step.steps, counts, times * step.times)
+        elif times:
+            name = step.op.name
+            counts[name] = counts.get(name, 0) + times
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a program left behind, before the session commits it."""
@@ -446,6 +457,9 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
         ctx.grad_enabled = False
     try:
         yield from _run_steps(program.steps, scope, outcome, [], [])
+    except OutOfTime as e:
+        e.facts["steps_run"] = outcome.steps_run
+        raise
     finally:
         ctx.grad_enabled = True
     return outcome
@@ -456,10 +470,12 @@ def _run_steps(
 ) -> Iterator[None]:
     names = scope.names
     ctx = scope.ctx
+    times = ctx.op_times
     for i, step in enumerate(steps):
         if isinstance(step, Repeat):
             yield from _run_repeat(step, scope, outcome, [*path, i], rounds)
             continue
+        begin = 0.0 if times is None else time.perf_counter()
         try:
             args = step.values.copy()
             for at, get in step.getters:
@@ -486,7 +502,13 @@ def _run_steps(
                 names[out] = named(step.op, made)
             else:
                 _bind_several(step, out, made, names, [*path, i], rounds)
-        yield
+        if times is not None:
+            times[step.op.name] = times.get(step.op.name, 0.0) + time.perf_counter() - begin
+        try:
+            yield
+        except OutOfTime as e:  # thrown in where the program waits for its next turn
+            _locate(e, step, [*path, i], rounds)
+            raise
 
 
 def _no_memory() -> OutOfMemory:
@@ -556,6 +578,7 @@ def _collect(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], ro
 # ---------------------------------------------------------------- rounds by a plan
 
 PLANNED_S = 0.0005  # how long planned rounds run before others may have a turn
+PLANNED = "(planned rounds)"  # what their time is counted under: the steps of a plan are not told apart
 
 
 class TracedScope(Scope):
@@ -671,7 +694,13 @@ class _Planned:
             for name, array in zip(plan.asked, asked, strict=True):
                 if upto % repeat.collect[name] == 0:
                     self.outcome.collected[name].append(array.reshape(-1)[0].item())
-            yield
+            if ctx.op_times is not None:
+                ctx.op_times[PLANNED] = ctx.op_times.get(PLANNED, 0.0) + spent
+            try:
+                yield
+            except OutOfTime as e:
+                e.step, e.round = self.path, self.rounds.copy()
+                raise
         for name, array in zip(plan.carried, carried, strict=True):
             old = scope.names[name]
             scope.names[name] = fresh(array, old.spec, old.backend, ctx.ledger)

@@ -30,15 +30,30 @@ class Ledger:
             parent.sessions.add(self)
 
 
+class Tally:
+    """What the sessions of a worker have done since it started. Counted once a program, so that steps cost nothing."""
+
+    __slots__ = ("failed", "ops", "programs", "seconds", "steps")
+
+    def __init__(self) -> None:
+        self.programs = self.failed = self.steps = 0
+        self.ops: dict[str, int] = {}  # steps by operation, each round's counted
+        self.seconds: dict[str, float] | None = None  # of those, where they are timed
+
+    def to_data(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class ServerLedger:
     """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many."""
 
-    __slots__ = ("limit", "owner_limit", "sessions")
+    __slots__ = ("limit", "owner_limit", "sessions", "tally")
 
     def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
         self.owner_limit = owner_limit
         self.sessions: WeakSet[Ledger] = WeakSet()
+        self.tally = Tally()
 
     @property
     def held(self) -> int:

@@ -110,6 +110,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
     429: ("TooManyRequests", "Sent more often than a key may; `Retry-After` says when to send again."),
     503: ("Unavailable", "A worker restarts; `code` is `not-applied` or `outcome-unknown`."),
+    504: ("OutOfTime", "The program ran past its time limit, or must; the session is as it was before."),
     507: (
         "OutOfMemory",
         "Over the memory of the session or the server; says what was asked, what is free and what frees more.",
@@ -137,7 +138,7 @@ _BODY = (400, 413, 415)
 # Which problems each kind of call may answer.
 ASKS = _REFUSALS
 READS = (*_REFUSALS, *_SESSION)
-CHANGES = (*READS, *_BODY, 409, 412, 507)
+CHANGES = (*READS, *_BODY, 409, 412, 504, 507)
 
 
 def problems(statuses: tuple[int, ...]) -> Json:

@@ -9,7 +9,8 @@ A message is a dict with string keys. The front says, with `id` a number of its 
     {"do": "rename", "id", "sent", "session", "name"}
     {"do": "close",  "id", "sent", "session"}
     {"do": "cancel", "id", "target"}            target: the id of a run or query
-    {"do": "info",   "id", "sessions": [id]}    of the worker, and of these sessions; never waits
+    {"do": "info",   "id", "sessions": [id]}    of the worker, and of these sessions; never waits. With `numbers: True`
+                                                also what it counts
 
 and the worker answers each once, in whatever order they end:
 

@@ -111,6 +111,7 @@ class _Slot:
         self.transport: Transport | None = None
         self.pending: dict[int, _Pending] = {}
         self.restarts = 0
+        self.numbers: dict[str, Any] = {}  # what it last said of itself
         self.failures = 0  # deaths in a row that came soon after the start
         self.last_exit: str | None = None
         self.first: asyncio.Future[None] | None = None  # how the first start ended
@@ -448,6 +449,26 @@ class Supervisor:
             return {}
         known: dict[str, dict[str, Any] | None] = answer["infos"]
         return known
+
+    async def numbers(self, patience: float = 2.0) -> dict[str, dict[str, Any]]:
+        """What each worker counts, by worker; of one that does not answer in time (a long step) what it said last."""
+        slots = list(self._slots.values())
+        await asyncio.gather(*(self._ask_numbers(slot, patience) for slot in slots))
+        return {slot.name: slot.numbers for slot in slots}
+
+    async def _ask_numbers(self, slot: _Slot, patience: float) -> None:
+        slot.numbers = {**slot.numbers, "answered": False}
+        if slot.transport is None or slot.state != "ready":
+            return
+        number, future = self._expect(slot, False)
+        try:
+            slot.transport.send_now({"do": "info", "id": number, "sessions": [], "numbers": True})
+        except NotSent:
+            _give_up(slot, number, future)
+            return
+        with contextlib.suppress(TimeoutError, EngineError):
+            known, _ = await asyncio.wait_for(future, patience)
+            slot.numbers = {**known["numbers"], "waiting": known["waiting"], "answered": True}
 
     def _slot(self, record: Record) -> _Slot:
         return self._slots[record.worker]

@@ -22,13 +22,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
 from engine.errors import Bug, Conflict, EngineError, Hint, NoSuchDevice, NoSuchSession, OutOfMemory, Unavailable
 from engine.limits import Limits
-from engine.tensor import ServerLedger
+from engine.tensor import ServerLedger, Tally
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
 from engine.workers.turns import Turns
 
@@ -61,6 +62,9 @@ class SessionLike(Protocol):
 
     def query(self, q: dict[str, Any], values: str = "auto") -> Any:
         """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
+
+    def bytes_by_device(self) -> dict[str, dict[str, int]]:
+        """What is held now, by device and what holds it. May be asked while a program is between two steps."""
 
     def close(self) -> None:
         """Frees everything."""
@@ -101,10 +105,12 @@ class _Call:
 class _Seat:
     """A session and the calls that wait for it."""
 
-    __slots__ = ("calls", "created", "id", "last_used", "owner", "session")
+    __slots__ = ("_memory", "_memory_at", "calls", "created", "id", "last_used", "owner", "session")
 
     def __init__(self, session_id: str, owner: str, session: SessionLike) -> None:
         self.id, self.owner, self.session = session_id, owner, session
+        self._memory: dict[str, dict[str, int]] = {}
+        self._memory_at = -1.0
         self.calls: deque[_Call] = deque()
         self.created = self.last_used = time.time()
 
@@ -115,6 +121,12 @@ class _Seat:
     def info(self) -> dict[str, Any]:
         known: dict[str, Any] = self.session.query({"do": "info"}, "none")
         return {**known, "created": self.created, "last_used": self.last_used}
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Bytes by device and what holds them; counted again only where the session was used since."""
+        if self.last_used != self._memory_at or self.calls:
+            self._memory, self._memory_at = self.session.bytes_by_device(), self.last_used
+        return self._memory
 
 
 class Worker:
@@ -128,7 +140,9 @@ class Worker:
         *,
         session_factory: Callable[..., SessionLike],
         clock: Callable[[], float] = time.monotonic,
+        tally: Tally | None = None,
     ) -> None:
+        self._tally = tally
         self.name, self.devices, self.limits = name, list(devices), limits
         self._make_session = session_factory
         self._clock = clock
@@ -352,6 +366,22 @@ class Worker:
             "sessions": len(self._seats),
             "waiting": sum(self._waiting.values()),
             "infos": known,
+            **({"numbers": self._numbers()} if message.get("numbers") else {}),
+        }
+
+    def _numbers(self) -> dict[str, Any]:
+        """What /metrics tells of this worker, since it started. `journal`: its lag, where there is a journal."""
+        memory: dict[str, dict[str, int]] = {}
+        for seat in self._seats.values():
+            for device, kinds in seat.memory().items():
+                on = memory.setdefault(device, {})
+                for kind, held in kinds.items():
+                    on[kind] = on.get(kind, 0) + held
+        return {
+            **({} if self._tally is None else self._tally.to_data()),
+            "memory": memory,
+            "resident_bytes": resident_bytes(),
+            "journal": None,
         }
 
     def _cancel(self, peer: Peer, target: int) -> dict[str, bool]:
@@ -435,6 +465,14 @@ class Worker:
             log.exception("%s: %s failed", self.name, doing)
 
 
+def resident_bytes() -> int | None:
+    """The process's memory as the system sees it; None where it does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def _checked(message: Message) -> tuple[int, str]:
     """The id and the word of a message whose fields are as they should be. Raises BadMessage."""
     number, word = message.get("id"), message.get("do")
@@ -465,4 +503,4 @@ def make_worker(start: Message, factory: str) -> Worker:
     # What all sessions of this worker hold together is counted in one ledger.
     server = ServerLedger(limits.server_bytes, limits.owner_bytes)
     make_session = partial(getattr(module, class_name), devices=tuple(start["devices"]), server=server)
-    return Worker(start["name"], start["devices"], limits, session_factory=make_session)
+    return Worker(start["name"], start["devices"], limits, session_factory=make_session, tally=server.tally)

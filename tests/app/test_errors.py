@@ -39,6 +39,7 @@ STATUSES = {
     "TooLarge": 413,
     "Unsupported": 415,
     "Unavailable": 503,
+    "OutOfTime": 504,
     "OutOfMemory": 507,
     "Bug": 500,
     "EngineError": 500,

@@ -46,7 +46,15 @@ GIVEN = {
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),
     "max_nesting": ("7", 7),
+    "max_seconds": ("0.5", 0.5),
+    "max_unnamed": ("9", 9),
+    "tape_bytes": ("1K", 1024),
+    "max_values": ("10", 10),
+    "history": ("0", 0),
+    "root_path": ("/class/tensors/", "/class/tensors"),
     "log_level": ("debug", "debug"),
+    "log_format": ("JSON", "json"),
+    "slow_request": ("2.5", 2.5),
 }
 
 
@@ -59,7 +67,7 @@ def test_each_option_is_read_from_the_line_and_the_environment(name: str) -> Non
 
 
 def test_all_options_are_tried() -> None:
-    assert set(GIVEN) | {"allow_open"} == {option.name for option in dataclasses.fields(Settings)}
+    assert set(GIVEN) | {"allow_open", "op_times", "otel"} == {option.name for option in dataclasses.fields(Settings)}
 
 
 def test_the_line_wins_over_the_environment() -> None:
