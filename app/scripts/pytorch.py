@@ -319,7 +319,7 @@ class _Script:
             return f"torch.{op}({', '.join(text if name == 'equation' else f'*{text}' for name, text in values)})"
         # The tensors that must be given come first, by position: what they are called differs between a function's
         # documentation and what it takes.
-        positional = 1
+        positional = 2 if op == "split" else 1  # PyTorch calls the second parameter otherwise than its methods do
         for p in params[1:]:
             tensors = p["type"].startswith(("Tensor", "list of Tensors"))
             if not (p["required"] and tensors and positional < len(values) and values[positional][0] == p["name"]):

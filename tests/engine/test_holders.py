@@ -68,8 +68,8 @@ def test_a_leaf_without_an_id_is_held_by_the_tape_that_ends_in_it(session: Sessi
 
 def test_a_tape_is_held_by_all_that_come_from_it_the_newest_first(session: Session) -> None:
     run(session, step("exp", "h", input="w"), inputs={"w": W}, keep={"w": "w"})
-    run(session, step("exp", "h", input="w"), step("mul", "a", input="h", other=2), step("mul", "b", input="h", other=3),
-        keep={"a": "a", "b": "b"})  # fmt: skip
+    steps = step("exp", "h", input="w"), step("mul", "a", input="h", other=2), step("mul", "b", input="h", other=3)
+    run(session, *steps, keep={"a": "a", "b": "b"})
     (by,) = next(by for _, by in holders(session) if by[0]["kind"] == "tape")
     assert by == {"kind": "tape", "of": ["b", "a"], "saved_by": ["ExpBackward0"]}
 
