@@ -12,7 +12,7 @@ UNMATCHED = "(none)"  # no route was found, or the request was refused before on
 HUNG_UP = 499  # the client left before the answer began: no status was sent
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Done:
     """One request that is over. `route`: the template of its path, which has few values; `seconds`: all of it."""
 

@@ -10,6 +10,7 @@ from engine import costs
 from engine.answer import ArrayData
 from engine.context import HERE
 from engine.errors import EngineError, LimitExceeded, OutOfMemory, OutOfTime
+from engine.history import History
 from engine.limits import Limits
 from engine.op import REGISTRY
 from engine.session import Session
@@ -302,7 +303,7 @@ def test_what_was_done_is_remembered_as_it_was_sent() -> None:
 
 
 def test_the_history_is_bounded_and_says_where_it_begins() -> None:
-    s = session(history_bytes=2000)
+    s = session(history_bytes=1000)
     for _ in range(50):
         run(s, step("ones", "x", size=[2]))
     found = s.query({"do": "history"})
@@ -314,6 +315,18 @@ def test_the_history_is_bounded_and_says_where_it_begins() -> None:
     assert s.query({"do": "history"}) | {"calls": []} == {**found, "begins": 52, "calls": []}
     run(s, step("ones", "x", size=[2]))
     assert s.query({"do": "history"})["begins"] == 52
+
+
+@pytest.mark.parametrize("value", [2**70, 1 + 2j, "\ud800", [[[[1.5]]]], {"re": 1.0, "im": 2}, None, -0.0, True])
+def test_values_of_every_kind_are_remembered_as_they_were(value: Any) -> None:
+    history = History(1000)
+    program = {"steps": [{"op": "add", "args": {"input": value}}]}
+    history.add(history.keep(program, 0), {"r": "t1"})
+    calls = history.to_data()["calls"]
+    if value == 2**70:
+        assert calls == []  # no room in 64 bits: a gap, and not another number
+    else:
+        assert repr(calls) == repr([{"number": 1, "program": program, "ids": {"r": "t1"}}])
 
 
 def test_nothing_is_remembered_where_nothing_may_be() -> None:

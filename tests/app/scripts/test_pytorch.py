@@ -139,7 +139,7 @@ def test_values_of_every_kind_are_written_so_that_python_reads_them(session: Ses
 def test_a_history_that_was_cut_says_so_and_what_is_missing() -> None:
     from engine.limits import Limits
 
-    session = Session("s", seed=7, limits=Limits(history_bytes=1500))
+    session = Session("s", seed=7, limits=Limits(history_bytes=700))
     run(session, inputs={"data": [1.0] * 10}, keep_all={"data": "early"})
     for _ in range(5):
         op(session, "add", "late", input="early", other=1)
