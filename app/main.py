@@ -94,7 +94,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None,
         keys=keys,
         rates=Rates(settings.max_rate),
         root_path=settings.root_path,
-        watchers=(metrics, AccessLog(settings.slow_request), *((tracing.Spans(),) if traced else ())),
+        watchers=(metrics, AccessLog(settings.slow_request)),
     )
     if traced:
         tracing.install(application, span_exporter)

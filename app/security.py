@@ -106,7 +106,7 @@ class Guard:
         exchange = scope["curlgrad.exchange"] = Exchange()
         scope["curlgrad.principal"] = NOBODY
         if self.root_path:
-            scope = _below(self.root_path, scope)
+            _go_below(self.root_path, scope)
         begin = time.perf_counter()
         status = HUNG_UP
 
@@ -250,14 +250,13 @@ class Guard:
         return counted
 
 
-def _below(root_path: str, scope: Scope) -> Scope:
-    """The scope with the path below the proxy's, whether the proxy took that off or not."""
+def _go_below(root_path: str, scope: Scope) -> None:
+    """Takes the proxy's path off the scope's, where the proxy has not."""
     path, raw = scope["path"], scope.get("raw_path") or b""
-    found = {**scope, "curlgrad.root": root_path}
+    scope["curlgrad.root"] = root_path
     if path == root_path or path.startswith(root_path + "/"):
-        found["path"] = path[len(root_path) :] or "/"
-        found["raw_path"] = raw.removeprefix(root_path.encode()) or b"/"
-    return found
+        scope["path"] = path[len(root_path) :] or "/"
+        scope["raw_path"] = raw.removeprefix(root_path.encode()) or b"/"
 
 
 def _is_open(path: str) -> bool:

@@ -7,17 +7,19 @@ named after the route's template and has no header, body, key or query in it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.watch import Done
+from app.watch import route_of
 from engine.errors import Invalid
 from engine.service import version
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-UNTRACED = "/healthz,/readyz,/metrics"
+UNTRACED = ("/healthz", "/readyz", "/metrics")
+_PATHS = ("http.target", "http.url", "url.path", "url.full")  # attributes that say the path, by the conventions' age
 
 
 def wanted(asked: bool) -> bool:
@@ -28,6 +30,7 @@ def wanted(asked: bool) -> bool:
 def install(application: FastAPI, exporter: Any = None) -> None:
     """Trace every request. `exporter`: where spans go, by OTLP over HTTP if not given. Raises Invalid without them."""
     try:
+        from opentelemetry import trace
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -50,48 +53,49 @@ def install(application: FastAPI, exporter: Any = None) -> None:
         traced=lambda inner: OpenTelemetryMiddleware(
             inner,
             tracer_provider=provider,
-            excluded_urls=UNTRACED,
             default_span_details=lambda scope: (scope["method"], {}),
             exclude_spans=["receive", "send"],
         ),
+        current=trace.get_current_span,
     )
 
 
 class _Traced:
-    """The middleware of OpenTelemetry, without what a span must not hold."""
+    """The middleware of OpenTelemetry, around an application whose paths and queries it does not see.
 
-    def __init__(self, app: ASGIApp, traced: Any) -> None:
+    Both name tensors and sessions. What a span is called and says of the path is the route's template, known when the
+    answer begins; the instrumentation ends the span when the answer does.
+    """
+
+    def __init__(self, app: ASGIApp, traced: Callable[[ASGIApp], ASGIApp], current: Callable[[], Any]) -> None:
         self.app = app
+        self._current = current
         self._inside = traced(self._called)
-        self._closed: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].endswith(UNTRACED):
             await self.app(scope, receive, send)
             return
-        # The instrumentation would put path and query, which name tensors and sessions, into the span.
-        seen = {**scope, "query_string": b"", "raw_path": b"", "curlgrad.scope": scope}
+        seen = {**scope, "path": "/", "raw_path": b"/", "query_string": b"", "curlgrad.scope": scope}
         await self._inside(seen, receive, send)
 
-    async def _called(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self.app(scope["curlgrad.scope"], receive, send)
+    async def _called(self, seen: Scope, receive: Receive, send: Send) -> None:
+        scope = seen["curlgrad.scope"]
 
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._name(scope)
+            await send(message)
 
-class Spans:
-    """A watcher that names the span of a request when its route is known."""
+        await self.app(scope, receive, named)
 
-    def begun(self, scope: Scope) -> None:
-        """The span is begun by the middleware around the Guard."""
-
-    def done(self, done: Done) -> None:
-        from opentelemetry import trace
-
-        span = trace.get_current_span()
-        if not span.is_recording():
-            return
-        exchange = done.exchange
-        span.update_name(f"{done.method} {done.route}")
-        span.set_attribute("http.route", done.route)
+    def _name(self, scope: Scope) -> None:
+        span, route, exchange = self._current(), route_of(scope), scope["curlgrad.exchange"]
+        span.update_name(f"{scope['method']} {route}")
+        for name in _PATHS:
+            if name in (getattr(span, "attributes", None) or ()):
+                span.set_attribute(name, route)
+        span.set_attribute("http.route", route)
         span.set_attribute("curlgrad.request_id", exchange.request_id)
         for phase in ("queue", "run", "encode"):
             span.set_attribute(f"curlgrad.{phase}_ms", getattr(exchange, f"{phase}_ms"))

@@ -286,9 +286,10 @@ def otel(monkeypatch: pytest.MonkeyPatch) -> Provider:
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
             provider.current = span = Span(self.details(scope)[0])
-            span.set_attribute("path seen", (scope["query_string"], scope["raw_path"]))
-            await self.app(scope, receive, send)
+            span.set_attribute("http.target", scope["path"])
+            span.set_attribute("seen", (scope["query_string"], scope["raw_path"]))
             provider.spans.append(span)
+            await self.app(scope, receive, send)
 
     modules: dict[str, dict[str, Any]] = {
         "opentelemetry": {"trace": types.SimpleNamespace(get_current_span=lambda: provider.current)},
@@ -322,10 +323,13 @@ def test_a_span_is_named_after_the_route_and_holds_nothing_of_the_caller(otel: P
     fake.answer = tensor([1.0])
     with served(create_app(Settings(otel=True), fake)) as client:  # type: ignore[arg-type]
         response = client.get("/v1/tensors/hidden?session=mine")
+        for path in ("/healthz", "/metrics"):
+            client.get(path)
     (span,) = otel.spans
     assert span.name == "GET /v1/tensors/{ref}"
     assert span.attributes == {
-        "path seen": (b"", b""),
+        "http.target": "/v1/tensors/{ref}",
+        "seen": (b"", b"/"),
         "http.route": "/v1/tensors/{ref}",
         "curlgrad.request_id": response.headers["x-request-id"],
         "curlgrad.queue_ms": 1.5,
