@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
+import os
 import signal
 import socket
 import sys
@@ -21,7 +21,7 @@ from app.main import create_app
 from app.security import Gate
 from app.settings import Settings, has_keys, keys_file
 from engine.errors import EngineError
-from engine.service import repair
+from engine.service import configure_logs, repair
 
 # Clients keep a connection over a pause for thought, and proxies theirs for a minute by default: a server that drops it
 # first answers a request that is on its way with a reset.
@@ -98,7 +98,8 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["repair"]:
         return repair_data(arguments[1:])
     settings = options.read(arguments)
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    configure_logs(settings.log_format, settings.log_level.upper())
+    os.environ["CURLGRAD_LOG_FORMAT"] = settings.log_format  # for the worker processes
     try:
         application = create_app(settings)
         application.state.house.service.take_data_dir()
@@ -117,7 +118,8 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         loop="uvloop" if importlib.util.find_spec("uvloop") else "asyncio",
         http=http,
         ws="none",
-        access_log=settings.log_level == "debug",
+        access_log=False,  # app.logs writes one that says more
+        log_config=None if settings.log_format == "json" else uvicorn.config.LOGGING_CONFIG,
         server_header=False,
         proxy_headers=False,  # nothing here goes by a client's address or scheme
         timeout_keep_alive=KEEP_ALIVE_S,
@@ -142,7 +144,7 @@ def serve(arguments: Sequence[str] | None = None) -> int:
 def repair_data(arguments: Sequence[str]) -> int:
     """`python -m app repair --data-dir DIR`: makes damaged data readable again, as far as they are there."""
     settings = options.read(arguments)
-    logging.basicConfig(level="WARNING", format="%(levelname)s %(name)s: %(message)s")
+    configure_logs(settings.log_format, "WARNING")
     if settings.data_dir is None or not settings.data_dir.is_dir():
         print(f"python -m app repair: error: there is no data directory {settings.data_dir}", file=sys.stderr)
         return 2

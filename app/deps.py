@@ -22,6 +22,7 @@ from app import hints, language
 from app.answers import Answer, Body
 from app.errors import unknown
 from app.language import Language
+from app.metrics import Metrics
 from app.security import Exchange, Gate, Headers, Principal
 from app.wire import arguments, coding, form, json_read, json_write, media
 from engine.errors import (
@@ -53,9 +54,10 @@ _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 class House:
     """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    def __init__(self, service: Service, gate: Gate, max_rate: float = 0) -> None:
+    def __init__(self, service: Service, gate: Gate, max_rate: float = 0, metrics: Metrics | None = None) -> None:
         self.service, self.gate = service, gate
         self.max_rate = max_rate
+        self.metrics = metrics or Metrics()
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
 

@@ -101,6 +101,7 @@ STATUSES: Mapping[type[EngineError], tuple[int, str]] = {
     TooManyRequests: (429, "Too many requests"),
     engine_errors.Bug: (500, "Internal error"),
     engine_errors.Unavailable: (503, "Unavailable"),
+    engine_errors.OutOfTime: (504, "Out of time"),
     engine_errors.OutOfMemory: (507, "Out of memory"),
 }
 
@@ -147,7 +148,8 @@ def respond(error: EngineError, scope: Scope) -> Response:
     """The problem as the answer to the request in `scope`."""
     request_id = scope["curlgrad.exchange"].request_id
     spoken = language.of_scope(scope)
-    body = problem(error, path=scope["path"], request_id=request_id, spoken=spoken)
+    path = scope.get("curlgrad.root", "") + scope["path"]
+    body = problem(error, path=path, request_id=request_id, spoken=spoken)
     if scope["curlgrad.exchange"].simulated:
         body["simulated"] = True
     headers = {"Content-Language": spoken.tag} if "hint" in body else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,13 +11,16 @@ from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp
 
-from app import errors, openapi, pages
+from app import errors, openapi, pages, tracing
 from app.deps import House
 from app.keys import BadKeysFile, Keys
+from app.logs import AccessLog
+from app.metrics import Metrics
 from app.rates import Rates
 from app.routes import admin, ops, programs, sessions, system, tensors
 from app.security import Direct, Gate, Guard
 from app.settings import Settings, keys_file
+from app.watch import templates
 from engine.errors import Invalid
 from engine.service import Limits, Service
 
@@ -33,11 +36,13 @@ class Application(FastAPI):
     """FastAPI behind the Guard, which answers whatever fails further in, so that no other layer has to."""
 
     guard: Mapping[str, Any]
+    traced: Callable[[ASGIApp], ASGIApp] | None = None  # what goes around the Guard, where traces are asked for
 
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         inner = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
-        return Guard(inner, **self.guard)
+        guarded: ASGIApp = Guard(inner, **self.guard)
+        return guarded if self.traced is None else self.traced(guarded)
 
 
 def service_of(settings: Settings) -> Service:
@@ -52,6 +57,12 @@ def service_of(settings: Settings) -> Service:
         owner_bytes=settings.key_bytes,
         plan_from=settings.plan_from,
         idle_s=settings.sleep_after,
+        max_seconds=settings.max_seconds,
+        max_unnamed=settings.max_unnamed,
+        tape_bytes=settings.tape_bytes,
+        max_values=settings.max_values,
+        history_bytes=settings.history,
+        op_times=settings.op_times,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
@@ -67,9 +78,13 @@ def service_of(settings: Settings) -> Service:
     )
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
-    """The application. Without a service one is made by the settings; it starts and closes with the application."""
+def create_app(settings: Settings | None = None, service: Service | None = None, span_exporter: Any = None) -> FastAPI:
+    """The application. Without a service one is made by the settings; it starts and closes with the application.
+
+    `span_exporter`: where OpenTelemetry's spans go, if they are asked for; by OTLP over HTTP if not given.
+    """
     settings = settings or Settings()
+    traced = tracing.wanted(settings.otel)
     service = service or service_of(settings)
     try:
         keys = Keys(keys_file(settings))
@@ -83,6 +98,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
             yield
         finally:
             await service.close()
+            if traced:
+                application.state.tracing.shutdown()  # sends what is left
 
     application = Application(
         title=TITLE,
@@ -93,8 +110,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
+    metrics = Metrics()
     gate = Gate()
-    house = application.state.house = House(service, gate, settings.max_rate)
+    house = application.state.house = House(service, gate, settings.max_rate, metrics)
     for routes in (
         ops,
         programs,
@@ -104,9 +122,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         admin,
     ):  # what is asked most comes first: routes are tried in order
         application.router.routes.extend(routes.router.routes)
-    openapi.install(application, lambda: house.catalogue)
+    openapi.install(application, lambda: house.catalogue, settings.root_path)
     pages.mount(application, simulated=service.simulated)
     errors.install(application)
+    application.state.templates = templates(application.routes)
     application.guard = {
         "hosts": hosts_of(settings),
         "origins": settings.cors_origin,
@@ -116,7 +135,11 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         "simulated": service.simulated,
         "gate": gate,
         "direct": _DIRECT,
+        "root_path": settings.root_path,
+        "watchers": (metrics, AccessLog(settings.slow_request)),
     }
+    if traced:
+        application.traced, application.state.tracing = tracing.around(span_exporter)
     return application
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ from app import errors
 from app.errors import Forbidden, Misdirected, MissingScope, TooManyRequests, Unauthorized
 from app.keys import Key, Keys
 from app.rates import Rates
+from app.watch import HUNG_UP, Done, Watcher, route_of
 from engine.errors import EngineError, Hint, Malformed, TooLarge, Unavailable
 
 PROBES = frozenset(("/healthz", "/readyz"))
@@ -91,11 +93,13 @@ class Direct:
             return None
         path: str = scope["path"]
         if path in self.at:
+            scope["endpoint"] = self.at[path]
             return self.at[path]
         cut = path.rfind("/") + 1
         found = self.under.get(path[:cut])
         if found is not None and cut < len(path):
             scope["path_params"] = {"op": path[cut:]}
+            scope["endpoint"] = found
             return found
         return None
 
@@ -129,6 +133,8 @@ class Guard:
     """The middleware. `max_body` in bytes; `hosts` beside loopback and the address that is listened on.
 
     What `direct` finds is handled without the application's router.
+    `root_path`: where a proxy publishes the server; it is taken off the paths that still have it, and put before
+    Location. `watchers` are told of every request when it is done.
     """
 
     def __init__(
@@ -143,9 +149,13 @@ class Guard:
         rates: Rates | None = None,
         simulated: bool = False,
         direct: Direct = Direct({}, {}),
+        root_path: str = "",
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self.app, self.gate = app, gate
         self.direct = direct
+        self.root_path = root_path
+        self.watchers = tuple(watchers)
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
         self.simulated = simulated
@@ -159,6 +169,28 @@ class Guard:
             return
         exchange = scope["curlgrad.exchange"] = Exchange(simulated=self.simulated)
         scope["curlgrad.principal"] = NOBODY
+        if self.root_path:
+            _go_below(self.root_path, scope)
+        begin = time.perf_counter()
+        status = HUNG_UP
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        for watcher in self.watchers:
+            watcher.begun(scope)
+        try:
+            await self._answer(scope, receive, noted, exchange)
+        finally:
+            seconds = time.perf_counter() - begin
+            done = Done(scope, exchange, scope["method"], route_of(scope), status, seconds)
+            for watcher in self.watchers:
+                watcher.done(done)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
         headers = _headers(scope)
         scope["curlgrad.headers"] = Headers(headers)
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -170,7 +202,7 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _finish(message, exchange, shared_with)
+                _finish(message, exchange, shared_with, self.root_path)
             await send(message)
 
         try:
@@ -301,6 +333,15 @@ class Guard:
         return counted
 
 
+def _go_below(root_path: str, scope: Scope) -> None:
+    """Takes the proxy's path off the scope's, where the proxy has not."""
+    path, raw = scope["path"], scope.get("raw_path") or b""
+    scope["curlgrad.root"] = root_path
+    if path == root_path or path.startswith(root_path + "/"):
+        scope["path"] = path[len(root_path) :] or "/"
+        scope["raw_path"] = raw.removeprefix(root_path.encode()) or b"/"
+
+
 def _is_open(path: str) -> bool:
     """Whether a path is served without a key."""
     return path in PROBES or path == "/" or any(path == p or path.startswith((p + "/", p + ".")) for p in _PAGES)
@@ -362,8 +403,10 @@ def _foreign(detail: str, origin: str | None) -> Forbidden:
 # ---------------------------------------------------------------- out
 
 
-def _finish(message: Message, exchange: Exchange, shared_with: str | None) -> None:
+def _finish(message: Message, exchange: Exchange, shared_with: str | None, root_path: str = "") -> None:
     headers = [header for header in message.get("headers", ()) if header[0] not in _OURS]
+    if root_path:
+        headers = [(n, root_path.encode() + v) if n == b"location" and v[:1] == b"/" else (n, v) for n, v in headers]
     given = {name for name, _ in headers}
     headers.append((b"x-request-id", exchange.request_id.encode()))
     headers.append((b"server-timing", exchange.server_timing().encode()))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.security import is_loopback
+from engine.service import Limits
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 _UNITS = {
@@ -61,6 +62,34 @@ def _port(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    """`600`, `0.5`: seconds from 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _root_path(text: str) -> str:
+    """A path that a proxy puts before ours: `/curlgrad`; nothing for none."""
+    path = text.strip().rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path such as /curlgrad")
+    return path
+
+
+def _word(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.strip().lower() not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(words)}")
+        return text.strip().lower()
+
+    return parse
+
+
 def _origin(text: str) -> str:
     """An origin as browsers send it: scheme, host and port, nothing after."""
     origin = text.strip().removesuffix("/").lower()
@@ -90,13 +119,6 @@ NOWHERE = Path()
 def _folder(text: str) -> Path:
     """A directory; `none` is NOWHERE (`./none` is a directory of that name)."""
     return NOWHERE if text.strip().lower() == "none" else Path(text)
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"\d+(\.\d+)?", text.strip())
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return float(text)
 
 
 def _option(parse: Callable[[str], Any], metavar: str, doc: str, served: str | None = None) -> Mapping[str, Any]:
@@ -243,7 +265,54 @@ class Settings:
         default=16,
         metadata=_option(_whole, "N", "the rounds from which a repeat is compiled into a plan; 0 interprets them all"),
     )
-    log_level: str = field(default="info", metadata=_option(str, "LEVEL", "debug, info, warning or error"))
+    max_seconds: float = field(
+        default=Limits.max_seconds,
+        metadata=_option(_seconds, "S", "how long a program may run, the turns of others not counted; 0 sets no limit"),
+    )
+    max_unnamed: int = field(
+        default=Limits.max_unnamed,
+        metadata=_option(_count, "N", "the tensors without a name that one session may hold"),
+    )
+    tape_bytes: int = field(
+        default=Limits.tape_bytes,
+        metadata=_option(_bytes, "SIZE", "memory that the tape alone may keep alive in one session"),
+    )
+    max_values: int = field(
+        default=Limits.max_values,
+        metadata=_option(_count, "N", "the numbers that an answer in JSON or CSV may spell out"),
+    )
+    history: int = field(
+        default=Limits.history_bytes,
+        metadata=_option(
+            _bytes, "SIZE", "what each session remembers of its programs, for /v1/sessions/{id}/script; 0 for nothing"
+        ),
+    )
+    root_path: str = field(
+        default="",
+        metadata=_option(_root_path, "PATH", "the path under which a proxy publishes this server, such as /curlgrad"),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_option(_word("debug", "info", "warning", "error"), "LEVEL", "debug, info, warning or error"),
+    )
+    log_format: str = field(
+        default="text", metadata=_option(_word("text", "json"), "FORM", "text, or json: one object a line")
+    )
+    slow_request: float = field(
+        default=1.0, metadata=_option(_seconds, "S", "a request that takes longer is logged as a warning")
+    )
+    op_times: bool = field(
+        default=False, metadata=_option(_flag, "", "measure the time of each operation for /metrics; costs a little")
+    )
+    otel: bool = field(
+        default=False,
+        metadata=_option(
+            _flag,
+            "",
+            "send traces by OpenTelemetry (the extra `otel`), as OTEL_EXPORTER_OTLP_ENDPOINT and the like say; "
+            "also when that variable is set",
+        ),
+    )
 
     @property
     def is_loopback(self) -> bool:

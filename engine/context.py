@@ -65,6 +65,8 @@ class Context:
         self.plan_from = 0  # rounds from which a repeat is planned; 0: never
         self.anomaly = False  # whether backward looks for NaN, and says which step made the node that gave it
         self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
+        self.max_seconds = 0.0  # of a program; 0: no limit
+        self.op_times: dict[str, float] | None = None  # seconds by operation, where they are asked for
         self.seq = 0
         self.undo = Undo(0)
         self.session: Any = None  # the session whose context this is, for operations on its names
@@ -128,32 +130,49 @@ class Context:
         ledger = self.ledger
         held = ledger.held + self.undo.bytes_held
         if held + nbytes > ledger.limit:
-            raise over_memory("session", nbytes, ledger.limit, held)
+            raise over_memory("session", nbytes, ledger.limit, held, self.holders())
         parent = ledger.parent
         if nbytes > SMALL and parent is not None:
             if parent.held + nbytes > parent.limit:
                 parent.reclaim(parent.held + nbytes - parent.limit)
             if parent.held + nbytes > parent.limit:
-                raise over_memory("server", nbytes, parent.limit, parent.held)
+                raise over_memory("server", nbytes, parent.limit, parent.held, self.holders())
             owned = parent.owner_limit
             if owned is not None and (held := parent.held_by(ledger.owner)) + nbytes > owned:
-                raise over_memory("owner", nbytes, owned, held)
+                raise over_memory("owner", nbytes, owned, held, self.holders())
+
+    def holders(self) -> list[tuple[str, int, str]]:
+        """What holds most of this session's memory: what it is, its bytes, and what to delete."""
+        return [] if self.session is None else self.session.holders()
 
 
 # A view may say more elements than there is memory (expand), but whatever reads it works through all of them.
 VIEW_FACTOR = 4
 
 
-def over_memory(whose: str, asked: int, limit: int, held: int) -> OutOfMemory:
-    """The error of asking for more than is free: what was asked, allowed, held and free, in bytes."""
+def over_memory(
+    whose: str, asked: int, limit: int, held: int, holders: Sequence[tuple[str, int, str]] = ()
+) -> OutOfMemory:
+    """The error of asking for more than is free: what was asked, allowed, held and free, in bytes, and by what.
+
+    `holders`: what holds most of the caller's own memory, its bytes, and what to delete.
+    """
     return OutOfMemory(
         f"this needs {asked} bytes, but of the {whose}'s {limit} bytes {held} are held and {max(limit - held, 0)} free",
-        hint=Hint("free-memory", whose=whose),
+        hint=memory_hint(whose, holders),
         asked=asked,
         limit=limit,
         held=held,
         free=max(limit - held, 0),
     )
+
+
+def memory_hint(whose: str, holders: Sequence[tuple[str, int, str]]) -> Hint:
+    """What to free: the biggest there is, by name, where anything is held."""
+    if not holders:
+        return Hint("free-memory", whose=whose)
+    told = [f"{what} ({size} bytes)" for what, size, _ in holders]
+    return Hint("free-biggest", whose=whose, holders=told, first=holders[0][2])
 
 
 # Results of fewer bytes are not asked about one by one on the fast paths; the ledger counts them all the same.

@@ -22,7 +22,7 @@ def machine_bytes() -> int:
     return total * 3 // 4
 
 
-@dataclass(slots=True)
+@dataclass
 class Limits:
     """Limits of a worker and its sessions. Bytes, counts; `max_run` counts steps with every round of a repeat.
 
@@ -45,6 +45,12 @@ class Limits:
     max_names: int = 1_000_000
     plan_from: int = 16  # rounds from which a repeat runs by a plan; 0: never
     idle_s: float = 900.0
+    max_unnamed: int = 100_000  # tensors without a name in a session: a client that never deletes
+    tape_bytes: int = 1 << 30  # memory that only a session's tape keeps alive
+    max_seconds: float = 600.0  # how long a program may run, the turns of others not counted; 0: no limit
+    max_values: int = 20_000_000  # numbers that an answer in JSON may spell out
+    history_bytes: int = 256 << 10  # what a session remembers of its programs, for scripts; 0: nothing
+    op_times: bool = False  # whether steps are timed by operation
 
     def to_data(self) -> dict[str, Any]:
         return asdict(self)

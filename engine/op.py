@@ -148,7 +148,7 @@ class Op:
         self.inplace = False  # has a variant `x_`
         self.mutates: tuple[int, ...] = ()  # positions of tensors that the kernel itself writes into
         self.random = False
-        self.dynamic = False  # the shape depends on values
+        self.dynamic = False  # the shape depends on values: the guard asks for memory
         self.internal = False
         self.composite_node = ""
         self.tensor_result = True

@@ -7,6 +7,7 @@ programs of different sessions can take turns.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.errors import (
     Hint,
     Invalid,
     LimitExceeded,
+    OutOfTime,
 )
 from engine.rounds import PlannedRounds
 from engine.scope import Namespace, Outcome, Scope, bind_several, locate, named, no_memory, one_number
@@ -45,6 +47,9 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
     ctx.anomaly = ctx.anomaly or program.detect_anomaly
     try:
         yield from _run_steps(program.steps, scope, outcome, [], [])
+    except OutOfTime as e:
+        e.facts["steps_run"] = outcome.steps_run
+        raise
     finally:
         ctx.grad_enabled = True
         if program.detect_anomaly:
@@ -57,10 +62,12 @@ def _run_steps(
 ) -> Iterator[None]:
     names = scope.names
     ctx = scope.ctx
+    times = ctx.op_times
     for i, step in enumerate(steps):
         if isinstance(step, Repeat):
             yield from _run_repeat(step, scope, outcome, [*path, i], rounds)
             continue
+        begin = 0.0 if times is None else time.perf_counter()
         try:
             args = step.values.copy()
             for at, get in step.getters:
@@ -104,7 +111,13 @@ def _run_steps(
                 names[out] = named(step.op, made)
             else:
                 bind_several(step, out, made, names, [*path, i], rounds)
-        yield
+        if times is not None:
+            times[step.op.name] = times.get(step.op.name, 0.0) + time.perf_counter() - begin
+        try:
+            yield
+        except OutOfTime as e:  # thrown in where the program waits for its next turn
+            locate(e, step, [*path, i], rounds)
+            raise
 
 
 class Bound:

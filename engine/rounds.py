@@ -10,6 +10,7 @@ from engine.cells import Cell, NotPlanned
 from engine.compile import Plan, carried_over
 from engine.errors import (
     EngineError,
+    OutOfTime,
 )
 from engine.scope import ABSENT, Outcome, PlanReport, Scope, bind_several, locate, named, no_memory
 from engine.steps import Repeat, Step
@@ -17,6 +18,7 @@ from engine.tensor import Tensor, fresh
 from engine.trace import Tracer
 
 PLANNED_S = 0.0005  # how long planned rounds run before others may have a turn
+PLANNED = "(planned rounds)"  # what their time is counted under: the steps of a plan are not told apart
 
 
 class TracedScope(Scope):
@@ -132,7 +134,13 @@ class PlannedRounds:
             for name, array in zip(plan.asked, asked, strict=True):
                 if upto % repeat.collect[name] == 0:
                     self.outcome.collected[name].append(array.reshape(-1)[0].item())
-            yield
+            if ctx.op_times is not None:
+                ctx.op_times[PLANNED] = ctx.op_times.get(PLANNED, 0.0) + spent
+            try:
+                yield
+            except OutOfTime as e:
+                e.step, e.round = self.path, self.rounds.copy()
+                raise
         for name, array in zip(plan.carried, carried, strict=True):
             old = scope.names[name]
             scope.names[name] = fresh(array, old.spec, old.backend, ctx.ledger)

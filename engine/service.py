@@ -20,6 +20,7 @@ from engine.durability.repair import repair as repair_data
 from engine.durability.store import DataDir
 from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
+from engine.logs import configure as configure_logs
 from engine.session import Session
 from engine.workers.gpus import find_gpus
 from engine.workers.incoming import Incoming
@@ -37,6 +38,7 @@ __all__ = [
     "TensorAnswer",
     "Timing",
     "WorkerSpec",
+    "configure_logs",
     "plan_workers",
     "repair",
     "version",
@@ -258,6 +260,28 @@ class Service:
         """Frees a session of any owner. Raises NoSuchSession."""
         record = self._supervisor.registry.by_id(session_id)
         await self._supervisor.close_session(record.owner, record.id)
+
+    async def numbers(self) -> dict[str, Any]:
+        """What /metrics tells: the workers as `info` has them, each with the numbers it counts. Never waits long."""
+        counted = await self._supervisor.numbers()
+        return {"workers": [{**worker, "numbers": counted[worker["name"]]} for worker in self._supervisor.workers()]}
+
+    async def session_memory(
+        self, owner: str, ref: str | None, *, limit: int = 100, cursor: str | None = None
+    ) -> dict[str, Any]:
+        """The ledger: every storage, its bytes and who keeps it alive, biggest first. Raises NoSuchSession, Gone."""
+        record = await self._supervisor.find(owner, ref)
+        question = {"do": "memory", "limit": limit, "cursor": cursor}
+        message = {"do": "query", "q": question, "values": "none"}
+        known, _ = await self._supervisor.call(record, message, changes=False)
+        return {"session": record.id, "name": record.name, **known}
+
+    async def session_history(self, owner: str, ref: str | None) -> dict[str, Any]:
+        """What the session did, as data (engine.history). Raises NoSuchSession, Gone."""
+        record = await self._supervisor.find(owner, ref)
+        message = {"do": "query", "q": {"do": "history"}, "values": "none"}
+        known, _ = await self._supervisor.call(record, message, changes=False)
+        return {"session": record.id, "name": record.name, **known}
 
     # ------------------------------------------------ programs and reads
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import engine.ops  # noqa: F401  the operations register themselves
+from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
 from engine.commit import Commit, Reached, Rebuild, make_commit
@@ -22,6 +23,8 @@ from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
+from engine.history import History
+from engine.holders import Holdings
 from engine.limits import Limits
 from engine.portable import chosen, describe, restore
 from engine.printing import PrintOptions, describe_text, tensor_text
@@ -29,9 +32,9 @@ from engine.program import run_program
 from engine.random import Generator as RandomGenerator
 from engine.record import REC
 from engine.scope import Outcome, Scope
-from engine.steps import Program, compile_program
+from engine.steps import Program, compile_program, count_steps
 from engine.tape import FREED, Node, shown_grad_fn
-from engine.tensor import Ledger, ServerLedger, Storage, Tensor
+from engine.tensor import Ledger, ServerLedger, Storage, Tally, Tensor
 from engine.undo import Undo
 
 VALUES_LIMIT = 1000  # `values=auto` shows tensors up to this many elements
@@ -80,6 +83,14 @@ class Session:
         )
         self.ctx.session = self
         self.ctx.plan_from = self.limits.plan_from
+        self.ctx.max_seconds = self.limits.max_seconds
+        self.tally = Tally() if server is None else server.tally
+        if self.limits.op_times:
+            self.tally.seconds = self.ctx.op_times = {} if self.tally.seconds is None else self.tally.seconds
+        self.history = History(
+            self.limits.history_bytes, seed=self.seed, default_dtype=default_dtype, device=self.ctx.default_backend.name
+        )
+        self.count_tape_from = self.limits.tape_bytes  # held bytes from which the tape's have to be counted
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[str, Tensor] = {}
         self.counter = 0
@@ -138,6 +149,7 @@ class Session:
         undo = self.ctx.undo
         undo.slot(t, "id")
         undo.slot(t, "name")
+        self.count_tape_from -= t.storage.nbytes  # it may be the tape's from now on
         if t.id is not None:
             undo.item(self.tensors, t.id)
             self.tensors.pop(t.id, None)
@@ -175,6 +187,8 @@ class Session:
             with active(ctx):
                 return run_dry(compiled, self)
         watch = Watch(compiled) if explain else None
+        told = self.history.keep(program, self.counter)
+        limit, spent = self.limits.max_seconds, 0.0
         undo = ctx.undo = Undo(ctx.seq + 1)
         self._fresh = []
         running = run_program(compiled, self)
@@ -185,19 +199,29 @@ class Session:
                     if not checked:
                         self._check_expected(compiled)
                         checked = True
+                    begin = time.perf_counter()
                     outcome = _slice(running)
+                    spent += time.perf_counter() - begin
                     if outcome is not None:
                         reply = self._finish(compiled, outcome, values)
+                        every = {local: _ids(outcome.scope.resolve(local, "keep")) for local in compiled.keep_all}
                         if watch is not None:
                             reply["notes"] = watch.notes(outcome.scope)
                         kept = self._commit()
+                    elif limit and spent > limit:
+                        running.throw(bounds.out_of_time(limit))
                 if outcome is None:
                     yield None
                     continue
                 if kept:
                     yield reply
+                self.history.add(told, {**reply["kept"], **every})
+                self.tally.programs += 1
+                self.tally.steps += outcome.steps_run
+                count_steps(compiled.steps, self.tally.ops)
                 return reply
         except BaseException:
+            self.tally.failed += 1
             running.close()
             undo.rollback()
             ctx.seq = undo.start_seq - 1
@@ -223,11 +247,14 @@ class Session:
         if program.contents is not None:
             scope.names.update(restore(self, **program.contents))
         results = {name: scope.resolve(name, "return") for name in program.returns}
+        if values == "all":
+            bounds.check_answer(self.limits, sum(t.numel for t in _flat(results) if type(t) is Tensor))
         kept: dict[str, Any] = {}
         for local, name in program.keep.items():
             kept[local] = self._keep(scope.resolve(local, "keep"), name, program.if_none_match)
         for local, names in program.keep_all.items():
             self._keep_all(scope.resolve(local, "keep"), names, program.if_none_match)
+        bounds.check_holdings(self, added=bool(self._fresh), recorded=self.ctx.seq >= self.ctx.undo.start_seq)
         self._reached = Reached(self.ctx.undo, self._fresh, self._next_uid)  # from here on what is new has its uid
         reply: Reply = {
             "results": {name: self.result(found, values) for name, found in results.items()},
@@ -272,6 +299,10 @@ class Session:
         else:
             for t in tensors:
                 self.register(t, names, fresh_name=fresh_name)
+
+    def holders(self) -> list[tuple[str, int, str]]:
+        """What holds most of the session's memory: what it is called, its bytes, what to delete."""
+        return Holdings(self.tensors.values()).biggest()
 
     def _next_uid(self) -> int:
         self.uids += 1
@@ -407,6 +438,8 @@ class Session:
     def _read(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
         t = self._found(q)
         part = self._part(q, t)
+        if values == "all" and q.get("spelled"):
+            bounds.check_answer(self.limits, part.numel)
         if part is t:
             return self.answer(t, values)
         answer = self.answer(part, values, grad=False)
@@ -419,7 +452,10 @@ class Session:
         return t if index is None else REC.getitem(t, [_index_part(p) for p in index.split(",")])
 
     def _grad(self, q: Mapping[str, Any], values: str) -> TensorAnswer:
-        return self.answer(self._found({"ref": f"{q['ref']}.grad"}), values, grad=False)
+        t = self._found({"ref": f"{q['ref']}.grad"})
+        if values == "all" and q.get("spelled"):
+            bounds.check_answer(self.limits, t.numel)
+        return self.answer(t, values, grad=False)
 
     def _list(self, q: Mapping[str, Any], values: str) -> Reply:
         limit = q.get("limit") or 100
@@ -532,6 +568,16 @@ class Session:
             "default_dtype": self.ctx.default_dtype.name,
         }
 
+    def _memory(self, q: Mapping[str, Any], values: str) -> Reply:
+        return bounds.ledger_page(self, q.get("limit") or 100, q.get("cursor"))
+
+    def bytes_by_device(self) -> dict[str, dict[str, int]]:
+        """Bytes by device and what holds them: tensors, gradients, tape, and what a running program can undo."""
+        return bounds.bytes_by_device(self)
+
+    def _history(self, q: Mapping[str, Any], values: str) -> Reply:
+        return self.history.to_data()
+
     def bytes_held(self) -> dict[str, int]:
         """Bytes by what holds them: tensors with an id, gradients, and what only the tape keeps."""
         held: dict[str, int] = {"tensors": 0, "grads": 0}
@@ -622,4 +668,6 @@ _QUERIES: dict[str, Callable[[Session, Mapping[str, Any], str], Any]] = {
     "describe": Session._describe,
     "graph": Session._graph,
     "info": Session._info,
+    "memory": Session._memory,
+    "history": Session._history,
 }

@@ -338,3 +338,13 @@ def _compile_out(out: Any) -> str | list[str] | None:
     if isinstance(out, list):
         return [check_name(n, "local name") if n is not None else "" for n in out]
     return check_name(out, "local name")
+
+
+def count_steps(steps: Sequence[Step | Repeat], counts: dict[str, int], times: int = 1) -> None:
+    """Adds to `counts` how often each operation ran in a program that is done, each round's counted."""
+    for step in steps:
+        if isinstance(step, Repeat):
+            count_steps(step.steps, counts, times * step.times)
+        elif times:
+            name = step.op.name
+            counts[name] = counts.get(name, 0) + times

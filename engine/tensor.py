@@ -39,19 +39,34 @@ def _cannot(nbytes: int) -> None:
     """Makes no room."""
 
 
+class Tally:
+    """What the sessions of a worker have done since it started. Counted once a program, so that steps cost nothing."""
+
+    __slots__ = ("failed", "ops", "programs", "seconds", "steps")
+
+    def __init__(self) -> None:
+        self.programs = self.failed = self.steps = 0
+        self.ops: dict[str, int] = {}  # steps by operation, each round's counted
+        self.seconds: dict[str, float] | None = None  # of those, where they are timed
+
+    def to_data(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
 class ServerLedger:
     """Bytes held by all sessions of a worker, added up when asked: that is seldom, and births and deaths are many.
 
     `reclaim` makes room for so many bytes where it can, before something is refused.
     """
 
-    __slots__ = ("limit", "owner_limit", "reclaim", "sessions")
+    __slots__ = ("limit", "owner_limit", "reclaim", "sessions", "tally")
 
     def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
         self.owner_limit = owner_limit
         self.reclaim: Callable[[int], None] = _cannot
         self.sessions: WeakSet[Ledger] = WeakSet()
+        self.tally = Tally()
 
     @property
     def held(self) -> int:

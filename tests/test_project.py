@@ -147,7 +147,7 @@ def imported_by(package: str) -> set[str]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
-    optional = {"cupy", "cupyx", "numba", "ray"}
+    optional = {"cupy", "cupyx", "numba", "opentelemetry", "ray"}
     called = {"pil": "pillow"}  # a package may be imported by another name than it is installed by
     used = {canonicalize_name(name) for name in imported_by("app") | imported_by("engine")} - optional
     used = {called.get(name, name) for name in used}

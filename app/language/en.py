@@ -233,6 +233,27 @@ HINTS: Mapping[str, str] = {
         "free what the {whose} no longer needs: DELETE /v1/tensors/{{id}}, or DELETE /v1/tensors?unnamed=true; "
         'and in a program, "no_grad": true keeps no tape'
     ),
+    "free-biggest": (
+        "free what the {whose} no longer needs; most of yours is in {holders}: DELETE /v1/tensors/{first}, or "
+        "DELETE /v1/tensors?unnamed=true; GET /v1/sessions/{{id}}/memory lists all; in a program, "
+        '"no_grad": true keeps no tape'
+    ),
+    "free-tape": (
+        "DELETE /v1/tensors/{first} frees the tape behind {first}, as a backward pass does; "
+        'or say "no_grad": true where no gradient is wanted; GET /v1/sessions/{{id}}/memory shows what the tape holds'
+    ),
+    "time-limit": (
+        "send fewer steps or rounds at a time, or smaller tensors; the limit is {limit} seconds, set by --max-seconds "
+        "when the server starts"
+    ),
+    "too-costly": (
+        "smaller operands, or several steps over parts of them, would end in time; the limit is {limit} seconds, set "
+        "by --max-seconds when the server starts"
+    ),
+    "answer-too-large": (
+        "leave values=all out and read the tensor by its id: in parts, GET /v1/tensors/{{id}}?index=0:1000, or as "
+        "bytes, GET /v1/tensors/{{id}}?as=npy"
+    ),
     "list-sessions": "GET /v1/sessions lists yours",
     "delete-sessions": "delete some of your {held} sessions: DELETE /v1/sessions/{{id}}",
     "session-name-rule": "a name has letters, digits, _, . and -, at most 255, and does not begin with . or -",

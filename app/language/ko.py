@@ -230,6 +230,27 @@ HINTS: Mapping[str, str] = {
         "{whose} 메모리에서 더 필요 없는 텐서를 지우세요: DELETE /v1/tensors/{{id}}, 또는 "
         'DELETE /v1/tensors?unnamed=true. 프로그램에서는 "no_grad": true를 주면 계산 기록이 남지 않습니다'
     ),
+    "free-biggest": (
+        "{whose} 메모리에서 더 필요 없는 것을 지우세요. 내 것 가운데 큰 것: {holders}. "
+        "DELETE /v1/tensors/{first}, 또는 DELETE /v1/tensors?unnamed=true. 전체 목록: "
+        'GET /v1/sessions/{{id}}/memory. 프로그램에서는 "no_grad": true를 주면 계산 기록이 남지 않습니다'
+    ),
+    "free-tape": (
+        "DELETE /v1/tensors/{first} 요청은 {first} 뒤의 계산 기록을 지우며, backward도 지웁니다. 기울기가 필요 없으면 "
+        '"no_grad": true를 주세요. 계산 기록이 무엇을 잡고 있는지는 GET /v1/sessions/{{id}}/memory 목록에 있습니다'
+    ),
+    "time-limit": (
+        "한 번에 보내는 단계나 반복을 줄이거나 더 작은 텐서를 쓰세요. 한도는 {limit}초이며, 서버를 시작할 때 "
+        "--max-seconds로 정해집니다"
+    ),
+    "too-costly": (
+        "피연산자를 줄이거나 여러 단계로 나누면 제때 끝납니다. 한도는 {limit}초이며, 서버를 시작할 때 "
+        "--max-seconds로 정해집니다"
+    ),
+    "answer-too-large": (
+        "values=all을 빼고 텐서를 id로 읽으세요. 일부만 GET /v1/tensors/{{id}}?index=0:1000, 또는 바이트로 "
+        "GET /v1/tensors/{{id}}?as=npy"
+    ),
     "list-sessions": "GET /v1/sessions 요청으로 내 세션을 볼 수 있습니다",
     "delete-sessions": "가지고 있는 세션 {held}개 가운데 몇 개를 지우세요: DELETE /v1/sessions/{{id}}",
     "session-name-rule": "이름에는 영문자, 숫자, _, ., -를 255자까지 쓸 수 있고, .이나 -로 시작할 수 없습니다",

@@ -18,12 +18,13 @@ from fastapi import FastAPI, Request, Response
 from app.openapi.documents import Documents
 
 
-def install(application: FastAPI, catalogue: Callable[[], list[dict[str, Any]]]) -> None:
+def install(application: FastAPI, catalogue: Callable[[], list[dict[str, Any]]], root_path: str = "") -> None:
     """Serve `/openapi.json`, `/openapi/{family}.json` and `/openapi/index.json`, made from what `catalogue` returns.
 
     `application` gives title and version. `catalogue` is called once, by the first request for a document.
+    `root_path`: where a proxy publishes the server.
     """
-    documents = Documents(catalogue, application.title, application.version)
+    documents = Documents(catalogue, application.title, application.version, root_path or "/")
 
     # Plain functions: building and compressing take up to a second, so they belong in the thread pool.
     def whole(request: Request) -> Response:

@@ -337,6 +337,44 @@ _ANSWERS: Json = {
         },
         "required": ["sessions"],
     },
+    "MemoryHolder": {
+        "type": "object",
+        "description": "What keeps a storage alive: a tensor (`id`, `name`), a view (`of` which tensor), a gradient "
+        "(`of` which), or the tape (`of` up to five tensors, the newest first; `saved_by`: up to five nodes).",
+        "properties": {
+            "kind": {"type": "string", "enum": ["tensor", "view", "gradient", "tape"]},
+            "id": {"type": "string"},
+            "name": {"type": ["string", "null"]},
+            "of": {"anyOf": [{"type": "string"}, list_of({"type": "string"})]},
+            "saved_by": list_of({"type": "string"}),
+        },
+        "required": ["kind"],
+    },
+    "MemoryLedger": {
+        "type": "object",
+        "description": "A session's storages, the biggest first.",
+        "properties": {
+            "session": {"type": "string"},
+            "name": {"type": ["string", "null"]},
+            "bytes": map_of({"type": "integer"}, description="By what holds them: tensors, grads, tape; and in total."),
+            "limits": map_of({"type": "integer"}, description="Bytes in total and of the tape; unnamed tensors."),
+            "unnamed": {"type": "integer", "minimum": 0, "description": "Tensors without a name."},
+            "storages": list_of(
+                {
+                    "type": "object",
+                    "properties": {
+                        "storage": {"type": "integer"},
+                        "bytes": {"type": "integer", "minimum": 0},
+                        "device": {"type": "string"},
+                        "held_by": list_of(ref("MemoryHolder")),
+                    },
+                    "required": ["storage", "bytes", "device", "held_by"],
+                }
+            ),
+            "cursor": _CURSOR,
+        },
+        "required": ["session", "bytes", "limits", "unnamed", "storages", "cursor"],
+    },
     "OpEntry": {
         "type": "object",
         "description": "An operation, as it was declared.",

@@ -80,6 +80,34 @@ def _sessions() -> Json:
                 required=False,
             ),
         },
+        "/v1/sessions/{id}/memory": {
+            "get": _call(
+                "sessions",
+                "read_session_memory",
+                "What holds a session's memory",
+                {"200": answer("The ledger.", json_of(ref("MemoryLedger"))), **problems(READS)},
+                description="Every storage, its bytes and who keeps it alive: a tensor, a view, a gradient, or the "
+                "tape of a tensor. The biggest come first.",
+                parameters=[*named, *parameters("Limit", "Cursor")],
+            ),
+        },
+        "/v1/sessions/{id}/script": {
+            "get": _call(
+                "sessions",
+                "read_session_script",
+                "What a session did, as a script",
+                {
+                    "200": answer("The script.", {"text/plain": {"schema": {"type": "string"}}}),
+                    **problems(READS),
+                },
+                description="It runs: in PyTorch, or as calls from Python or with curl. What is remembered is limited; "
+                "a script says where it begins.",
+                parameters=[
+                    *named,
+                    _query("language", {"enum": ["pytorch", "python", "curl"]}, "`pytorch` if not given."),
+                ],
+            ),
+        },
         "/v1/sessions/{id}": {
             "get": _call(
                 "sessions", "read_session", "Read a session", {"200": one, **problems(READS)}, parameters=named
@@ -398,6 +426,18 @@ def _system() -> Json:
                 "list_devices",
                 "List the devices",
                 {"200": answer("The devices that there are.", facts), **problems(ASKS)},
+            ),
+        },
+        "/metrics": {
+            "get": _call(
+                "system",
+                "read_metrics",
+                "Numbers for Prometheus",
+                {
+                    "200": answer("Prometheus' text format.", {"text/plain": {"schema": {"type": "string"}}}),
+                    **problems(ASKS),
+                },
+                description="For keys with the scope `metrics`. Never waits behind a program.",
             ),
         },
         "/healthz": {

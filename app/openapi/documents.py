@@ -46,7 +46,8 @@ refused."""
 class Documents:
     """Everything under `/openapi`, each built once, on first use. Safe to use from several threads."""
 
-    def __init__(self, catalogue: Callable[[], list[Json]], title: str, version: str) -> None:
+    def __init__(self, catalogue: Callable[[], list[Json]], title: str, version: str, server: str = "/") -> None:
+        self._server = server
         self._catalogue = catalogue
         self._title = title
         self._version = version
@@ -128,7 +129,7 @@ class Documents:
                 "version": self._version,
                 "description": tags[next(iter(tags))] if part else _DESCRIPTION,
             },
-            "servers": [{"url": "/"}],
+            "servers": [{"url": self._server}],
             "tags": [{"name": name, "description": text} for name, text in tags.items()],
             "security": [{"key": []}, {}],
             "paths": paths,

@@ -120,6 +120,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
         "Unavailable",
         "A worker restarts, the server is ending, or its disk fails; `code` is `not-applied` or `outcome-unknown`.",
     ),
+    504: ("OutOfTime", "The program ran past its time limit, or must; the session is as it was before."),
     507: (
         "OutOfMemory",
         "Over the memory of the session or the server, or the disk is full; says what was asked and what frees more.",
@@ -147,7 +148,7 @@ _BODY = (400, 413, 415)
 # Which problems each kind of call may answer.
 ASKS = _REFUSALS
 READS = (*_REFUSALS, *_SESSION)
-CHANGES = (*READS, *_BODY, 409, 412, 507)
+CHANGES = (*READS, *_BODY, 409, 412, 504, 507)
 
 
 def problems(statuses: tuple[int, ...]) -> Json:

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from app import scripts
 from app.deps import READ, Call, about, off_loop, unsupported
 from app.errors import NotYet
 from app.wire import json_write, media, snapshot
@@ -42,6 +43,22 @@ async def list_sessions(call: Annotated[Call, about("limit", "cursor")]) -> Resp
 async def read_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """What the session holds and where it lives."""
     return await call.json(await call.house.service.session_info(call.owner, ref))
+
+
+@router.api_route("/v1/sessions/{ref}/memory", methods=READ)
+async def read_memory(ref: str, call: Annotated[Call, about("limit", "cursor")]) -> Response:
+    """The ledger: every storage, its bytes, and who keeps it alive."""
+    ledger = call.house.service.session_memory(call.owner, ref, limit=call.limit(), cursor=call.query.get("cursor"))
+    return await call.json(await ledger)
+
+
+@router.api_route("/v1/sessions/{ref}/script", methods=READ)
+async def read_script(ref: str, call: Annotated[Call, about("language", offers=(media.TEXT,))]) -> Response:
+    """What the session did, as a script that runs."""
+    write = scripts.WRITERS[call.one_of("language", tuple(scripts.WRITERS))]
+    history = await call.house.service.session_history(call.owner, ref)
+    text = await off_loop(scripts.weight(history), lambda: write(history, call.house.catalogue))
+    return Response(text, media_type="text/plain")
 
 
 @router.patch("/v1/sessions/{ref}")

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from app.deps import READ, Call, about
+from app.metrics import CONTENT_TYPE
+from app.wire import media
 from engine.errors import Unavailable
 
 router = APIRouter(include_in_schema=False)
@@ -40,6 +42,14 @@ async def readyz(request: Request) -> Response:
     if not house.service.ready():
         raise Unavailable("the workers are starting", code="not-applied")
     return Response('{"status":"ready"}', media_type="application/json")
+
+
+@router.api_route("/metrics", methods=READ)
+async def metrics(call: Annotated[Call, about(offers=(media.TEXT,))]) -> Response:
+    """Numbers for Prometheus. Waits for no program."""
+    house = call.house
+    numbers = await house.service.numbers()
+    return Response(house.metrics.text(numbers["workers"], house.service.info()), media_type=CONTENT_TYPE)
 
 
 @router.api_route("/", methods=READ)

@@ -96,6 +96,7 @@ class Log:
         self._file: File | None = None
         self._dirty_since: float | None = None  # the first write that no sync has taken yet
         self._taken_since: float | None = None  # the first write of the sync that runs
+        self._dirty_bytes = self._taken_bytes = 0  # of those
         self._state = threading.Condition()
         self._syncing = False
         self._closing = False
@@ -137,6 +138,7 @@ class Log:
         except OSError as error:
             self._take_back(error, segment.end)
         with self._state:
+            self._dirty_bytes += end - segment.end
             segment.end, self.lsn, self._before = end, lsn, before
             if self._dirty_since is None:
                 self._dirty_since = self.clock()
@@ -208,6 +210,7 @@ class Log:
             self._syncing = True
             file, upto = self._file, self.lsn
             self._taken_since, self._dirty_since = self._dirty_since, None
+            self._taken_bytes, self._dirty_bytes = self._dirty_bytes, 0
         try:
             file.sync()
         except OSError as error:
@@ -216,9 +219,16 @@ class Log:
                 self._fail(f"the disk did not take the log ({error.strerror or error})")
             raise self._refusal("outcome-unknown") from error
         with self._state:
-            self._syncing, self._taken_since = False, None
+            self._syncing, self._taken_since, self._taken_bytes = False, None, 0
             self.synced = upto
             self._state.notify_all()
+
+    def lag(self) -> dict[str, float]:
+        """What is written and not yet synced: bytes, and the seconds that the oldest of them has waited."""
+        with self._state:
+            since = self._dirty_since if self._taken_since is None else self._taken_since
+            waited = 0.0 if since is None else max(0.0, self.clock() - since)
+            return {"lag_bytes": self._taken_bytes + self._dirty_bytes, "lag_seconds": waited}
 
     def sync_due(self) -> bool:
         """Syncs where a write has waited for `SYNC_AFTER`; whether it did."""

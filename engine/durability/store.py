@@ -201,6 +201,10 @@ class Store:
             if kept.snapshot is not None:
                 self._unlink.append((lsn, kept.snapshot.path))
 
+    def lag(self) -> dict[str, float]:
+        """What the log has not brought to the disk yet (Log.lag)."""
+        return self.log.lag()
+
     def mark(self, call: str) -> None:
         """Remembers, beyond the death of this process, which call runs now."""
         self._marker[:_RUNNING_BYTES] = call.encode("ascii", "replace")[:_RUNNING_BYTES].ljust(_RUNNING_BYTES, b"\0")

@@ -1,5 +1,6 @@
 """The operations, one file per family of PyTorch; each file is its family's reference page."""
 
+from engine import costs
 from engine.declare import finalize
 from engine.ops import (
     activations,
@@ -91,6 +92,7 @@ from engine.ops import (
 )
 
 finalize()
+costs.install()
 
 __all__ = [
     "activations",

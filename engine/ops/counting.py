@@ -44,6 +44,11 @@ def argwhere(k: K, input: Array) -> Array:
     return _places(k, input)
 
 
+@argwhere.guard
+def _(k: K, input: Any) -> None:
+    k.ctx.admit(2 * 8 * input.ndim * int(k.xp.count_nonzero(input)))  # dimension by dimension, then as rows
+
+
 @composite(
     family="indexing",
     moves=True,
@@ -121,6 +126,8 @@ def _(k: K, input: Any, num_classes: int = -1) -> None:
     if input.size and num_classes != -1 and int(input.max()) >= num_classes:
         hint = Hint("more-classes", count=int(input.max()) + 1)
         raise IndexOutOfRange("Class values must be smaller than num_classes.", hint=hint, param="input")
+    classes = num_classes if num_classes != -1 else int(input.max()) + 1
+    k.ctx.admit(8 * input.size * (classes + 2))  # and where each one goes
 
 
 def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: int = 0) -> Spec:
@@ -157,8 +164,8 @@ def bincount(k: K, input: Array, weights: Array | None = None, minlength: int = 
 def _(k: K, input: Any, weights: Any = None, minlength: int = 0) -> None:
     if input.size and int(input.min()) < 0:
         raise IndexOutOfRange("bincount only supports 1-d non-negative integral inputs.", param="input")
-    top = int(input.max()) if input.size else 0
-    k.ctx.admit(8 * top)  # the length is in the values, so it is admitted here
+    bins = max(minlength, int(input.max()) + 1 if input.size else 0)
+    k.ctx.admit(2 * 8 * bins + 8 * input.size * (1 if weights is None else 2))  # counted in 64 bits, then converted
 
 
 def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) -> Spec:
@@ -285,6 +292,16 @@ def _unique_consecutive(k: K, input: Array, sorted: Any, dim: Any) -> Array:
 def _chosen(made: Any, inverse: bool, counts: bool) -> Any:
     wanted = [made[0], *([made[1]] if inverse else []), *([made[2]] if counts else [])]
     return wanted[0] if len(wanted) == 1 else wanted
+
+
+def _admit_once(k: K, input: Any, sorted: Any, dim: Any) -> None:
+    """At most everything is there once: the rows in order, twice, and about six numbers for each of them."""
+    rows = input.size if dim is None else input.shape[dim]
+    k.ctx.admit(2 * input.nbytes + 6 * 8 * rows)
+
+
+_unique.guard(_admit_once)
+_unique_consecutive.guard(_admit_once)
 
 
 @composite(

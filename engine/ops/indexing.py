@@ -268,13 +268,12 @@ def _true_places(F: Any, mask: Any) -> list[Any]:
     """For each dimension of a mask, where its elements are nonzero: int64 tensors of one dimension."""
     if type(mask) is Spec:
         return [Spec((mask.numel,), int64)] * mask.ndim
-    array = mask.array if type(mask) is Tensor else mask
-    found = array.nonzero()
     if type(mask) is not Tensor:
-        return list(found)
-    ctx = HERE.ctx
-    ctx.admit(sum(p.nbytes for p in found))
+        return list(mask.nonzero())
     xp = mask.backend.xp
+    ctx = HERE.ctx
+    ctx.admit(8 * mask.ndim * int(xp.count_nonzero(mask.array)))
+    found = mask.array.nonzero()
     return [fresh(xp.ascontiguousarray(p), Spec(p.shape, int64), mask.backend, ctx.ledger) for p in found]
 
 

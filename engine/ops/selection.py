@@ -620,6 +620,15 @@ def masked_select(k: K, input: Array, mask: Array) -> Array:
     return xp.broadcast_to(input, shape).reshape(-1)[xp.broadcast_to(mask, shape).reshape(-1)]
 
 
+@masked_select.guard
+def _(k: K, input: Any, mask: Any) -> None:
+    shape = broadcast_two(mask.shape, input.shape)
+    cells = prod(shape)
+    chosen = int(k.xp.count_nonzero(mask)) * (cells // mask.size if mask.size else 0)
+    spread = 0 if input.shape == shape and input.flags.c_contiguous else cells * input.itemsize
+    k.ctx.admit(chosen * input.itemsize + spread + (cells if mask.shape != shape else 0))
+
+
 @masked_select.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._place_masked(g, saved.mask, broadcast_two(F.shape(saved.mask), saved.input.shape))

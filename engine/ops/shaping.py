@@ -104,6 +104,8 @@ def _(k: K, repeats: Any, output_size: Any = None) -> None:
         raise Invalid("repeats can not be negative", code="negative-repeats", param="repeats")
     if output_size is not None and int(repeats.sum()) != output_size:
         raise ShapeMismatch("allocated size does not match required size", param="output_size")
+    total = float(repeats.sum(dtype=k.xp.float64))  # in int64 it could wrap around
+    k.ctx.admit(int(total) * (2 * 8 + repeats.itemsize))
 
 
 @composite(

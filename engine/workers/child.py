@@ -24,6 +24,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine import logs
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
@@ -209,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {options.name}: %(message)s")
+    text = f"%(asctime)s %(levelname)s {options.name}: %(message)s"
+    logs.configure(os.environ.get("CURLGRAD_LOG_FORMAT", "text"), "WARNING", text, worker=options.name)
     # When memory runs out, the kernel should take a worker, which is restarted, and not the web process.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)

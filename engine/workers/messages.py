@@ -10,7 +10,8 @@ A message is a dict with string keys. The front says, with `id` a number of its 
     {"do": "lease",  "id", "sent", "call", "session", "lease_s"}
     {"do": "close",  "id", "sent", "call", "session"}
     {"do": "cancel", "id", "target"}            target: the id of a run or query
-    {"do": "info",   "id", "sessions": [id]}    of the worker, and of these sessions; never waits
+    {"do": "info",   "id", "sessions": [id]}    of the worker, and of these sessions; never waits. With `numbers: True`
+                                                also what it counts
     {"do": "outcome", "id", "session", "call", "values"}    what became of a call that the worker before took: {"known",
                                                             "ok"}
 

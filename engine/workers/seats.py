@@ -7,10 +7,12 @@ nobody uses is written to the disk and freed, and the next call wakes it, so tha
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from engine.commit import Commit
@@ -18,7 +20,7 @@ from engine.durability.recovery import Answers
 from engine.durability.store import Store
 from engine.errors import EngineError, Gone, Hint, NoSuchSession, OutOfMemory
 from engine.limits import Limits
-from engine.tensor import ServerLedger
+from engine.tensor import ServerLedger, Tally
 from engine.workers.messages import Message
 
 _ENDED = 10_000  # sessions whose lease ran out and whose owners are told so
@@ -43,6 +45,9 @@ class SessionLike(Protocol):
     def query(self, q: dict[str, Any], values: str = "auto") -> Any:
         """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
 
+    def bytes_by_device(self) -> dict[str, dict[str, int]]:
+        """What is held now, by device and what holds it. May be asked while a program is between two steps."""
+
     def pack(self) -> dict[str, Any] | None:
         """All that a session without tensors is; None where it has any. `unpack` makes a new session the same."""
 
@@ -57,6 +62,8 @@ class Seat:
     """A session and the calls that wait for it. `session` is None while it sleeps on the disk."""
 
     __slots__ = (
+        "_memory",
+        "_memory_at",
         "answers",
         "calls",
         "commit",
@@ -77,6 +84,8 @@ class Seat:
         self.lease_s: float | None = None
         self.commit: Commit | None = None  # of the program that has just ended
         self.parked = False  # whether its first call is done, and waits for its change to be written
+        self._memory: dict[str, dict[str, int]] = {}
+        self._memory_at = -1.0
         self.answers = Answers()  # where there is no data directory: to calls with an idempotency key
 
     @property
@@ -87,6 +96,14 @@ class Seat:
     def idle(self) -> bool:
         """Whether no program of it is under way."""
         return not self.calls or self.calls[0].steps is None
+
+    def memory(self) -> dict[str, dict[str, int]]:
+        """Bytes by device and what holds them; counted again only where the session was used since."""
+        if self.session is None:
+            return {}
+        if self.last_used != self._memory_at or self.calls:
+            self._memory, self._memory_at = self.session.bytes_by_device(), self.last_used
+        return self._memory
 
     def described(self, known: Mapping[str, Any]) -> dict[str, Any]:
         expires = None if self.lease_s is None else self.last_used + self.lease_s
@@ -165,6 +182,24 @@ class Seats:
             if kept.opened
         ]
         return {"sessions": rows, "ended": store.ended, "ran": store.ran_last}
+
+    def counted(self, tally: Tally) -> dict[str, Any]:
+        """What the worker tells of itself since it started; sessions that sleep hold no memory.
+
+        `journal`: its lag, where there is one.
+        """
+        memory: dict[str, dict[str, int]] = {}
+        for seat in self.seats.values():
+            for device, kinds in seat.memory().items():
+                on = memory.setdefault(device, {})
+                for kind, held in kinds.items():
+                    on[kind] = on.get(kind, 0) + held
+        return {
+            **tally.to_data(),
+            "memory": memory,
+            "resident_bytes": resident_bytes(),
+            "journal": None if self.store is None else self.store.lag(),
+        }
 
     def find(self, message: Message) -> Seat:
         """The seat of the session that a message names. Raises NoSuchSession, Gone."""
@@ -313,3 +348,11 @@ def expired(id: str, name: str | None, why: str, at: float) -> Gone:
         why=why,
         expired_at=at,
     )
+
+
+def resident_bytes() -> int | None:
+    """The process's memory as the system sees it; None where it does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None

@@ -37,6 +37,7 @@ class Slot:
         self.pending: dict[int, Pending] = {}
         self.orphans: list[Pending] = []  # calls of an incarnation that died, until the next one knows of them
         self.restarts = 0
+        self.numbers: dict[str, Any] = {}  # what it last said of itself
         self.failures = 0  # deaths in a row that came soon after the start
         self.last_exit: str | None = None
         self.first: asyncio.Future[None] | None = None  # how the first start ended

@@ -44,6 +44,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
+from engine.workers import numbers
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
@@ -622,6 +623,10 @@ class Supervisor:
             return {}
         known: dict[str, dict[str, Any] | None] = answer["infos"]
         return known
+
+    async def numbers(self, patience: float = 2.0) -> dict[str, dict[str, Any]]:
+        """What each worker counts, by worker (engine.workers.numbers)."""
+        return await numbers.ask(self._slots.values(), self._expect, patience)
 
     def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]

@@ -520,6 +520,7 @@ class Worker:
             "sessions": len(self.sessions.seats),
             "waiting": sum(self._waiting.values()),
             "infos": known,
+            **({"numbers": self.sessions.counted(self._server.tally)} if message.get("numbers") else {}),
         }
 
     def _devices(self, message: Message) -> list[dict[str, Any]]:

@@ -159,6 +159,15 @@ class FakeService:
     async def usage(self, owner: str) -> Any:
         return self._reply("usage", owner)
 
+    async def numbers(self) -> Any:
+        return {"workers": []}
+
+    async def session_memory(self, owner: str, ref: str, *, limit: int, cursor: str | None) -> Any:
+        return self._reply("session_memory", owner, ref, limit, cursor)
+
+    async def session_history(self, owner: str, ref: str) -> Any:
+        return self._reply("session_history", owner, ref)
+
     async def run(
         self,
         owner: str,

@@ -40,6 +40,7 @@ STATUSES = {
     "Unsupported": 415,
     "Unavailable": 503,
     "DeviceLost": 503,
+    "OutOfTime": 504,
     "OutOfMemory": 507,
     "Bug": 500,
     "EngineError": 500,

@@ -125,7 +125,7 @@ def test_every_call_can_answer_with_problems_of_the_documented_statuses(whole: J
         if path.startswith("/v1/"):
             assert statuses >= {401, 403, 406, 421, 422, 429}
         if path.startswith("/v1/ops/") and "requestBody" in call:
-            assert statuses == {200, 400, 401, 403, 404, 406, 409, 410, 412, 413, 415, 421, 422, 429, 503, 507}
+            assert statuses == {200, 400, 401, 403, 404, 406, 409, 410, 412, 413, 415, 421, 422, 429, 503, 504, 507}
     for response in whole["components"]["responses"].values():
         assert response["content"] == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -273,7 +273,7 @@ def test_the_fixed_routes_are_those_of_the_application() -> None:
         for route in application.routes
         if hasattr(route, "methods") and hasattr(route, "path")
         for method in route.methods - {"HEAD"}
-        if route.path.startswith("/v1/") or route.path in ("/healthz", "/readyz")
+        if route.path.startswith("/v1/") or route.path in ("/healthz", "/readyz", "/metrics")
     }
     described = {(m, re.sub(r"\{\w+\}", "{}", path)) for m, path, _ in calls({"paths": core.paths()})}
     assert described | {("post", "/v1/ops/{}")} == routed

@@ -57,9 +57,17 @@ GIVEN = {
     "max_run": ("8", 8),
     "max_nesting": ("7", 7),
     "plan_from": ("0", 0),
+    "max_seconds": ("0.5", 0.5),
+    "max_unnamed": ("9", 9),
+    "tape_bytes": ("1K", 1024),
+    "max_values": ("10", 10),
+    "history": ("0", 0),
+    "root_path": ("/class/tensors/", "/class/tensors"),
     "log_level": ("debug", "debug"),
+    "log_format": ("JSON", "json"),
+    "slow_request": ("2.5", 2.5),
 }
-FLAGS = {"allow_open", "sync_steps"}
+FLAGS = {"allow_open", "op_times", "otel", "sync_steps"}
 
 
 @pytest.mark.parametrize("name", GIVEN)

@@ -178,6 +178,9 @@ class FakeSession:
             case _:
                 raise AssertionError(q)
 
+    def bytes_by_device(self) -> dict[str, dict[str, int]]:
+        return {"cpu": {"tensors": 8}}
+
     def pack(self) -> dict[str, Any] | None:
         return None if self.variables else {"seed": self.seed}
 
