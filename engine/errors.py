@@ -14,6 +14,7 @@
     │   ├── ShapeMismatch, DtypeMismatch, DeviceMismatch, NoSuchDevice
     │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient
     ├── Unavailable            503  a worker that restarts or drains
+    │   └── QueueFull          429  too many of the caller's own calls wait already
     ├── OutOfTime              504  a program that ran past its time limit, or would
     ├── OutOfMemory            507  over a memory limit, before anything was allocated
     └── Bug                    500  ours to mend
@@ -252,6 +253,10 @@ class NoGradient(Invalid):
 
 class Unavailable(EngineError):
     code = "not-applied"
+
+
+class QueueFull(Unavailable):
+    code = "queue-full"
 
 
 class OutOfTime(EngineError):

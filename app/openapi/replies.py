@@ -108,7 +108,10 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     415: ("Unsupported", "A media type that is not understood."),
     421: ("Misdirected", "A Host that is not this server's."),
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
-    429: ("TooManyRequests", "Sent more often than a key may; `Retry-After` says when to send again."),
+    429: (
+        "TooManyRequests",
+        "Sent more often than a key may, or too many calls wait; `Retry-After` says when to send again.",
+    ),
     503: ("Unavailable", "A worker restarts; `code` is `not-applied` or `outcome-unknown`."),
     504: ("OutOfTime", "The program ran past its time limit, or must; the session is as it was before."),
     507: (

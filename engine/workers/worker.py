@@ -27,7 +27,17 @@ from types import UnionType
 from typing import Any, Protocol
 
 from engine import backend
-from engine.errors import Bug, Conflict, EngineError, Hint, NoSuchDevice, NoSuchSession, OutOfMemory, Unavailable
+from engine.errors import (
+    Bug,
+    Conflict,
+    EngineError,
+    Hint,
+    NoSuchDevice,
+    NoSuchSession,
+    OutOfMemory,
+    QueueFull,
+    Unavailable,
+)
 from engine.limits import Limits
 from engine.tensor import ServerLedger, Tally
 from engine.workers.messages import BadMessage, CannotPack, Closed, Message
@@ -240,9 +250,8 @@ class Worker:
                     hint=Hint("try-again"),
                 )
             if waiting >= self.limits.max_queue and word != "close":
-                raise Unavailable(
+                raise QueueFull(
                     f"{waiting} of your calls are waiting on worker {self.name} already; nothing was done",
-                    code="not-applied",
                     hint=Hint("queue-full", waiting=waiting, limit=self.limits.max_queue),
                     waiting=waiting,
                     limit=self.limits.max_queue,
