@@ -99,6 +99,7 @@ STATUSES: Mapping[type[EngineError], tuple[int, str]] = {
     Misdirected: (421, "Unknown host"),
     engine_errors.Invalid: (422, "Invalid request"),
     TooManyRequests: (429, "Too many requests"),
+    engine_errors.QueueFull: (429, "Too many calls waiting"),
     engine_errors.Bug: (500, "Internal error"),
     engine_errors.Unavailable: (503, "Unavailable"),
     engine_errors.OutOfTime: (504, "Out of time"),

@@ -12,9 +12,10 @@
     ├── Invalid                422  wrong parameter, shape, dtype, device or limit
     │   ├── UnknownParameter, MissingParameter, WrongType, LimitExceeded
     │   ├── ShapeMismatch, DtypeMismatch, DeviceMismatch, NoSuchDevice
-     │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient, GradcheckFailed
-     ├── Unavailable            503  a worker that restarts or drains; DeviceLost: a GPU that can compute no more
-     ├── OutOfTime              504  a program that ran past its time limit, or would
+    │   └── DimOutOfRange, IndexOutOfRange, NotScalar, NoGradient, GradcheckFailed
+    ├── Unavailable            503  a worker that restarts or drains; DeviceLost: a GPU that can compute no more
+    │   └── QueueFull          429  too many of the caller's own calls wait already
+    ├── OutOfTime              504  a program that ran past its time limit, or would
     ├── OutOfMemory            507  over a memory limit, before anything was allocated
     └── Bug                    500  ours to mend
 
@@ -266,6 +267,10 @@ class Unavailable(EngineError):
 
 class DeviceLost(Unavailable):
     """What this process asks of its GPU fails from now on; a new process can go on. The worker ends on it."""
+
+
+class QueueFull(Unavailable):
+    code = "queue-full"
 
 
 class OutOfTime(EngineError):

@@ -115,7 +115,10 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     415: ("Unsupported", "A media type that is not understood."),
     421: ("Misdirected", "A Host that is not this server's."),
     422: ("Invalid", "A wrong parameter, shape, dtype or device, or more than the limits allow."),
-    429: ("TooManyRequests", "Sent more often than a key may; `Retry-After` says when to send again."),
+    429: (
+        "TooManyRequests",
+        "Sent more often than a key may, or too many calls wait; `Retry-After` says when to send again.",
+    ),
     503: (
         "Unavailable",
         "A worker restarts, the server is ending, or its disk fails; `code` is `not-applied` or `outcome-unknown`.",

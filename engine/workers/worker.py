@@ -39,6 +39,7 @@ from engine.errors import (
     Invalid,
     NoSuchSession,
     OutOfMemory,
+    QueueFull,
     Unavailable,
 )
 from engine.limits import Limits
@@ -267,9 +268,8 @@ class Worker:
                     hint=Hint("try-again"),
                 )
             if waiting >= self.limits.max_queue and word != "close":
-                raise Unavailable(
+                raise QueueFull(
                     f"{waiting} of your calls are waiting on worker {self.name} already; nothing was done",
-                    code="not-applied",
                     hint=Hint("queue-full", waiting=waiting, limit=self.limits.max_queue),
                     waiting=waiting,
                     limit=self.limits.max_queue,

@@ -310,6 +310,15 @@ _ASKED: list[tuple[str, str, Any]] = [
     ("get", "/v1/sessions", None),
     ("get", "/v1/sessions/default", None),
     ("get", "/v1/sessions/none", None),
+    ("get", "/v1/sessions/default/memory", None),
+    ("get", "/v1/sessions/default/memory?limit=1", None),
+    ("get", "/v1/sessions/default/memory?cursor=nothing", None),
+    ("get", "/v1/sessions/default/script", None),
+    ("get", "/v1/sessions/default/script?language=curl", None),
+    ("get", "/v1/sessions/default/script?language=python", None),
+    ("get", "/v1/sessions/default/script?language=perl", None),
+    ("get", "/v1/sessions/none/script", None),
+    ("get", "/metrics", None),
     ("get", "/v1/ops", None),
     ("get", "/v1/ops/add", None),
     ("get", "/v1/ops/none", None),
@@ -375,7 +384,8 @@ def follows(document: Json, call: Json, response: httpx.Response) -> None:
     media = response.headers["content-type"].partition(";")[0]
     schema = {**described["content"][media]["schema"], "components": document["components"]}
     validator = pytest.importorskip("jsonschema").Draft202012Validator
-    assert [error.message for error in validator(schema).iter_errors(response.json())] == [], response.request.url
+    body = response.text if media == "text/plain" else response.json()
+    assert [error.message for error in validator(schema).iter_errors(body)] == [], response.request.url
 
 
 # ---------------------------------------------------------------- a catalogue that cannot be described

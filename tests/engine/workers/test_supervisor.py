@@ -266,7 +266,7 @@ async def test_a_full_queue(spec: str) -> None:
         replies = await asyncio.gather(*(run(supervisor, record, "add") for _ in range(150)), return_exceptions=True)
         refused = [reply for reply in replies if isinstance(reply, Unavailable)]
         assert 50 <= len(refused) <= 51
-        assert {error.code for error in refused} == {"not-applied"}
+        assert {error.code for error in refused} == {"queue-full"}
         await first
         assert await ask(supervisor, record, do="read", ref="n") == 150 - len(refused)
 

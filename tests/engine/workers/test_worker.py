@@ -266,7 +266,7 @@ def test_a_queue_has_an_end(house: House) -> None:
     house.open("t", "bob")
     numbers = [house.run("s", "noop") for _ in range(101)]
     error = house.front.of(numbers[-1])["error"]
-    assert (error["class"], error["code"]) == ("Unavailable", "not-applied")
+    assert (error["class"], error["code"]) == ("QueueFull", "queue-full")
     assert error["facts"] == {"waiting": 100, "limit": 100}
     house.run("t", "noop")
     house.say("close", session="s")
