@@ -145,8 +145,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
     size = source.shape[wrap_dim(dim, source.ndim)] if source.ndim else 1
     if index.numel != size:
         raise ShapeMismatch(
-            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: "
-            f"{dim}",
+            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: {d}",
             param="index",
         )
     if _without(input.shape, d) != _without(source.shape, d) or input.ndim != source.ndim:
