@@ -108,9 +108,9 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
         return getattr(x, name)(axis=axes, keepdims=keepdims)
 
     def whole_meta(k: K, input: Spec) -> Spec:
+        refuse_empty(name, input, None)
         if input.dtype.category == COMPLEX:
             raise not_implemented(f"{name}_all", input.dtype)
-        refuse_empty(name, input, None)
         return Spec((), input.dtype)
 
     def whole(k: K, input: Array) -> Array:

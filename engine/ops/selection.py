@@ -126,7 +126,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
             param="index",
         )
     if index.dtype is not int64 and index.dtype is not int32:
-        got = f" but got: {scalar_type(index.dtype)}" if name == "index_add_" else ""
+        got = f" but got: {scalar_type(index.dtype)}" if name in ("index_add_", "index_reduce_") else ""
         raise cast_index(f"{name}(): Expected dtype int32/int64 for index{got}", index)
     if input.dtype is not source.dtype:
         raise DtypeMismatch(

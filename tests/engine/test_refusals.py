@@ -141,3 +141,11 @@ def test_a_reducing_scatter_takes_an_index_of_one_for_a_number() -> None:
     x, src = leaf(1.0), leaf(3.0)
     call("backward", call("scatter_reduce", x, 0, tensor(np.array([0])), src, "mean"))
     assert (host(x.grad), host(src.grad)) == (0.5, 0.5)  # type: ignore[arg-type]
+
+
+def test_pad_and_constant_pad_have_words_of_their_own() -> None:
+    x = of("float32", 2, 3)
+    assert words("constant_pad_nd", x, [1, 2, 3]) == "Length of pad must be even but instead it equals 3"
+    assert words("nn.functional.pad", x, [1, 2, 3]) == "Padding length must be divisible by 2"
+    assert words("constant_pad_nd", x, [1] * 6).startswith("Length of pad should be no more than twice the number of")
+    assert words("nn.functional.pad", x, [1] * 6).startswith("Padding length should be less than or equal to two times")
