@@ -263,7 +263,7 @@ def record(
 
 def _refuse_dtype(op: Op, results: Sequence[Tensor | None]) -> None:
     """Refuses a result that should require grad and is of a dtype that cannot; casts and comparisons have none."""
-    if op.moves or op.promote == "compare":
+    if op.family == "casts" or op.promote == "compare":
         return
     for r, name in zip(results, _output_names(op, len(results)), strict=True):
         if r is not None and name not in op.nondiff:

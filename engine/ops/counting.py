@@ -137,7 +137,7 @@ def _bincount_meta(k: K, input: Spec, weights: Spec | None = None, minlength: in
         raise not_implemented("bincount_cpu", input.dtype)
     if input.ndim != 1:
         raise ShapeMismatch("bincount only supports 1-d non-negative integral inputs.", param="input")
-    if weights is not None and weights.shape != input.shape:
+    if weights is not None and input.numel and weights.shape != input.shape:
         raise ShapeMismatch("weights should be 1-d and have the same length as input", param="weights")
     d = int64 if weights is None or not input.numel else float32 if weights.dtype is float32 else float64
     return Spec((minlength,), d)
@@ -193,7 +193,7 @@ def histc(k: K, input: Array, bins: int = 100, min: Scalar = 0, max: Scalar = 0)
     if x.size:
         x = x[(x >= low) & (x <= high)]
         at = ((x - low) * bins / (high - low)).astype(int64.np)
-        made += xp.bincount(xp.minimum(at, bins - 1), None, bins).astype(x.dtype)
+        made += xp.bincount(xp.clip(at, 0, bins - 1), None, bins).astype(x.dtype)
     return made
 
 
@@ -222,6 +222,10 @@ def _unique_meta(name: str) -> Any:
             n = input.numel
             return Spec((n,), input.dtype), Spec(input.shape, int64), Spec((n,), int64)
         d = wrap_dim(dim, input.ndim, scalar_ok=False)
+        if input.shape.count(0) > 1:
+            raise ShapeMismatch(
+                "Number of zero sized dimensions is more than one, so unique cannot be applied", param="input"
+            )
         if any(n == 0 for i, n in enumerate(input.shape) if i != d):
             raise ShapeMismatch(
                 "There are 0 sized dimensions, and they aren't selected, so unique cannot be applied", param="input"

@@ -108,9 +108,9 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
         return getattr(x, name)(axis=axes, keepdims=keepdims)
 
     def whole_meta(k: K, input: Spec) -> Spec:
+        refuse_empty(name, input, None)
         if input.dtype.category == COMPLEX:
             raise not_implemented(f"{name}_all", input.dtype)
-        refuse_empty(name, input, None)
         return Spec((), input.dtype)
 
     def whole(k: K, input: Array) -> Array:
@@ -120,10 +120,10 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
         if type(dim) is list and not dim:
             dim = None
         refuse_empty(f"a{name}", input, dim)
-        wrap_dims(dim, input.ndim)
-        if input.dtype.category == COMPLEX:
+        made = Spec(reduced(input.shape, wrap_dims(dim, input.ndim), keepdim), input.dtype)
+        if made.numel and input.dtype.category == COMPLEX:
             raise not_implemented(f"{name}_values_cpu", input.dtype)
-        return Spec(reduced(input.shape, wrap_dims(dim, input.ndim), keepdim), input.dtype)
+        return made
 
     def amax(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False) -> Array:
         return at(k, input, axes_of(dim, input.ndim), keepdim) if input.ndim else input.copy()

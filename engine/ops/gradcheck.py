@@ -340,7 +340,7 @@ def gradgradcheck(
     ctx: Context,
     func: Function,
     inputs: Array | list[Array],
-    grad_outputs: Array | list[Array] | None = None,
+    grad_outputs: Array | list[Array | None] | None = None,
     eps: float = 1e-6,
     atol: float = 1e-5,
     rtol: float = 1e-3,

@@ -23,12 +23,12 @@ from engine.tensor import Storage, Tensor, fresh, view_of
 
 def _checked(size: Any, stride: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     sizes, strides = tuple(size), tuple(stride)
+    check_size(sizes)
     if len(sizes) != len(strides):
         raise ShapeMismatch(
             f"dimensionality of sizes ({len(sizes)}) must match dimensionality of strides ({len(strides)})",
             param="stride",
         )
-    check_size(sizes)
     if any(s < 0 for s in strides):
         raise ShapeMismatch(
             f"Storage size calculation overflowed with sizes={text(sizes)} and strides={text(strides)}", param="stride"

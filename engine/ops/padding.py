@@ -25,11 +25,12 @@ def _bounds(shape: Sizes, pad: Any) -> list[tuple[int, int]]:
 
 def _pad_meta(k: K, input: Spec, pad: Any, value: Any = 0) -> Spec:
     if len(pad) % 2:
-        raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
+        words = f"Length of pad must be even but instead it equals {len(pad)}"
+        raise Invalid(words, code="bad-padding", param="pad")
     if len(pad) > 2 * input.ndim:
         raise Invalid(
-            "Padding length should be less than or equal to two times the input dimension but got padding length "
-            f"{len(pad)} and input of dimension {input.ndim}",
+            "Length of pad should be no more than twice the number of dimensions of the input. Pad length is "
+            f"{len(pad)}while the input has {input.ndim}dimensions.",
             code="bad-padding",
             param="pad",
         )
@@ -171,6 +172,16 @@ def pad(F: Any, input: Array, pad: Shape, mode: str = "constant", value: float |
     `mode` is "constant" (`value`, by default 0), "reflect" (without repeating the edge), "replicate" or "circular".
     """
     if mode == "constant":
+        ndim = len(F.shape(input))
+        if len(pad) % 2:
+            raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
+        if len(pad) > 2 * ndim:
+            raise Invalid(
+                "Padding length should be less than or equal to two times the input dimension but got padding length "
+                f"{len(pad)} and input of dimension {ndim}",
+                code="bad-padding",
+                param="pad",
+            )
         return F.constant_pad_nd(input, pad, 0 if value is None else value)
     if mode not in ("reflect", "replicate", "circular"):
         raise Invalid(f"Unrecognised padding mode {mode}", code="bad-choice", param="mode")

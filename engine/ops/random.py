@@ -347,6 +347,8 @@ def _bernoulli_meta(k: K, input: Any, p: Any = None) -> Spec:
         _check_p(p)
         if input.dtype.is_complex and input.numel:
             raise not_implemented("bernoulli_scalar_cpu_", input.dtype)
+    elif not input.numel:
+        return input  # type: ignore[no-any-return]
     elif input.dtype.is_complex:
         raise not_implemented("bernoulli_tensor_cpu_self_", input.dtype)
     elif input.dtype.category < FLOAT:

@@ -10,7 +10,7 @@ from engine.declare import Array, Dim, Scalar, composite, op
 from engine.dtypes import BOOL, COMPLEX, float32, float64, int32, int64, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import joint, not_implemented
 from engine.ops.extremes import picked_gradient, refuse_empty, shared_gradient
 from engine.ops.scans import running
 from engine.ops.scatter import cast_index, check_range
@@ -305,10 +305,11 @@ def _search_meta(
         if sorter.dtype is not int64:
             words = f"{name}sorter must be a tensor of long dtype but got dtype {scalar_type(sorter.dtype)}"
             raise cast_index(words, sorter, "sorter")
-    for each in (sorted_sequence, input):
-        if type(each) is Spec and each.dtype.category in (BOOL, COMPLEX):
-            raise not_implemented("searchsorted_out_cpu", each.dtype)
-    return Spec(shape, int32 if out_int32 else int64)
+    made = Spec(shape, int32 if out_int32 else int64)
+    d = joint(k, "arithmetic", sorted_sequence, input)[0]
+    if made.numel and d.category in (BOOL, COMPLEX):
+        raise not_implemented("searchsorted_out_cpu", d)
+    return made
 
 
 def _search(k: K, bounds: Array, values: Array, right: bool) -> Array:

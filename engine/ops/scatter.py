@@ -330,12 +330,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def take_along_dim(F: Any, input: Array, indices: Array, dim: Dim | None = None) -> Array:
     """Elements along `dim` at `indices`, the other dimensions broadcast; without `dim`, of the flattened tensor."""
     at, shape = F.shape(indices), F.shape(input)
-    if F.dtype(indices) is not int64:
-        raise cast_index(
-            f"torch.take_along_dim(): dtype of indices should be Long but got {scalar_type(F.dtype(indices))}",
-            Spec(at, F.dtype(indices)),
-            "indices",
-        )
+    if F.dtype(indices) is not int64 and (dim is not None or F.dtype(indices) is not int32):
+        words = "gather(): Expected dtype int32/int64 for index"
+        if dim is not None:
+            have = scalar_type(F.dtype(indices))
+            words = f"torch.take_along_dim(): dtype of indices should be Long but got {have}"
+        raise cast_index(words, Spec(at, F.dtype(indices)), "indices")
     if dim is None:
         return F.gather(F.reshape(input, (prod(shape),)), 0, F.reshape(indices, (prod(at),)))
     if len(at) != len(shape):
@@ -697,7 +697,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     whole = F.shape(src)
     used = F.shape(index)
     for i, n in enumerate(used):
-        if n != whole[i]:
+        if whole and n != whole[i]:
             src = F.narrow(src, i, 0, n)
     src = F.reshape(src, used)
     to = _Along(F, saved.dim, index, saved.reduce, saved.include_self)

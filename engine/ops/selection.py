@@ -126,7 +126,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
             param="index",
         )
     if index.dtype is not int64 and index.dtype is not int32:
-        got = f" but got: {scalar_type(index.dtype)}" if name == "index_add_" else ""
+        got = f" but got: {scalar_type(index.dtype)}" if name in ("index_add_", "index_reduce_") else ""
         raise cast_index(f"{name}(): Expected dtype int32/int64 for index{got}", index)
     if input.dtype is not source.dtype:
         raise DtypeMismatch(
@@ -145,8 +145,7 @@ def _source_checks(name: str, input: Spec, dim: int, index: Spec, source: Spec) 
     size = source.shape[wrap_dim(dim, source.ndim)] if source.ndim else 1
     if index.numel != size:
         raise ShapeMismatch(
-            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: "
-            f"{dim}",
+            f"{name}(): Number of indices ({index.numel}) should be equal to source.size(dim): ({size}), for dim: {d}",
             param="index",
         )
     if _without(input.shape, d) != _without(source.shape, d) or input.ndim != source.ndim:

@@ -560,6 +560,12 @@ def alias_copy(F: Any, input: Array) -> Array:
     return _row_major(F, input)
 
 
+@composite(family="shaping", moves=True, samples=[S(T(2, 3, grad=False)), S(T(grad=False)), S(I(2))])
+def detach_copy(F: Any, input: Array) -> Array:
+    """A copy of the tensor, in row-major order, without its history."""
+    return _row_major(F, F.detach(input))
+
+
 @composite(family="shaping", moves=True, samples=[S(T(4, 2), 2), S(T(2, 5), 2, 1)], returns="list of Tensors")
 def split_copy(F: Any, input: Array, split_size: int, dim: Dim = 0) -> Any:
     """As `split`, with memory of its own."""

@@ -79,10 +79,16 @@ def storage_offset(ctx: Context, input: Array) -> int:
     return int(input.offset)
 
 
-@special(family="values", returns="value", samples=[S(T(2, 3)), S(I(2))])
+@special(family="values", returns="value", alias=("itemsize",), samples=[S(T(2, 3)), S(I(2))])
 def element_size(ctx: Context, input: Array) -> int:
     """The bytes that an element takes."""
     return int(input.dtype.itemsize)
+
+
+@special(family="values", returns="value", samples=[S(T(2, 3)), S(I(2))])
+def nbytes(ctx: Context, input: Array) -> int:
+    """The bytes that all elements take."""
+    return int(input.numel * input.dtype.itemsize)
 
 
 @special(family="values", returns="value", samples=[S(T(2, 3)), S(I(2))])

@@ -37,6 +37,20 @@ class TestAccumulation:
         run(session, step("_clear_grad", input="w"))
         assert run(session, return_=["w.grad"])["results"]["w.grad"] is None
 
+    @pytest.mark.parametrize("create_graph", [False, True])
+    def test_a_leaf_that_views_what_has_no_history_gets_all_of_its_gradient(self, create_graph: bool) -> None:
+        done = run(
+            Session("s"),
+            {"op": "narrow", "args": {"input": "m", "dim": 0, "start": 1, "length": 2}, "out": "x", "no_grad": True},
+            step("requires_grad_", "x", input="x"),
+            step("mul", "y", input="x", other="x"),
+            step("sum", "l", input="y"),
+            step("autograd.grad", "g", outputs=["l"], inputs=["x"], create_graph=create_graph),
+            inputs={"m": {"data": [1.0, 2.0, 3.0]}},
+            return_=["g"],
+        )
+        assert values(done["results"]["g"][0]) == [4.0, 6.0]
+
     def test_two_leaves_never_share_one_gradient(self, session: Session) -> None:
         run(session, inputs={"v": {"data": [1.0, 1.0, 1.0], "requires_grad": True}}, keep={"v": "v"})
         run(session, step("add", "a", input="w", other="v"), step("sum", "l", input="a"), step("backward", input="l"))

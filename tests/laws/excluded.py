@@ -119,7 +119,8 @@ OWN: dict[str, str] = {
     "finfo": "a class there",
     "iinfo": "a class there",
     **dict.fromkeys(
-        ("H", "T", "mH", "mT", "ndim", "shape", "is_leaf", "requires_grad", "grad_fn"), "a property of tensors there"
+        ("H", "T", "mH", "mT", "ndim", "shape", "itemsize", "nbytes", "is_leaf", "requires_grad", "grad_fn"),
+        "a property of tensors there",
     ),
     "autograd.set_detect_anomaly": "a class there, which is called",
     "set_grad_enabled": "a class there, which is called",

@@ -1,0 +1,151 @@
+"""What is refused, in which order and with which words, and what an empty tensor lets pass: as PyTorch 2.13 does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import EngineError
+from engine.session import Session
+from tests.engine.programs import run, step
+from tests.engine.tensors import call, context, host, leaf, strides, tensor  # noqa: F401  (a fixture)
+
+pytestmark = pytest.mark.usefixtures("context")
+
+
+def words(name: str, *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(EngineError) as caught:
+        call(name, *args, **kwargs)
+    return caught.value.detail
+
+
+def of(dtype: str, *shape: int) -> Any:
+    return tensor(np.ones(shape, dtype))
+
+
+class TestOrder:
+    def test_cells_written_twice_come_before_shapes_and_dtypes(self) -> None:
+        x = call("expand", of("float32", 3, 1), [3, 3])
+        for name, other in (("add_", of("float32", 2)), ("eq_", of("float32", 2)), ("asin_", None)):
+            given = () if other is None else (other,)
+            assert words(name, x, *given).startswith("unsupported operation: more than one element")
+        whole = call("expand", of("bool", 3, 1), [3, 3])
+        assert words("asin_", whole).startswith("unsupported operation: more than one element")
+
+    @pytest.mark.parametrize("name", ["eq_", "logical_and_", "masked_fill_", "add_"])
+    def test_what_goes_cell_by_cell_names_the_broadcast_shape(self, name: str) -> None:
+        other = of("bool", 5, 5) if name == "masked_fill_" else of("float32", 5, 5)
+        rest = (1.0,) if name == "masked_fill_" else ()
+        assert words(name, of("float32", 5), other, *rest) == (
+            "output with shape [5] doesn't match the broadcast shape [5, 5]"
+        )
+
+    def test_masked_fill_names_the_mask_first(self) -> None:
+        assert "tensor a (5) must match the size of tensor b (4)" in words(
+            "masked_fill", of("float32", 4), of("bool", 5), 1.0
+        )
+
+    def test_dims_are_looked_at_before_dtypes(self) -> None:
+        for name in ("max", "min", "amax", "amin"):
+            assert words(name, of("complex64", 2), dim=3).startswith("Dimension out of range")
+
+    def test_permute_finds_the_first_mistake(self) -> None:
+        assert words("permute", of("float32", 1, 2, 3, 4), [2, 2, 9, 9]) == "permute(): duplicate dims are not allowed."
+        assert words("permute", of("float32", 1, 2, 3, 4), [2, 9, 2, 9]).startswith("Dimension out of range")
+
+
+class TestWithoutGradients:
+    @pytest.mark.parametrize("name", ["sum", "prod", "nansum"])
+    def test_a_sum_in_whole_numbers_is_refused_for_what_requires_grad(self, name: str) -> None:
+        assert words(name, leaf([1.0, 2.0]), dtype="int16") == "Autograd not support dtype: Short"
+        assert host(call(name, tensor([1.0, 2.0]), dtype="int16")).dtype == np.int16
+
+    @pytest.mark.parametrize("name", ["cumsum", "cumprod"])
+    def test_running_sums_too(self, name: str) -> None:
+        assert words(name, leaf([1.0, 2.0]), 0, dtype="int64") == "Autograd not support dtype: Long"
+
+    def test_a_value_that_requires_grad_goes_into_no_bools(self) -> None:
+        mask = of("bool", 2)
+        assert words("masked_fill", mask, mask, leaf(1.0)) == "Autograd not support dtype: Bool"
+
+    def test_comparisons_and_casts_have_no_gradient_to_miss(self) -> None:
+        x = leaf([1.0, 2.0])
+        assert not call("lt", x, 1.5).requires_grad
+        assert not call("to", x, dtype="int64").requires_grad
+
+
+class TestRunning:
+    @pytest.mark.parametrize("name", ["cumsum", "cumprod"])
+    def test_bools_are_not_added_up_as_bools(self, name: str) -> None:
+        said = f"\"{name}_out_cpu\" not implemented for 'Bool'"
+        assert words(name, of("bool", 3), 0, dtype="bool") == said
+        assert words(f"{name}_", of("bool", 3), 0) == said
+        assert host(call(name, of("bool", 0), 0, dtype="bool")).shape == (0,)
+        assert host(call(name, of("bool"), 0, dtype="bool")).all()
+
+    def test_in_place_they_keep_their_dtype(self) -> None:
+        x = of("int16", 3)
+        assert host(call("cumsum_", x, 0)).tolist() == [1, 2, 3]
+        assert words("cumsum_", x, 0, dtype="float32") == (
+            "Bad in-place call: input tensor dtype short int and output tensor dtype float should match"
+        )
+
+    @pytest.mark.parametrize("name", ["cummax", "cummin"])
+    def test_what_has_no_two_elements_is_copied(self, name: str) -> None:
+        assert host(call(name, of("complex64"), 0)[0]).tolist() == 1
+        assert host(call(name, of("float32", 0, 2), 5)[1]).shape == (0, 2)
+        assert words(name, of("float32"), 5) == f"{name}(): Expected reduction dim -1 or 0 for scalar but got 5"
+        assert words(name, of("complex64", 2), 0) == f"\"{name}_cpu\" not implemented for 'ComplexFloat'"
+
+
+class TestEmpty:
+    @pytest.mark.parametrize("name", ["normal_", "log_normal_", "exponential_", "random_", "bernoulli_"])
+    def test_nothing_is_drawn_for_nothing(self, name: str) -> None:
+        assert host(call(name, of("complex64", 0))).shape == (0,)
+
+    @pytest.mark.parametrize("name", ["uniform_", "cauchy_"])
+    def test_but_some_ask_for_the_dtype_first(self, name: str) -> None:
+        assert "int64" in (said := words(name, of("int64", 0)).replace("'Long'", "int64")) or "long int" in said
+
+    def test_normal_numbers_like_nothing(self) -> None:
+        assert host(call("randn_like", of("int64", 0))).shape == (0,)
+        assert words("rand_like", of("int64", 0)) == "\"check_uniform_bounds\" not implemented for 'Long'"
+
+    def test_largest_elements_of_no_rows(self) -> None:
+        assert host(call("amax", of("complex64", 0, 2), -1)).shape == (0,)
+        assert "max_values_cpu" in words("amax", of("complex64", 2, 2), -1)
+
+
+class TestLists:
+    def test_null_is_a_tensor_only_where_it_may_be(self) -> None:
+        x = {"data": [1.0, 2.0]}
+        with pytest.raises(EngineError, match="expected Tensor as element 1 in argument 0, but got NoneType"):
+            run(Session("s"), step("cat", "y", tensors=["x", None]), inputs={"x": x})
+        done = run(
+            Session("s"),
+            step("index_put", "y", input="x", indices=[None, "i"], values="v"),
+            inputs={"x": {"data": [[1.0, 2.0]]}, "i": {"data": [1]}, "v": {"data": [5.0]}},
+            return_=["y"],
+        )
+        assert done["results"]["y"].values.tolist() == [[1.0, 5.0]]
+
+
+def test_copies_of_strided_views_are_row_major() -> None:
+    copy = call("as_strided_copy", of("float32", 3, 3), [2, 2], [1, 2])
+    assert strides(copy) == (2, 1)
+
+
+def test_a_reducing_scatter_takes_an_index_of_one_for_a_number() -> None:
+    x, src = leaf(1.0), leaf(3.0)
+    call("backward", call("scatter_reduce", x, 0, tensor(np.array([0])), src, "mean"))
+    assert (host(x.grad), host(src.grad)) == (0.5, 0.5)  # type: ignore[arg-type]
+
+
+def test_pad_and_constant_pad_have_words_of_their_own() -> None:
+    x = of("float32", 2, 3)
+    assert words("constant_pad_nd", x, [1, 2, 3]) == "Length of pad must be even but instead it equals 3"
+    assert words("nn.functional.pad", x, [1, 2, 3]) == "Padding length must be divisible by 2"
+    assert words("constant_pad_nd", x, [1] * 6).startswith("Length of pad should be no more than twice the number of")
+    assert words("nn.functional.pad", x, [1] * 6).startswith("Padding length should be less than or equal to two times")
