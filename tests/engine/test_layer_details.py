@@ -144,13 +144,16 @@ REFUSED: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
 ]  # fmt: skip
 
 
+def _given(value: Any) -> Any:
+    return _floats(*value) if isinstance(value, tuple) else value
+
+
 @pytest.mark.parametrize("case", REFUSED, ids=lambda c: c[0])
 def test_what_pytorch_refuses_is_refused_in_its_words(case: Any) -> None:
     name, args, kwargs, words = case
-    made = lambda v: _floats(*v) if isinstance(v, tuple) else v  # noqa: E731
-    given = [made(v) for v in args]
+    given = [_given(v) for v in args]
     if name == "batch_norm":
         given += [None, None]
     with pytest.raises(EngineError) as caught:
-        _nn(name, *given, **{key: made(v) for key, v in kwargs.items()})
+        _nn(name, *given, **{key: _given(v) for key, v in kwargs.items()})
     assert caught.value.detail == words
