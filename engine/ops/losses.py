@@ -8,7 +8,7 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.context import HERE
 from engine.declare import Array, composite, op
-from engine.dtypes import BOOL, COMPLEX, FLOAT, DType, can_cast, promote_types, scalar_type
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, DType, can_cast, promote_types, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import joint, not_implemented
@@ -632,6 +632,11 @@ def gaussian_nll_loss(
             raise ShapeMismatch("var is of incorrect size", param="var")
     if reduction not in ("none", "mean", "sum"):
         raise Invalid(f"{reduction} is not valid", param="reduction")
+    d = F.dtype(var)
+    if d.category < FLOAT:
+        raise DtypeMismatch(
+            f"result type Float can't be cast to the desired output type {C_NAMES[d.name]}", param="var"
+        )
     # The clamp is not differentiated: where it acts, the variance keeps the gradient it would have had.
     checked = F._check_variance(var)
     var = F.add(checked, F.detach(F.sub(F.clamp(checked, eps), checked)))
