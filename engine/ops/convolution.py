@@ -230,7 +230,7 @@ def _check_numbers(stride: Shape, dilation: Shape, padding: Sequence[int], group
 
 
 def _check_dilation(dilation: Shape, transposed: bool) -> None:
-    """A dilation of zero, which PyTorch's kernels refuse, to whom one dimension is two."""
+    """A dilation of zero, which PyTorch's kernels refuse, not what stands before them. One dimension is two to them."""
     if 0 in dilation:
         wide = (1, *dilation) if len(dilation) == 1 else dilation
         names = ("depth", "height", "width")[-len(wide) :]

@@ -468,11 +468,12 @@ def _more_than_one(sizes: tuple[int, ...], shape: tuple[int, ...]) -> None:
 def _grouped(F: Any, input: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
     """(the result, means, one over standard deviations); the statistics have shape (N, groups)."""
     shape, d = F.shape(input), F.dtype(input)
-    mixed(Spec(shape, d), *[None if x is None else Spec(F.shape(x), F.dtype(x)) for x in (weight, bias)])
+    given = [None if x is None else Spec(F.shape(x), F.dtype(x)) for x in (weight, bias)]
+    mixed(Spec(shape, d), *given)
     if d.category != FLOAT:
         raise not_implemented("GroupNormKernelImpl", d)
     if d.reduced:  # computed in float32 and rounded once
-        x, w, b = (p if p is None else F.to(p, "float32") for p in (input, weight, bias))
+        x, w, b = [x if x is None else F.to(x, "float32") for x in (input, weight, bias)]
         made, *stats = _grouped(F, x, num_groups, w, b, eps)
         kept = d if weight is None else F.dtype(weight)
         return (F.to(made, d.name), *(F.to(s, kept.name) for s in stats))
