@@ -299,6 +299,7 @@ PARAMETERS: dict[str, str] = {
     "repeats": "how often",
     "q": "the quantiles, between 0 and 1",
     "interpolation": "what to take between two elements",
+    "conv_tbc.pad": "how many zeros to add before and after, along time",
     "pad": "how much to add before and after, for the last dimension first",
     "num_groups": "how many groups of channels",
     "group": "how many groups of channels",

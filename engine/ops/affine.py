@@ -412,6 +412,11 @@ def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | 
         words = f"bias size does not match weight size: got {got} but expected {w[0]}"
     if words:
         raise ShapeMismatch(f"bilinear(): {words}")
+    found = [F.dtype(x) for x in (input1, input2, weight, bias) if x is not None]
+    if bias is not None and len(set(found[:3])) == 1 and found[3] is not found[0]:
+        given = zip(("input1", "input2", "weight", "bias"), found, strict=True)
+        shown = ", ".join(f"{name}: {C_NAMES[d.name]}" for name, d in given)
+        raise DtypeMismatch(f"All tensors must have the same dtype, got {shown}", param="bias")
     rows = prod(a[:-1])
     x = F.reshape(input1, (rows, a[-1]))
     y = F.reshape(input2, (rows, b[-1]))

@@ -16,6 +16,7 @@ from engine.ops.losses import torch_size
 from engine.ops.normalization import mixed, row_blocks
 from engine.ops.reductions import total
 from engine.samples import S, T
+from engine.shapes import wrap_dim
 
 # ---------------------------------------------------------------- batch_norm
 
@@ -25,6 +26,10 @@ def _per_channel(p: Array, ndim: int) -> Array:
 
 
 def _check_batch(input: Spec, training: bool, **parameters: Spec | None) -> None:
+    if training and not input.ndim:
+        raise ShapeMismatch("tuple index out of range", param="input")
+    if training and input.ndim < 2:
+        wrap_dim(1, input.ndim)  # PyTorch asks for a size that is not there
     mean, var = parameters["running_mean"], parameters["running_var"]
     if (mean is None) != (var is None) and training:
         raise Invalid("running_mean and running_var must either both be None or neither be None", param="running_var")

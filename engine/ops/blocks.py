@@ -83,6 +83,8 @@ def _unshuffle_meta(k: K, input: Spec, downscale_factor: int) -> Spec:
                 f"not divisible by {r}",
                 param="input",
             )
+    if 0 in shape:  # PyTorch gives back what has no elements as it is
+        return input
     return Spec((*lead, c * r * r, h // r, w // r), input.dtype)
 
 
@@ -99,13 +101,15 @@ def pixel_unshuffle(k: K, input: Array, downscale_factor: int) -> Array:
     r = downscale_factor
     *lead, c, h, w = input.shape
     n = len(lead)
+    if not input.size:
+        return input.copy()
     split = input.reshape(*lead, c, h // r, r, w // r, r)
     return split.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3).reshape(k.spec.shape)
 
 
 @pixel_unshuffle.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F.pixel_shuffle(g, saved.downscale_factor)
+    return g if 0 in saved.input.shape else F.pixel_shuffle(g, saved.downscale_factor)
 
 
 _SHUFFLES = [S(T(1, 4, 2), 2), S(T(2, 6, 2, 2), 3), S(I(1, 4, 2), 2), S(T(0, 4, 2), 2)]

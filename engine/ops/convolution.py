@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from engine.carriers import K
-from engine.declare import Array, Declared, Ints, op
+from engine.declare import Array, Declared, Ints, composite, op
 from engine.dtypes import BOOL, C_NAMES, COMPLEX, scalar_type, tensor_type
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
@@ -534,3 +534,48 @@ def _transposed(dims: int) -> Declared:
 
 conv1d, conv2d, conv3d = (_convolution(dims) for dims in (1, 2, 3))
 conv_transpose1d, conv_transpose2d, conv_transpose3d = (_transposed(dims) for dims in (1, 2, 3))
+
+
+# ---------------------------------------------------------------- time first
+
+
+@composite(
+    family="nn",
+    alias=("nn.functional.conv_tbc",),
+    node="ConvTbcBackward0",
+    samples=[
+        S(T(4, 2, 3), T(2, 3, 2), T(2)),
+        S(T(3, 1, 2), T(3, 2, 2), T(2), 1),
+        S(C(3, 2, 1), C(2, 1, 2), C(2)),
+        S(T(3, 0, 2), T(2, 2, 3), T(3)),
+    ],
+)
+def conv_tbc(F: Any, input: Array, weight: Array, bias: Array, pad: int = 0) -> Array:
+    """Convolution over time, which comes first: (T, N, C) with weight (kernel, C, out) and bias (out).
+
+    T becomes T + 2 * pad - kernel + 1.
+    """
+    x, w, b = F.shape(input), F.shape(weight), F.shape(bias)
+    words = {
+        "Input must have 3 dims: time, batch, in_channel": len(x) != 3,
+        "Weight tensor must have 3 dims: kernel_width, in_channels, out_channels.": len(w) != 3,
+        "Bias must be 1-D": len(b) != 1,
+    }
+    if not any(words.values()):
+        words["Input dim 2 (input channels) is not == dim 1 in the weight tensor"] = x[2] != w[1]
+        words["Bias size must equal dim 2 in the weight tensor (output channels)."] = b[0] != w[2]
+    for said, wrong in words.items():
+        if wrong:
+            raise ShapeMismatch(said)
+    count = x[0] + 2 * pad - w[0] + 1
+    if count < 0:
+        made = text((count, x[1], w[2]))
+        raise ShapeMismatch(f"Trying to create tensor with negative dimension {count}: {made}", param="input")
+    a, d = F.dtype(input), F.dtype(weight)
+    if a is not d:
+        found = f"{scalar_type(a)} and {scalar_type(d)}"
+        raise DtypeMismatch(f"self and mat2 must have the same dtype, but got {found}", param="weight")
+    padded = F.constant_pad_nd(input, (0, 0, 0, 0, pad, pad), 0) if pad else input
+    seen = [F.narrow(padded, 0, i, count) for i in range(w[0])] or [F.new_zeros(input, (count, x[1], 0))]
+    rows = F.reshape(F.cat(seen, 2), (count * x[1], w[0] * w[1]))
+    return F.reshape(F.addmm(bias, rows, F.reshape(weight, (w[0] * w[1], w[2]))), (count, x[1], w[2]))

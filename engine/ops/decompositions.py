@@ -545,6 +545,14 @@ def _cutoff(k: K, s: Array, A: Any, atol: Any, rtol: Any) -> Array:
     return k.xp.maximum(k.xp.asarray(spread(0.0 if atol is None else atol), dtype=s.dtype), largest * spread(rtol))
 
 
+def _check_tolerances(name: str, **given: Any) -> None:
+    for param, x in given.items():
+        if type(x) is Spec and x.dtype.is_complex:
+            raise DtypeMismatch(
+                f"{name}: {param} tensor of complex type is not supported. Got {scalar_type(x.dtype)}", param=param
+            )
+
+
 def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
     if A.ndim < 2 or A.dtype.category < FLOAT or A.dtype.reduced:
         raise Invalid(
@@ -553,6 +561,7 @@ def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
             "double, cfloat or cdouble types",
             param="A",
         )
+    _check_tolerances("torch.linalg.pinv", atol=atol, rtol=rtol)
     if hermitian:
         check_square(A, "linalg.eigh: ")
     return Spec((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
@@ -619,6 +628,7 @@ def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
         raise ShapeMismatch(
             "torch.linalg.matrix_rank: The input tensor input must have at least 2 dimensions.", param="A"
         )
+    _check_tolerances("torch.linalg.matrix_rank", atol=atol, rtol=rtol)
     if hermitian and A.shape[-1] != A.shape[-2]:
         check_square(A, "linalg.eigh: ")
     if A.dtype.category < FLOAT or A.dtype.reduced:

@@ -93,9 +93,9 @@ def scaled_down(F: Any, input: Array, p: Scalar, dim: Dim, maxnorm: Scalar) -> A
 def _renorm_meta(k: K, input: Spec, p: Any, dim: int, maxnorm: Any) -> Spec:
     if type(p) is complex:
         raise Invalid("renorm: p must be real-valued", param="p")
-    if p <= 0:
+    if not p > 0:
         raise Invalid("renorm: non-positive-norm not supported", param="p")
-    if maxnorm < 0:
+    if not maxnorm >= 0:
         raise Invalid(f"renorm: expected maxnorm to be >= 0 but got {number(maxnorm)}", param="maxnorm")
     if input.ndim <= 1:
         raise ShapeMismatch(f"renorm: input needs at least 2 dimensions, got {input.ndim} dimensions", param="input")
@@ -184,7 +184,7 @@ def _cdist_meta(k: K, x1: Spec, x2: Spec, p: float = 2.0, compute_mode: str = ""
         raise ShapeMismatch(
             f"X1 and X2 must have the same number of columns. X1: {x1.shape[-1]} X2: {x2.shape[-1]}", param="x2"
         )
-    if p < 0:
+    if not p >= 0:
         raise Invalid("cdist only supports non-negative p values", param="p")
     if x1.dtype is not x2.dtype:
         raise DtypeMismatch(
@@ -294,7 +294,7 @@ def pdist(F: Any, input: Array, p: float = 2.0) -> Array:
         if F.dtype(input).reduced:
             raise not_implemented("pdist", F.dtype(input))
         raise DtypeMismatch("pdist only supports floating-point dtypes", param="input")
-    if p < 0:
+    if not p >= 0:
         raise Invalid("pdist only supports non-negative p values", param="p")
     n = shape[0]
     flat = F.reshape(F.cdist(input, input, p, _MODES[2]), (n * n,))

@@ -359,6 +359,9 @@ def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
     labels_a, labels_b = list(range(1, len(sa) + 1)), list(range(len(sa) + 1, len(sa) + len(sb) + 1))
     sizes = dict(zip(labels_a + labels_b, (*sa, *sb), strict=True))
     for i, j in zip(left, right, strict=True):
+        for d, shape in ((i, sa), (j, sb)):
+            if not shape:
+                raise ShapeMismatch(f"Dimension specified as {d} but tensor has no dimensions")
         p, q = wrap_dim(i, len(sa)), wrap_dim(j, len(sb))
         if sa[p] != sb[q] and 1 not in (sa[p], sb[q]):
             raise ShapeMismatch(

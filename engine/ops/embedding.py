@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import isinf
 from typing import Any, Literal
 
 from engine.carriers import K
 from engine.context import grad_mode
 from engine.declare import Array, composite, op
-from engine.dtypes import int32, int64, tensor_type
-from engine.errors import IndexOutOfRange, Invalid, ShapeMismatch
+from engine.dtypes import FLOAT, int32, int64, scalar_type, tensor_type
+from engine.errors import DtypeMismatch, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.losses import torch_size
 from engine.ops.scatter import add_rows, cast_index, check_range, floats
@@ -114,6 +115,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _renorm_meta(k: K, input: Spec, indices: Spec, max_norm: Any, norm_type: Any) -> Spec:
     _lookup_meta(k, input, indices)
+    if input.dtype.category < FLOAT:
+        raise DtypeMismatch(
+            f"norm(): input dtype should be either floating point or complex. Got {scalar_type(input.dtype)} instead.",
+            code="dtype-not-implemented",
+            param="weight",
+        )
     return input
 
 
@@ -124,11 +131,12 @@ def _embedding_renorm(k: K, input: Array, indices: Array, max_norm: Any, norm_ty
     made = input.copy() if out is None else out
     used = xp.unique(indices.reshape(-1))
     rows = made[used]
-    size = (
-        (xp.abs(rows) ** norm_type).sum(axis=1) ** (1.0 / norm_type)
-        if norm_type != float("inf")
-        else abs(rows).max(axis=1)
-    )
+    if norm_type == 0:
+        size = (rows != 0).sum(axis=1)
+    elif isinf(norm_type):
+        size = xp.abs(rows).max(axis=1) if norm_type > 0 else xp.abs(rows).min(axis=1)
+    else:
+        size = (xp.abs(rows) ** norm_type).sum(axis=1) ** (1.0 / norm_type)
     scale = xp.where(size > max_norm, max_norm / (size + 1e-7), xp.ones((), rows.dtype)).astype(rows.dtype)
     made[used] = rows * scale[:, None]
     return made
@@ -247,6 +255,32 @@ def _check_bags(F: Any, input: Any, weight: Any, offsets: Any, mode: str, per_sa
         )
 
 
+def _check_bag_types(F: Any, input: Any, weight: Any, offsets: Any, per_sample: Any) -> None:
+    found = F.dtype(weight)
+    for x in (input, offsets):
+        if x is not None and F.dtype(x) not in (int32, int64):
+            raise DtypeMismatch(
+                "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but "
+                f"got {tensor_type(F.dtype(x))} instead (while checking arguments for embedding_bag)",
+                code="index-dtype",
+                param="input" if x is input else "offsets",
+            )
+    if found.category != FLOAT:
+        got = tensor_type(found)
+        raise DtypeMismatch(
+            "Expected tensor for argument #1 'weight' to have one of the following scalar types: Half, BFloat16, "
+            f"Float, Double; but got {got} instead (while checking arguments for embedding_bag)",
+            param="weight",
+        )
+    if per_sample is not None and F.dtype(per_sample) is not found:
+        raise DtypeMismatch(
+            "Expected tensor for argument #1 'weight' to have the same type as tensor for argument #1 "
+            f"'per_sample_weights'; but type {tensor_type(found)} does not equal {tensor_type(F.dtype(per_sample))} "
+            "(while checking arguments for embedding_bag)",
+            param="per_sample_weights",
+        )
+
+
 _BAG = I(6, values=[0, 2, 1, 1, 2, 0])
 _OFFSETS = I(2, values=[0, 4])
 
@@ -283,6 +317,8 @@ def embedding_bag(
     do not count. `sparse` is taken and makes no difference.
     """
     _check_bags(F, input, weight, offsets, mode, per_sample_weights, scale_grad_by_freq)
+    if mode == "max" and sparse:
+        raise Invalid("max mode does not support sparse weights", param="sparse")
     shape, (rows, width) = F.shape(input), F.shape(weight)
     if padding_idx is not None and not -rows <= padding_idx < rows:
         raise Invalid(
@@ -292,6 +328,7 @@ def embedding_bag(
     if max_norm is not None and F.recording:
         with grad_mode(False):
             F._embedding_renorm_(weight, input, max_norm, norm_type)
+    _check_bag_types(F, input, weight, offsets, per_sample_weights)
     padding = _padding(padding_idx, rows)
     count = shape[0] if len(shape) == 1 else shape[0] * shape[1]
     if offsets is None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from itertools import product
 from math import prod
 from typing import Any, Literal
 
 from engine.carriers import K
 from engine.declare import Array, Shape, composite, op
-from engine.dtypes import FLOAT, scalar_type
+from engine.dtypes import FLOAT, int32, int64, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -72,9 +70,11 @@ def _ends(k: K, x: Array, n: int) -> Array:
     return xp.minimum(xp.fmax(x, xp.zeros((), x.dtype)), n - 1)
 
 
-def _pixels(F: Any, x: Any, n: int, align: bool) -> Any:
-    """Places in [-1, 1] as places in pixels."""
-    return ((x + 1) * (0.5 * (n - 1))) if align else ((x + 1) * n - 1) * 0.5
+def _pixels(F: Any, x: Any, n: int, align: bool, dims: int) -> Any:
+    """Places in [-1, 1] as places in pixels, in the order of operations in which PyTorch rounds."""
+    if align:
+        return (x + 1) * (0.5 * (n - 1))
+    return (x + 1) * (0.5 * n) - 0.5 if dims == 2 else ((x + 1) * n - 1) * 0.5
 
 
 @op(family="nn", meta=lambda k, x, how: x, vjp=None)
@@ -86,87 +86,181 @@ def _whole(k: K, x: Array, how: str) -> Array:
 
 # ---------------------------------------------------------------- elements
 
+# A sampled image is out[n, c, p] = sum over k of weights[n, k, p] * image[n, c, index[n, k, p]]. Times the gradient of
+# out, and summed, that is linear in three factors: the operations here are its three partial derivatives, and the
+# gradients of each are the two others. An image has one pixel more than it shows: 0, which stands for all outside.
 
-def _taken_meta(k: K, input: Spec, places: list[Spec]) -> Spec:
-    return Spec((input.shape[0], input.shape[1], *places[0].shape[1:]), input.dtype)
+
+def _index_meta(k: K, places: list[Spec], sizes: Any) -> Spec:
+    taps = prod(p.shape[1] for p in places)
+    n, _, *rest = places[0].shape
+    return Spec((n, taps, prod(rest)), int32 if prod(sizes) < 1 << 29 else int64)
 
 
-def _flat(k: K, sizes: Any, places: Any) -> tuple[Any, Any]:
-    """(index within the flattened image, whether it lies in it or None where all do) of each place: (N, places)."""
-    xp = k.xp
-    index: Any = None
-    inside: Any = None
+@op(family="nn", meta=_index_meta, vjp=None)
+def _grid_index(k: K, places: list[Array], sizes: Any) -> Array:
+    """The pixel of each combination of taps, (N, taps, places) from one (N, taps, *places) a dimension."""
+    xp, d = k.xp, k.spec.dtype.np
+    rows, _, count = k.spec.shape
+    unsigned = xp.uint32 if d.itemsize == 4 else xp.uint64
+    pixels = step = prod(sizes)
+    index, all_inside = xp.zeros((rows, 1, count), d), True
     for n, place in zip(sizes, places, strict=True):
-        at = place.astype(xp.int64)
-        here = at.view(xp.uint64) < xp.asarray(n, dtype=xp.uint64)  # negative ones are the largest then
-        index = at if index is None else index * n + at
-        inside = here if inside is None else inside & here
-    rows = index.shape[0]
-    if bool(inside.all()):
-        return index.reshape(rows, -1), None
-    return (index * inside).reshape(rows, -1), inside.reshape(rows, -1)
+        step //= n
+        at = place.reshape(rows, place.shape[1], count).astype(d)
+        inside = at.view(unsigned) < n  # negative ones are the largest then
+        at *= step
+        if not bool(inside.all()):
+            at, all_inside = xp.where(inside, at, xp.asarray(pixels, dtype=d)), False
+        taps = index.shape[1] * at.shape[1]
+        index = (index[:, :, None] + at[:, None]).reshape(rows, taps, count)
+    return index if all_inside else xp.minimum(index, pixels, out=index)
 
 
-@op(family="nn", meta=_taken_meta, save={"input": ("places",)})
-def _grid_take(k: K, input: Array, places: list[Array]) -> Array:
-    """The elements of (N, C, *sizes) at places, one array a dimension: (N, C, *places); zero outside the image."""
+def _images(k: K, x: Array, extra: int = 0) -> Array:
+    """(N, C, *sizes) as (N, C, pixels), with `extra` pixels of zeros."""
+    flat = x.reshape(*x.shape[:2], prod(x.shape[2:]))
+    if not extra:
+        return flat
+    made = k.xp.zeros((*x.shape[:2], flat.shape[2] + extra), x.dtype)
+    made[:, :, :-extra] = flat
+    return made
+
+
+def _sparse(k: K, weights: Array | None, index: Array, pixels: int, dtype: Any) -> Any:
+    """One sample's (places, pixels + 1) matrix of weights."""
+    taps, count = index.shape
+    values = k.xp.ones(count * taps, dtype) if weights is None else weights.T.reshape(-1)
+    starts = k.xp.arange(0, count * taps + 1, taps, dtype=index.dtype)
+    return k.sp.sparse.csr_matrix((values, index.T.reshape(-1), starts), shape=(count, pixels + 1))
+
+
+def _mix_meta(k: K, image: Spec, weights: Spec | None, index: Spec, places: Any) -> Spec:
+    return Spec((*image.shape[:2], *places), image.dtype)
+
+
+@op(family="nn", meta=_mix_meta, save={"image": ("weights", "index"), "weights": ("image", "index")})
+def _grid_mix(k: K, image: Array, weights: Array | None, index: Array, places: Any) -> Array:
+    """The sampled image, (N, C, *places); without weights there is one tap, and its pixel is the result."""
     xp = k.xp
-    n, c = input.shape[:2]
-    if not prod(k.spec.shape):
-        return xp.zeros(k.spec.shape, input.dtype)
-    index, inside = _flat(k, input.shape[2:], places)
-    lines = input.reshape(n, c, -1)
-    made = xp.empty((n, c, index.shape[1]), input.dtype)
+    n, c = image.shape[:2]
+    made = xp.zeros((n, c, prod(places)), image.dtype)
+    if not made.size:
+        return made.reshape(k.spec.shape)
+    pixels = prod(image.shape[2:])
+    if k.backend.kind == "cpu" and weights is not None:
+        flat = _images(k, image)
+        for i in range(n):
+            lines = xp.zeros((pixels + 1, c), image.dtype)
+            lines[:-1] = flat[i].T
+            made[i] = (_sparse(k, weights[i], index[i], pixels, image.dtype) @ lines).T
+        return made.reshape(k.spec.shape)
+    flat = _images(k, image, 1)
     for i in range(n):
-        made[i] = xp.take(lines[i], index[i], axis=1)
-    if inside is not None:
-        xp.copyto(made, xp.zeros((), made.dtype), where=~inside[:, None, :])
+        for tap in range(index.shape[1]):
+            part = xp.take(flat[i], index[i, tap], axis=1)
+            made[i] += part if weights is None else part * weights[i, tap]
     return made.reshape(k.spec.shape)
 
 
-@_grid_take.vjp
+@_grid_mix.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._grid_put(g, list(saved.places), tuple(saved.input.shape[2:])), [None] * len(saved.places)
+    s = saved
+    sizes = tuple(s.image.shape[2:])
+    return (
+        need.image and F._grid_spread(g, s.weights, s.index, sizes),
+        need.weights and F._grid_dots(s.image, g, s.index),
+        None,
+    )
 
 
-def _put_meta(k: K, grad: Spec, places: list[Spec], sizes: Any) -> Spec:
+def _spread_meta(k: K, grad: Spec, weights: Spec | None, index: Spec, sizes: Any) -> Spec:
     return Spec((*grad.shape[:2], *sizes), grad.dtype)
 
 
-@op(family="nn", meta=_put_meta, save={"grad": ("places",)})
-def _grid_put(k: K, grad: Array, places: list[Array], sizes: Any) -> Array:
-    """Each element added to its place in an image: the transpose of taking."""
+@op(family="nn", meta=_spread_meta, save={"grad": ("weights", "index"), "weights": ("grad", "index")})
+def _grid_spread(k: K, grad: Array, weights: Array | None, index: Array, sizes: Any) -> Array:
+    """Each element times its weights, added to the pixels it came from: the transpose of mixing."""
     xp = k.xp
     n, c = grad.shape[:2]
-    made = xp.zeros((n, c, prod(sizes)), grad.dtype)
-    if grad.size:
-        index, inside = _flat(k, sizes, places)
-        values = grad.reshape(n, c, -1)
-        length = prod(sizes)
-        rows = xp.arange(c)[:, None] * length
+    pixels = prod(sizes)
+    made = xp.zeros((n, c, pixels), grad.dtype)
+    if not grad.size:
+        return made.reshape(k.spec.shape)
+    flat = _images(k, grad)
+    if k.backend.kind == "cpu":
         for i in range(n):
-            weights = values[i] if inside is None else xp.where(inside[i], values[i], xp.zeros((), grad.dtype))
-            at = (rows + index[i]).reshape(-1)
-            made[i] = xp.bincount(at, weights.reshape(-1), c * length).reshape(c, length).astype(grad.dtype)
-    return made.reshape(n, c, *sizes)
+            matrix = _sparse(k, None if weights is None else weights[i], index[i], pixels, grad.dtype)
+            made[i] = (matrix.T @ xp.ascontiguousarray(flat[i].T))[:-1].T
+        return made.reshape(k.spec.shape)
+    rows = xp.arange(c)[:, None] * (pixels + 1)
+    for i in range(n):
+        for tap in range(index.shape[1]):
+            part = flat[i] if weights is None else flat[i] * weights[i, tap]
+            at = (rows + index[i, tap]).reshape(-1)
+            total = xp.bincount(at, part.reshape(-1), c * (pixels + 1)).reshape(c, pixels + 1)
+            made[i] += total[:, :-1].astype(grad.dtype)
+    return made.reshape(k.spec.shape)
 
 
-@_grid_put.vjp
+@_grid_spread.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._grid_take(g, list(saved.places)), [None] * len(saved.places)
+    s = saved
+    places = tuple(s.grad.shape[2:])
+    return (
+        need.grad and F._grid_mix(g, s.weights, s.index, places),
+        need.weights and F._grid_dots(g, s.grad, s.index),
+        None,
+    )
+
+
+def _dots_meta(k: K, image: Spec, grad: Spec, index: Spec) -> Spec:
+    return Spec(index.shape, image.dtype)
+
+
+@op(family="nn", meta=_dots_meta, save={"image": ("grad", "index"), "grad": ("image", "index")})
+def _grid_dots(k: K, image: Array, grad: Array, index: Array) -> Array:
+    """The sum over channels of each tap's pixel times the element it went into: (N, taps, places)."""
+    xp = k.xp
+    made = xp.zeros(index.shape, image.dtype)
+    if not made.size or not grad.size:
+        return made
+    flat, values = _images(k, image, 1), _images(k, grad)
+    for i in range(index.shape[0]):
+        for tap in range(index.shape[1]):
+            part = xp.take(flat[i], index[i, tap], axis=1)
+            made[i, tap] = xp.multiply(part, values[i], out=part).sum(axis=0)
+    return made
+
+
+@_grid_dots.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    s = saved
+    sizes, places = tuple(s.image.shape[2:]), tuple(s.grad.shape[2:])
+    return (
+        need.image and F._grid_spread(s.grad, g, s.index, sizes),
+        need.grad and F._grid_mix(s.image, g, s.index, places),
+        None,
+    )
 
 
 # ---------------------------------------------------------------- interpolation
 
 
 def _weighted(F: Any, input: Any, choices: Any) -> Any:
-    """The sum over all corners of weight times element; `choices` has for each dimension (place, weight) pairs."""
-    total = None
-    for corner in product(*choices):
-        weight = reduce(lambda a, b: a * b, [w for _, w in corner])
-        part = F._grid_take(input, [place for place, _ in corner]) * F.unsqueeze(weight, 1)
-        total = part if total is None else total + part
-    return total
+    """The sum over all corners of weight times element; `choices` has for each dimension its (places, weights)."""
+    sizes, places = F.shape(input)[2:], tuple(F.shape(choices[0][0][0]))[1:]
+    n, count = F.shape(input)[0], prod(places)
+    index = F._grid_index([F.stack(at, 1) for at, _ in choices], tuple(sizes))
+    weights: Any = None
+    taps = 1
+    for _, given in choices:
+        mine = F.reshape(F.stack(given, 1), (n, len(given), count))
+        taps *= len(given)
+        if weights is not None:
+            mine = F.reshape(F.unsqueeze(weights, 2) * F.unsqueeze(mine, 1), (n, taps, count))
+        weights = mine
+    return F._grid_mix(input, weights, index, places)
 
 
 def _linear(F: Any, input: Any, places: Any) -> Any:
@@ -174,7 +268,7 @@ def _linear(F: Any, input: Any, places: Any) -> Any:
     for x in places:
         low = F._whole(x, "floor")
         part = x - low
-        choices.append(((low, 1 - part), (low + 1, part)))
+        choices.append(([low, low + 1], [1 - part, part]))
     return _weighted(F, input, choices)
 
 
@@ -193,14 +287,10 @@ def _cubic(F: Any, input: Any, places: Any, padding: int, align: bool) -> Any:
     for x, n in zip(places, sizes, strict=True):
         low = F._whole(x, "floor")
         t = x - low
-        weights = (_far(t + 1), _near(t), _near(1 - t), _far(2 - t))
-        taps = []
-        for i, w in enumerate(weights):
-            at = low + (i - 1)
-            if padding != ZEROS:
-                at = F._whole(_moved(F, at, n, padding, align), "round")
-            taps.append((at, w))
-        choices.append(tuple(taps))
+        taps = [low + i for i in (-1, 0, 1, 2)]
+        if padding != ZEROS:
+            taps = [F._whole(_moved(F, at, n, padding, align), "round") for at in taps]
+        choices.append((taps, [_far(t + 1), _near(t), _near(1 - t), _far(2 - t)]))
     return _weighted(F, input, choices)
 
 
@@ -251,12 +341,13 @@ def _sampled(F: Any, input: Any, grid: Any, mode: int, padding: int, align: bool
     dims = len(sizes)
     if F.dtype(input).category != FLOAT:
         return F.new_zeros(input, [*F.shape(input)[:2], *F.shape(grid)[1:-1]])  # of no elements
-    places = [_pixels(F, F.select(grid, -1, dims - 1 - i), n, align) for i, n in enumerate(sizes)]
+    places = [_pixels(F, F.select(grid, -1, dims - 1 - i), n, align, dims) for i, n in enumerate(sizes)]
     if mode == BICUBIC:
         return _cubic(F, input, places, padding, align)
     places = [_moved(F, x, n, padding, align) for x, n in zip(places, sizes, strict=True)]
     if mode == NEAREST:
-        found = F._grid_take(input, [F._whole(x, "round") for x in places])
+        index = F._grid_index([F.unsqueeze(F._whole(x, "round"), 1) for x in places], tuple(sizes))
+        found = F._grid_mix(input, None, index, tuple(F.shape(places[0]))[1:])
         line = F.unsqueeze(F.select(grid, -1, 0), 1)
         return F._on(found, F.expand(line, F.shape(found)))
     return _linear(F, input, places)

@@ -620,4 +620,10 @@ def vecdot(F: Any, x: Array, y: Array, dim: int = -1) -> Array:
             hint=cast_hint(a, b, "x", "y"),
             param="y",
         )
+    if a.ndim == 1 and b.ndim == 1 and a.numel != b.numel:  # PyTorch takes the dot product of two vectors
+        raise ShapeMismatch(
+            f"inconsistent tensor size, expected tensor [{a.numel}] and src [{b.numel}] to have the same number of "
+            f"elements, but got {a.numel} and {b.numel} elements respectively",
+            param="y",
+        )
     return F.sum(F.mul(F.conj(x), y), dim)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.context import HERE
 from engine.declare import Array, composite, op
-from engine.dtypes import COMPLEX, FLOAT, DType, promote_types, scalar_type
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, DType, can_cast, promote_types, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import joint, not_implemented
 from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import broadcast_two, text
@@ -51,6 +51,22 @@ def stays_within(shape: tuple[int, ...], other: tuple[int, ...], param: str) -> 
     if made != shape:
         words = f"output with shape {text(shape)} doesn't match the broadcast shape {text(made)}"
         raise ShapeMismatch(words, param=param)
+
+
+def fits_input(made: DType, d: DType) -> None:
+    """Refuses losses that cannot be stored in the input's dtype, where PyTorch computes in place."""
+    if not can_cast(made, d):
+        raise DtypeMismatch(
+            f"result type {scalar_type(made)} can't be cast to the desired output type {scalar_type(d)}",
+            hint=Hint(
+                "cast-one",
+                Call("to", {"input": Param("input"), "dtype": made.name}),
+                a=made.name,
+                b=d.name,
+                param="input",
+            ),
+            param="input",
+        )
 
 
 def share(g: Any, shape: tuple[int, ...], reduction: str) -> Any:
@@ -151,7 +167,21 @@ def _smooth_l1_loss(k: K, input: Array, target: Array, reduction: Any, limit: An
 _smooth_l1_loss.vjp(_difference_rule(lambda F, d, limit: F.clamp(d / limit, -1.0, 1.0)))
 
 
-@op(family="losses", node="HuberLossBackward0", meta=_difference_meta("huber_cpu"), promote="arithmetic", save=_SAVE)
+def _huber_types(k: K, input: Spec, target: Spec, *rest: Any) -> tuple[DType, DType]:
+    """PyTorch computes the loss into a tensor of the input's dtype."""
+    made = joint(k, "arithmetic", input, target)[0]
+    fits_input(made, input.dtype)
+    return made, input.dtype
+
+
+@op(
+    family="losses",
+    node="HuberLossBackward0",
+    meta=_difference_meta("huber_cpu"),
+    promote=_huber_types,
+    over=("input", "target"),
+    save=_SAVE,
+)
 def _huber_loss(k: K, input: Array, target: Array, reduction: Any, limit: Any = 1.0) -> Array:
     """Quadratic within `limit`, linear with slope `limit` beyond, reduced."""
     xp = k.xp
@@ -207,7 +237,7 @@ def smooth_l1_loss(
 ) -> Array:
     """0.5 d^2 / beta where the difference d is below `beta`, |d| - 0.5 beta elsewhere; the two tensors broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
-    if beta < 0:
+    if not beta >= 0:
         raise Invalid("smooth_l1_loss does not support negative values for beta.", param="beta")
     if beta == 0:
         return F.l1_loss(input, target, reduction=reduction)
@@ -220,7 +250,7 @@ def huber_loss(
 ) -> Array:
     """0.5 d^2 where the difference d is at most `delta`, delta (|d| - 0.5 delta) elsewhere; the tensors broadcast."""
     reduction = legacy(None, None, reduction)  # type: ignore[assignment]
-    if delta <= 0:
+    if not delta > 0:
         raise Invalid("huber_loss does not support non-positive values for delta.", param="delta")
     if weight is None:
         return F._huber_loss(input, target, reduction, delta)
@@ -249,6 +279,8 @@ def _bce_meta(k: K, input: Spec, target: Spec, weight: Spec | None, reduction: s
             ),
             param="target",
         )
+    if weight is not None:
+        fits_input(weight.dtype, input.dtype)
     if weight is not None and broadcast_two(input.shape, weight.shape) != input.shape:
         raise ShapeMismatch(
             f"output with shape {text(input.shape)} doesn't match the broadcast shape "
@@ -357,6 +389,15 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
             ),
             param="target",
         )
+    if pos_weight is not None and pos_weight.dtype.category == BOOL:
+        raise DtypeMismatch(
+            "Subtraction, the `-` operator, with a bool tensor is not supported. If you are trying to invert a mask, "
+            "use the `~` or `logical_not()` operator instead.",
+            param="pos_weight",
+        )
+    for extra in (pos_weight, weight):
+        if extra is not None:
+            fits_input(extra.dtype, k.dtype)
     shape = input.shape
     for extra in (pos_weight, weight):
         if extra is not None:
@@ -591,6 +632,11 @@ def gaussian_nll_loss(
             raise ShapeMismatch("var is of incorrect size", param="var")
     if reduction not in ("none", "mean", "sum"):
         raise Invalid(f"{reduction} is not valid", param="reduction")
+    d = F.dtype(var)
+    if d.category < FLOAT:
+        raise DtypeMismatch(
+            f"result type Float can't be cast to the desired output type {C_NAMES[d.name]}", param="var"
+        )
     # The clamp is not differentiated: where it acts, the variance keeps the gradient it would have had.
     checked = F._check_variance(var)
     var = F.add(checked, F.detach(F.sub(F.clamp(checked, eps), checked)))

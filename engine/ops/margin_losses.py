@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from engine.carriers import K
+from engine.context import HERE
 from engine.declare import Array, composite, op
-from engine.dtypes import float32, float64, int64, scalar_type
-from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
+from engine.dtypes import COMPLEX, FLOAT, float32, float64, int64, scalar_type
+from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.losses import (
     Reduction,
     apply_reduction,
+    fits_input,
     legacy,
     reduce_in,
     share,
@@ -186,7 +188,18 @@ def soft_margin_loss(
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     undifferentiable(F, "soft_margin_loss", target=target)
     stays_within(F.shape(input), F.shape(target), "target")
-    return reduce_in(F, F.neg(F.logsigmoid(F.mul(input, target))), reduction)
+    d, product = F.dtype(input), F.mul(F.neg(input), target)
+    have = F.dtype(product)
+    if have.category == COMPLEX:
+        if F.recording and input.requires_grad and HERE.ctx.grad_enabled:
+            words = "soft_margin_loss does not support automatic differentiation for outputs with complex dtype."
+            raise NoGradient(words, param="input")
+        losses = F.log1p(F.exp(product))
+    else:
+        wide = product if have.category >= FLOAT else F.mul(product, 1.0)
+        losses = F.neg(F.logsigmoid(F.neg(wide)))
+    fits_input(F.dtype(losses), d)
+    return reduce_in(F, F.to(losses, d.name), reduction)
 
 
 @composite(
@@ -207,6 +220,8 @@ def multilabel_soft_margin_loss(
     if size_average is None and reduce is None and reduction not in ("none", "mean", "sum"):
         raise Invalid(f"{reduction} is not valid", param="reduction")
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
+    if not F.shape(input):
+        raise ShapeMismatch("Dimension specified as -1 but tensor has no dimensions", param="input")
     losses = F.neg(F.add(F.mul(target, F.logsigmoid(input)), F.mul(F.sub(1, target), F.logsigmoid(F.neg(input)))))
     if weight is not None:
         losses = F.mul(losses, weight)
@@ -260,6 +275,10 @@ def _multi_meta(k: K, input: Spec, target: Spec, weight: Spec | None, p: int, ma
     _need_long(target)
     if input.dtype not in (float32, float64):
         raise not_implemented("multi_margin_loss_cpu_kernel", input.dtype)
+    if weight is not None and weight.dtype is not input.dtype:
+        raise DtypeMismatch(
+            f"expected scalar type {scalar_type(input.dtype)} but found {scalar_type(weight.dtype)}", param="weight"
+        )
     return Spec((rows,) if reduction == "none" and target.ndim else (), input.dtype)
 
 

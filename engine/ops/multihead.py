@@ -86,6 +86,8 @@ def _check_sizes(
         raise ShapeMismatch(
             f"was expecting embedding dimension of {embed_dim}, but got {size}", param="embed_dim_to_check"
         )
+    if heads == 0:
+        raise Invalid("integer division or modulo by zero", param="num_heads")
     if size // heads * heads != size:
         raise ShapeMismatch(f"embed_dim {size} not divisible by num_heads {heads}", param="num_heads")
     k, v = tuple(F.shape(key)), tuple(F.shape(value))

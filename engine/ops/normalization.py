@@ -476,7 +476,7 @@ def _grouped(F: Any, input: Any, num_groups: int, weight: Any, bias: Any, eps: f
         x, w, b = [x if x is None else F.to(x, "float32") for x in (input, weight, bias)]
         made, *stats = _grouped(F, x, num_groups, w, b, eps)
         kept = d if weight is None else F.dtype(weight)
-        return (F.to(made, d.name), *(F.to(x, kept.name) for x in stats))
+        return (F.to(made, d.name), *(F.to(s, kept.name) for s in stats))
     inner = prod(shape[1:]) // num_groups
     lines = F.reshape(input, (shape[0] * num_groups, inner))
     made, mean, rstd = F._layer_norm(lines, [inner], None, None, eps)

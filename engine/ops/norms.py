@@ -170,12 +170,12 @@ def _pair(dim: Any, ndim: int) -> tuple[int, int]:
     dims = [dim] if isinstance(dim, int) else list(dim)
     if len(dims) != 2:
         raise Invalid(
-            f"linalg.matrix_norm: dim must be a 2-tuple. Got {text(dims)}".replace("[", "").replace("]", ""),
+            f"linalg.matrix_norm: dim must be a 2-tuple. Got {' '.join(map(str, dims))}",
             param="dim",
         )
     a, b = (wrap_dim(d, ndim) for d in dims)
     if a == b:
-        raise Invalid(f"linalg.matrix_norm: dims must be different. Got ({dims[0]}, {dims[1]})", param="dim")
+        raise Invalid(f"linalg.matrix_norm: dims must be different. Got ({a}, {b})", param="dim")
     return a, b
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Scalar, Shape, composite, op
-from engine.dtypes import DTYPES, cast_scalar, from_numpy
+from engine.dtypes import BOOL, DTYPES, cast_scalar, from_numpy
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
+from engine.ops.common import not_implemented
 from engine.ops.scatter import add_rows, from_rows, rows_of
 from engine.samples import C, I, S, T
 from engine.shapes import Shape as Sizes
@@ -95,6 +96,16 @@ def _pad_edges_meta(k: K, input: Spec, pad: Any, mode: str) -> Spec:
             code="bad-padding",
             param="pad",
         )
+    dims = len(pad) // 2
+    if mode != "circular":
+        if 0 in input.shape[1 if input.ndim == dims + 2 else 0 :]:
+            raise ShapeMismatch(
+                f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with possibly 0 batch size and other "
+                f"non-zero dimensions for input, but got: {text(input.shape)}",
+                param="input",
+            )
+        if input.dtype.category == BOOL:
+            raise not_implemented(f"{'reflection' if mode == 'reflect' else 'replication'}_pad{dims}d", input.dtype)
     size = []
     for i, (n, (before, after)) in enumerate(zip(input.shape, _bounds(input.shape, pad), strict=True)):
         if mode == "reflect" and (before >= n or after >= n) and (before or after):

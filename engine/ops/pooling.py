@@ -377,8 +377,10 @@ def _too_much(padding: int, kernel: int, dilation: int) -> Invalid:
     )
 
 
-def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool) -> Shape:
-    """The output's sizes. Raises what PyTorch refuses in two and three dimensions."""
+def _check(
+    input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: Shape, ceil_mode: bool, where: str
+) -> Shape:
+    """The output's sizes. Raises what PyTorch refuses in two and three dimensions; `where` names its function."""
     dims = len(kernel)
     shape = input.shape
     for w, s, p, d in zip(kernel, stride, padding, dilation, strict=True):
@@ -400,16 +402,15 @@ def _check(input: Spec, kernel: Shape, stride: Shape, padding: Shape, dilation: 
     if 0 in shape[1 if len(shape) == dims + 2 else 0 :]:
         rank, batched = max(dims, 2) + 1, max(dims, 2) + 2
         if dims == 3:
-            inner = shape[-4:]
-            raise ShapeMismatch(
-                "max_pool3d_with_indices_out_cpu_template(): Expected input's non-batch dimensions to have positive "
-                "length, "
-                f"but input has a shape of {text(shape)} and non-batch dimension {inner.index(0) - 1} has length zero!",
+            raise ShapeMismatch(  # whichever it is, PyTorch says 0
+                f"{where}(): Expected input's non-batch dimensions to have positive length, but input has a shape of "
+                f"{text(shape)} and non-batch dimension 0 has length zero!",
                 param="input",
             )
+        wide = (*shape[:-1], 1, shape[-1]) if dims == 1 else shape  # one dimension is two to PyTorch
         raise ShapeMismatch(
             f"Expected {rank}D or {batched}D (batch mode) tensor with optional 0 dim batch size for input, but "
-            f"got:{text(shape)}",
+            f"got:{text(wide)}",
             param="input",
         )
     sizes = shape[-dims:]
@@ -450,7 +451,7 @@ def _max_geometry(
             raise ShapeMismatch(
                 f"non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input", param="input"
             )
-        out = _check(input, kernel, steps, pads, dilations, ceil_mode)
+        out = _check(input, kernel, steps, pads, dilations, ceil_mode, "max_pool3d_with_indices_out_cpu_template")
         node = f"MaxPool{dims}DWithIndicesBackward0"
         if input.dtype.category in (BOOL, COMPLEX):
             raise not_implemented(f"{name}" if dims == 2 else "max_pool3d_cpu", input.dtype)
@@ -535,7 +536,7 @@ def _avg_geometry(
             hint=Hint("pool-size", input=list(shape[-3:]), kernel=list(kernel)),
             param="kernel_size",
         )
-    out = _check(input, kernel, steps, pads, (1,) * dims, ceil_mode)
+    out = _check(input, kernel, steps, pads, (1,) * dims, ceil_mode, name)
     d = input.dtype
     if d.category in (BOOL, COMPLEX) or (d.category == INT and d is not int64) or (dims == 3 and d.reduced):
         raise not_implemented("avg_pool2d" if dims < 3 else "avg_pool3d_out_frame", d)

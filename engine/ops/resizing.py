@@ -323,6 +323,9 @@ def _interpolated(
     if mode == "area":
         return _adaptive(F, input, sizes, dims)
     spatial = spec.shape[2:]
+    if spec.shape[1] == 0 and min((*sizes, *spatial)) > 0:
+        words = f"Non-empty {spec.ndim}D data tensor expected but got a tensor with sizes {text(spec.shape)}"
+        raise ShapeMismatch(words, param="input")
     if min((*sizes, *spatial)) <= 0:
         given, made = _DIMS[dims].format(*spatial), _DIMS[dims].format(*sizes)
         raise ShapeMismatch(
@@ -449,13 +452,13 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
     if len(wanted) != dims:
         raise Invalid(f"{name}: output_size must be {dims}", param="output_size")
     sizes = [n if m is None else m for n, m in zip(spatial, wanted, strict=True)]
-    first = 1 if len(shape) == dims + 2 else 0
     single = all(m == 1 for m in sizes)  # PyTorch takes the mean then, with that operation's own checks
-    for at in range(first if dims == 3 and not single else len(shape) - dims, len(shape)):
-        if shape[at] == 0:
+    wide, more = ((*shape[:-1], 1, shape[-1]), 1) if dims == 1 else (shape, 0)  # one dimension is two to PyTorch
+    for at in range(1 if dims == 3 else len(shape) - dims, len(shape)):
+        if shape[at] == 0 and not single:
             raise ShapeMismatch(
                 f"{name if dims > 1 else 'adaptive_avg_pool2d'}(): Expected input to have non-zero size for non-batch "
-                f"dimensions, but input has sizes {text(shape)} with dimension {at} being empty",
+                f"dimensions, but input has sizes {text(wide)} with dimension {at + more} being empty",
                 param="input",
             )
     if min(sizes) < 0:
@@ -465,7 +468,7 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
             f"but received {{{two if dims < 3 else f'{sizes[0]}, {sizes[1]},{sizes[2]}'}}}",
             param="output_size",
         )
-    if spec.dtype.category != FLOAT and single:
+    if single and (spec.dtype.category != FLOAT or 0 in shape):
         return F.mean(input, list(range(-dims, 0)), True)
     if spec.dtype.category != FLOAT and (dims == 3 or 0 not in (*shape, *sizes)):
         raise not_implemented("adaptive_avg_pool2d" if dims < 3 else "adaptive_avg_pool3d_cpu", spec.dtype)
@@ -583,7 +586,7 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
         raise ShapeMismatch(
             f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input"
         )
-    for at in range(len(shape) - dims - 1 if len(shape) == dims + 2 else 0, len(shape)):
+    for at in range(1, len(shape)):  # the first one may be 0, a batch or not
         if shape[at] == 0:
             raise ShapeMismatch(
                 f"{name}(): Expected input to have non-zero size for non-batch "

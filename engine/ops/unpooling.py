@@ -164,6 +164,7 @@ def _declare_unpool(dims: int) -> None:
         pads = _each(padding, dims)
         if min(len(kernel), len(steps), len(pads)) < dims or len(kernel) > dims:
             raise Invalid("tuple index out of range", param="kernel_size")
+        steps, pads = steps[:dims], pads[:dims]  # PyTorch looks at no more of them
         output = _unpooled_sizes(tuple(F.shape(input)), kernel, steps, pads, output_size)
         _check_unpool(F, input, indices, steps, dims)
         return F._max_unpool(input, indices, output)
@@ -253,6 +254,8 @@ def _fractional_sizes(F: Any, input: Any, kernel_size: Any, output_size: Any, ou
     """(kernel, output sizes); refuses what PyTorch refuses before it draws."""
     name = f"fractional_max_pool{dims}d"
     shape = tuple(F.shape(input))
+    if not shape:
+        raise ShapeMismatch("Dimension specified as 0 but tensor has no dimensions", param="input")
     if output_size is None:
         if output_ratio is None:
             raise Invalid(f"{name} requires specifying either an output_size or an output_ratio", param="output_size")
@@ -294,6 +297,12 @@ def _check_fractional(F: Any, input: Any, samples: Any, kernel: Shape, output: S
         raise ShapeMismatch(
             f"Expect _random_samples.size(2) equals to {dims}; got {drawn[2]}.", param="_random_samples"
         )
+    if min(kernel) <= 0:
+        raise Invalid(f"fractional_max_pool{dims}d: kernel_size must be greater than 0", param="kernel_size")
+    if min(output) < 0:
+        made = text((*shape[: len(shape) - dims], *output))
+        first = min(output, key=lambda n: n >= 0)
+        raise Invalid(f"Trying to create tensor with negative dimension {first}: {made}", param="output_size")
     names = ("time", "height", "width")[-dims:]
     for name, n, w, m in zip(names, shape[-dims:], kernel, output, strict=True):
         if m + w - 1 > n - (dims == 3):  # in three dimensions PyTorch wants room for one more
