@@ -48,6 +48,7 @@ class Running:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port
+        self.keys: list[str] = []
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT), **(env or {})},
@@ -77,9 +78,9 @@ class Running:
         finally:
             connection.close()
 
-    def must(self, method: str, path: str, value: Any = None) -> Any:
+    def must(self, method: str, path: str, value: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """The answer, read from JSON. Raises RuntimeError where it is none of success."""
-        status, answer = self.ask(method, path, None if value is None else json.dumps(value).encode())
+        status, answer = self.ask(method, path, None if value is None else json.dumps(value).encode(), headers)
         if not 200 <= status < 300:
             raise RuntimeError(f"{method} {path}: {status}: {answer[:500].decode('utf-8', 'replace')}")
         return json.loads(answer) if answer else None
@@ -130,12 +131,19 @@ class Running:
             self.process.wait()
 
 
-def ours(*options: str, workers: str = "cpu:1") -> Running:
-    """Our service, as `python -m app` starts it, on a folder of its own."""
+def ours(*options: str, workers: str = "cpu:1", keys: int = 0) -> Running:
+    """Our service, as `python -m app` starts it, on a folder of its own; with `keys` callers of its own, too."""
     port = free_port()
     folder = tempfile.mkdtemp(prefix="curlgrad-bench-")
+    made: list[str] = []
+    if keys:
+        command = [sys.executable, "-m", "app", "keys", "create", "--data-dir", folder, "--count", str(keys)]
+        made = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+        options = (*options, "--max-rate", "0")
     command = [sys.executable, "-m", "app", "--port", str(port), "--workers", workers, "--data-dir", folder, *options]
-    return Running(command, port, "/readyz")
+    server = Running(command, port, "/readyz")
+    server.keys = made
+    return server
 
 
 # ---------------------------------------------------------------- load
