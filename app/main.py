@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp
 
@@ -22,7 +23,7 @@ from engine.service import Limits, Service
 
 TITLE = "curlgrad"
 # FastAPI asks OpenTelemetry's variables at every request; this server tells its numbers at /metrics.
-_NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False}
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 # The calls of which there are most go from the Guard to their handler. The router has them too, for what it says of
 # paths and methods, but does not have to look for them.
 _DIRECT = Direct(under={"/v1/ops/": ops.run_op}, at={"/v1/programs": programs.run_program})

@@ -240,7 +240,7 @@ class Settings:
     )
     max_nesting: int = field(default=8, metadata=_option(_count, "N", "how deep repeats may stand within each other"))
     plan_from: int = field(
-        default=8,
+        default=16,
         metadata=_option(_whole, "N", "the rounds from which a repeat is compiled into a plan; 0 interprets them all"),
     )
     log_level: str = field(default="info", metadata=_option(str, "LEVEL", "debug, info, warning or error"))

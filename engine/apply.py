@@ -12,8 +12,8 @@ from typing import Any
 from engine.backend import Array, Backend
 from engine.carriers import finish, infer, prepare
 from engine.context import HERE, SMALL, Context
-from engine.dtypes import FLOAT, DType, float32, float64
-from engine.errors import Call, DeviceMismatch, Hint, Param, ShapeMismatch
+from engine.dtypes import FLOAT, DType, float32, float64, scalar_type
+from engine.errors import Call, DeviceMismatch, DtypeMismatch, Hint, Param, ShapeMismatch
 from engine.op import LIST, Op, Spec
 from engine.shapes import broadcast_two, has_internal_overlap
 from engine.tape import Node, check_inplace, edge_of, overlap_within, refresh, require_grad
@@ -208,6 +208,8 @@ def record(
         if r is not None and name not in op.nondiff and (r.dtype.is_floating or r.dtype.is_complex)
     ]
     if not live:
+        if original is None:
+            _refuse_dtype(op, results)
         return None
     mask = 0
     edges = []
@@ -255,6 +257,17 @@ def record(
         t.edge = (node, i)  # type: ignore[union-attr]
         t.requires_grad = True  # type: ignore[union-attr]
     return node
+
+
+def _refuse_dtype(op: Op, results: Sequence[Tensor | None]) -> None:
+    """Refuses a result that should require grad and is of a dtype that cannot; casts and comparisons have none."""
+    if op.moves or op.promote == "compare":
+        return
+    for r, name in zip(results, _output_names(op, len(results)), strict=True):
+        if r is not None and name not in op.nondiff:
+            raise DtypeMismatch(
+                f"Autograd not support dtype: {scalar_type(r.dtype)}", code="integer-requires-grad", op=op.name
+            )
 
 
 def _output_names(op: Op, n: int) -> Sequence[str]:
@@ -328,7 +341,10 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             made = finish(op, k, made, out, values)
         storage = Storage(made, backend, ledger)
         result = Tensor(made, out, storage, backend)
-        if t.requires_grad and has_rule and ctx.grad_enabled and d.category >= FLOAT:
+        if t.requires_grad and has_rule and ctx.grad_enabled:
+            if d.category < FLOAT:
+                _refuse_dtype(op, (result,))
+                return result
             saved: tuple[Any, ...] = ()
             if saves_input:
                 of = t.storage
@@ -424,7 +440,10 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             made = finish(op, k, made, out, values)
         storage = Storage(made, backend, ctx.ledger)
         result = Tensor(made, out, storage, backend)
-        if mask and has_rule and ctx.grad_enabled and out.dtype.category >= FLOAT:
+        if mask and has_rule and ctx.grad_enabled:
+            if out.dtype.category < FLOAT:
+                _refuse_dtype(op, (result,))
+                return result
             edges = tuple([edge_of(t) if type(t := args[at]) is Tensor else None for at in places])
             saved: tuple[Any, ...] = ()
             for at in (op.plans.get(mask) or op.plan(mask, ()))[1]:

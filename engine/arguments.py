@@ -167,8 +167,14 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if len(value) == 1 and type(value[0]) is list and _refers(value[0]):
         value = value[0]  # meshgrid([a, b]) as well as meshgrid(a, b)
     getters: list[Getter | None] = []
-    for item in value:
+    for at, item in enumerate(value):
         if item is None:
+            if not p.gaps:
+                raise WrongType(
+                    f"expected Tensor as element {at} in argument {op.names.index(p.name)}, but got NoneType",
+                    op=op.name,
+                    param=p.name,
+                )
             getters.append(None)
             continue
         found = _read_tensor(op, p, item)

@@ -337,8 +337,6 @@ class BackwardPass:
         else:
             if self.wanted_leaves is not None and edge not in self.wanted_leaves:
                 return
-            if edge.view is not None and edge.view.creation == "no_grad":
-                return
             old = self.leaves.get(edge)
             if old is None:
                 self.leaves[edge] = (g, owned)

@@ -94,7 +94,9 @@ class TracedBackward(BackwardPass):
                 return node.op.vjp(wrapped(k).raw, node.op.saved_type._make(values), sent, need)  # type: ignore[misc]
 
             key = (node.op.name, node.mask, node.real, repr(node.args))
+            seq = self.ctx.seq
             lowered = lower_rule(tracer, call, probed, arrays, given[0], key)
+            self.ctx.seq = seq
             if lowered is not None:
                 return lowered
         return tracer.emit(call, [*arrays, *given])  # type: ignore[no-any-return]

@@ -160,8 +160,7 @@ def _check_stored(op: Op, out: Spec, target: Spec) -> None:
     if out.shape != target.shape:
         words = f"output with shape {text(target.shape)} doesn't match the broadcast shape {text(out.shape)}"
         f: Op = op.functional  # type: ignore[assignment]
-        cells = f.elementwise or len(f.promote_at) > 1
-        if not cells and f.kind == PRIMITIVE:  # PyTorch's words where it does not go cell by cell
+        if not f.elementwise and f.promote is None and not f.updates and f.kind == PRIMITIVE:  # not cell by cell
             sizes = f"input tensor size {text(target.shape)} and output tensor size {text(out.shape)}"
             words = f"Bad in-place call: {sizes} should match"
         raise ShapeMismatch(words, op=op.name)

@@ -42,6 +42,12 @@ class Cell(Tensor):
     tracer: Tracing
     origin: Tensor | None = None  # the tensor from outside the round that it stands for
 
+    def _read(self, *_: Any, **__: Any) -> Any:
+        """Whoever reads the values decides by them what is done, and the next round's may be others."""
+        raise NotPlanned("what a step does depends on values")
+
+    tolist = item = __array__ = __float__ = __int__ = __index__ = __bool__ = __len__ = __iter__ = __getitem__ = _read
+
 
 def _operator(name: str, swapped: bool = False) -> Callable[[Any, Any], Any]:
     def call(self: Cell, other: Any) -> Any:
@@ -140,12 +146,17 @@ class Given:
         self.backend: Backend | None = None
 
 
+def _is_state(v: Any) -> bool:
+    """Whether an argument is an object of lists, as optimizers have it."""
+    return type(v) is dict and all(type(group) is list for group in v.values())
+
+
 class Layout:
     """Where arrays stand among a kernel's arguments. `flat`: never in objects of lists."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.template = list(values)
-        self.flat = not any(type(v) is dict for v in values)
+        self.flat = not any(map(_is_state, values))
 
     def arguments(self, values: Sequence[Any]) -> list[Any]:
         """Arrays, and lists with arrays in them, as they are, all else as constants."""
@@ -161,7 +172,7 @@ class Layout:
     def arrays(self, values: Sequence[Any]) -> list[Array]:
         found: list[Array] = []
         for v in values:
-            groups = v.values() if type(v) is dict else [v] if type(v) is list else [[v]]
+            groups = v.values() if _is_state(v) else [v] if type(v) is list else [[v]]
             found += [x for group in groups for x in group if isinstance(x, np.ndarray)]
         return found
 
@@ -173,7 +184,7 @@ class Layout:
 
         return [
             {name: [put(x) for x in group] for name, group in v.items()}
-            if type(v) is dict
+            if _is_state(v)
             else [put(x) for x in v]
             if type(v) is list
             else put(v)
@@ -183,7 +194,7 @@ class Layout:
 
 def copied(values: Sequence[Any]) -> list[Any]:
     """The arguments, lists and objects of lists made anew."""
-    return [list(v) if type(v) is list else dict(v) if type(v) is dict else v for v in values]
+    return [list(v) if type(v) is list else dict(v) if _is_state(v) else v for v in values]
 
 
 def same(prepared: Sequence[Any], given: Sequence[Any]) -> bool:
@@ -192,7 +203,7 @@ def same(prepared: Sequence[Any], given: Sequence[Any]) -> bool:
     def alike(a: Any, b: Any) -> bool:
         if type(a) is list:
             return len(a) == len(b) and all(map(alike, a, b))
-        if type(a) is dict:
+        if _is_state(a):
             return all(alike(a[name], b[name]) for name in a)
         return a is b or (type(a) is type(b) and type(a) in (int, float, bool, complex) and a == b)
 

@@ -124,6 +124,13 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
     raise Bug(f"unreadable annotation {annotation!r}")
 
 
+def _has_gaps(annotation: Any) -> bool:
+    """Whether it is, or may be, a list whose items may be null."""
+    if get_origin(annotation) is list:
+        return _parse(get_args(annotation)[0])[1]
+    return any(_has_gaps(a) for a in get_args(annotation) if get_origin(annotation) is not Annotated)
+
+
 def _read_params(function: Callable[..., Any], full: str) -> list[ParamSpec]:
     hints = get_type_hints(function, include_extras=True)
     params = []
@@ -146,6 +153,7 @@ def _read_params(function: Callable[..., Any], full: str) -> list[ParamSpec]:
             default=None if required else p.default,
             schema=schema,
             choices=choices,
+            gaps=_has_gaps(hints[p.name]),
         )
         spec.doc = PARAMETERS.get(f"{full}.{label}") or PARAMETERS.get(label, "")
         params.append(spec)

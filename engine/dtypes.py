@@ -273,6 +273,16 @@ def round_scalar(value: float, d: DType) -> float:
     return float(single.astype(np.float16) if d is float16 else bf16_to_f32(f32_to_bf16(single)))
 
 
+def check_default_dtype(name: str) -> DType:
+    """A dtype that can be a default: a floating-point one. Raises Invalid."""
+    d = dtype(name)
+    if not d.is_floating or (d.reduced and d.name != "float16" and d.name != "bfloat16"):
+        raise Invalid(
+            f"only floating-point types are supported as the default type, got {d.name}", param="default_dtype"
+        )
+    return d
+
+
 # ---------------------------------------------------------------- bfloat16 bits (host arrays)
 
 

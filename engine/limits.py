@@ -43,7 +43,7 @@ class Limits:
     max_sessions: int = 1_000
     max_queue: int = 1_000
     max_names: int = 1_000_000
-    plan_from: int = 8  # rounds from which a repeat runs by a plan; 0: never
+    plan_from: int = 16  # rounds from which a repeat runs by a plan; 0: never
     idle_s: float = 900.0
 
     def to_data(self) -> dict[str, Any]:

@@ -105,13 +105,14 @@ class _Opaque(Exception):
 
 
 class _New:
-    """Memory that a function takes for itself; `slot` once it has one."""
+    """Memory that a function takes for itself; `slot` once it has one. `written`: whether anything is in it yet."""
 
-    __slots__ = ("array", "slot")
+    __slots__ = ("array", "slot", "written")
 
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: Array, *, written: bool = True) -> None:
         self.array = array
         self.slot: Slot | None = None
+        self.written = written
 
 
 _ASKED = frozenset(("shape", "dtype", "ndim", "nbytes", "itemsize", "strides", "flags"))
@@ -127,6 +128,8 @@ class _Probe(NDArrayOperatorsMixin):
 
     def _reference(self, x: Any) -> tuple[Any, Any]:
         if isinstance(x, _Probe):
+            if isinstance(x.ref, _New) and not x.ref.written:
+                raise _Opaque  # a view of what is empty would be written to behind its back
             return x.array, x.ref
         if isinstance(x, int | float | complex | np.generic):
             return x, Constant(x)
@@ -153,13 +156,15 @@ class _Probe(NDArrayOperatorsMixin):
             raise _Opaque
         pairs = [self._reference(x) for x in inputs]
         ufunc(*(value for value, _ in pairs), out=target.array)
+        if isinstance(target.ref, _New):
+            target.ref.written = True
         self.log.append((ufunc, [r for _, r in pairs], target.ref, True, False))
         return target
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.empty_like and len(args) == 1:
             made = np.empty_like(args[0].array, **kwargs)
-            return _Probe(self.log, made, _New(made))
+            return _Probe(self.log, made, _New(made, written=False))
         if function is np.where and len(args) == 3 and not kwargs:
             return self.noted(function, args)
         raise _Opaque
@@ -349,7 +354,7 @@ def lower(
         made = kernel(_ProbedK(values[0]), *_probed(trace, arguments, log)[1:])
     except (_Opaque, AttributeError, TypeError, EngineError):
         return None
-    if not isinstance(made, _Probe) or not isinstance(made.ref, _New):
+    if not isinstance(made, _Probe) or not isinstance(made.ref, _New) or not made.ref.written:
         return None
     if (key := _key(kernel, arguments[1:])) not in _equal:
         values[0].spec = out

@@ -55,7 +55,7 @@ class Spec:
 class ParamSpec:
     """One parameter of an operation: name, type (see `declare`), default, and what the docs say of it."""
 
-    __slots__ = ("choices", "default", "doc", "form", "name", "required", "schema", "type")
+    __slots__ = ("choices", "default", "doc", "form", "gaps", "name", "required", "schema", "type")
 
     def __init__(
         self,
@@ -67,8 +67,10 @@ class ParamSpec:
         default: Any,
         schema: dict[str, Any],
         choices: tuple[str, ...] = (),
+        gaps: bool = False,
     ) -> None:
         self.name = name
+        self.gaps = gaps  # whether null may stand for a tensor of a list
         self.type = type_
         self.form = form
         self.required = required

@@ -140,6 +140,7 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     f: Op = op.functional  # type: ignore[assignment]
     kernel: Any = f.kernel
     has_rule = f.vjp is not None
+    by_cell = f.elementwise or f.promote in ("compare", "logical")
 
     def run(args: tuple[Any, ...]) -> Any:
         ctx = HERE.ctx
@@ -160,9 +161,12 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             raise device_mismatch(f, backend, next(x for x in given.tensors[1:] if x is not None), given.tensors)
         k = ctx.k(backend)
         values, specs = given.values, given.specs
+        if by_cell:  # PyTorch's iterator looks at memory before it looks at shapes and dtypes
+            check_overlap(t, given.tensors[1:])
         out, compute = infer_inplace(op, k, specs)
         d = t.spec.dtype
-        check_overlap(t, given.tensors[1:])
+        if not by_cell:
+            check_overlap(t, given.tensors[1:])
         tracked = bool(given.mask) and has_rule
         prepare(f, k, values, specs, compute)
         if f.guard is not None:

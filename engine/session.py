@@ -19,10 +19,11 @@ from engine.arguments import parse_slice
 from engine.commit import Commit, Reached, Rebuild, make_commit
 from engine.context import Context, active, grad_mode
 from engine.dryrun import dry_run as run_dry
-from engine.dtypes import dtype
+from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
 from engine.limits import Limits
+from engine.portable import chosen, describe, restore
 from engine.printing import PrintOptions, describe_text, tensor_text
 from engine.program import run_program
 from engine.random import Generator as RandomGenerator
@@ -219,6 +220,8 @@ class Session:
 
     def _finish(self, program: Program, outcome: Outcome, values: str) -> Reply:
         scope = outcome.scope
+        if program.contents is not None:
+            scope.names.update(restore(self, **program.contents))
         results = {name: scope.resolve(name, "return") for name in program.returns}
         kept: dict[str, Any] = {}
         for local, name in program.keep.items():
@@ -436,6 +439,16 @@ class Session:
         wanted = q.get("names") or list(self.names)
         return {name: self.answer(self._found({"ref": name}), "all", grad=False) for name in wanted}
 
+    def _snapshot(self, q: Mapping[str, Any], values: str) -> Reply:
+        """All that engine.portable takes along: {"about": the description, "tensors": by key, with values}."""
+        found = chosen(list(self.tensors.values()))
+        self.ctx.admit(sum(t.nbytes for t in found.values() if not t.array.flags.c_contiguous))
+        flags = {key: shown_requires_grad(t) for key, t in found.items()}
+        return {
+            "about": describe(self, found, flags),
+            "tensors": {key: self.answer(t, "all", grad=False) for key, t in found.items()},
+        }
+
     def _text(self, q: Mapping[str, Any], values: str) -> Reply:
         t = self._found(q)
         grad_fn = shown_grad_fn(t)
@@ -598,22 +611,13 @@ def host_values(t: Tensor) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(host).reshape(t.shape)
 
 
-def check_default_dtype(name: str) -> Any:
-    """A dtype that can be a default: a floating-point one. Raises Invalid."""
-    d = dtype(name)
-    if not d.is_floating or (d.reduced and d.name != "float16" and d.name != "bfloat16"):
-        raise Invalid(
-            f"only floating-point types are supported as the default type, got {d.name}", param="default_dtype"
-        )
-    return d
-
-
 _QUERIES: dict[str, Callable[[Session, Mapping[str, Any], str], Any]] = {
     "read": Session._read,
     "explain": Session._explain,
     "grad": Session._grad,
     "list": Session._list,
     "export": Session._export,
+    "snapshot": Session._snapshot,
     "text": Session._text,
     "describe": Session._describe,
     "graph": Session._graph,

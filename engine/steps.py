@@ -98,6 +98,7 @@ class Program:
     no_grad: bool = False
     detect_anomaly: bool = False
     if_none_match: bool = False
+    contents: Mapping[str, Any] | None = None  # what engine.portable.restore takes: all that the session is to hold
 
 
 _FIELDS = (
@@ -111,8 +112,9 @@ _FIELDS = (
     "no_grad",
     "detect_anomaly",
     "if_none_match",
+    "contents",
 )
-_PUBLIC = tuple(f for f in _FIELDS if f not in ("keep_all", "if_none_match"))
+_PUBLIC = tuple(f for f in _FIELDS if f not in ("keep_all", "if_none_match", "contents"))
 
 
 def compile_program(data: Any, limits: Limits) -> Program:
@@ -152,6 +154,7 @@ def compile_program(data: Any, limits: Limits) -> Program:
         if type(value) is not bool:
             raise WrongType(f"{flag} is true or false, got {kind_of(value)}", param=flag)
         setattr(program, flag, value)
+    program.contents = data.get("contents")
     return program
 
 

@@ -96,7 +96,9 @@ class Tracer:
         if made is _UNMADE:
             if traits.get("k") is not None:
                 traits["k"].spec = traits.get("spec")
+            seq = self.ctx.seq
             made = function(*plain_arguments(arguments))
+            self.ctx.seq = seq  # what a rule uses up inside, it uses up again when it runs
         inputs = self._slotted(arguments)
         single = type(made) not in (tuple, list)
         parts = (made,) if single else made

@@ -23,13 +23,14 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from engine import autograd, carriers, dtypes, record, undo  # noqa: E402
+from engine import autograd, carriers, compile, dtypes, lower, record, undo  # noqa: E402
 from engine.backend import Backend  # noqa: E402
 from engine.context import Context  # noqa: E402
 from engine.op import REGISTRY, ParamSpec, Spec  # noqa: E402
+from engine.random import Generator  # noqa: E402
 from engine.shapes import wrap_dim  # noqa: E402
 from engine.tensor import Storage, fresh  # noqa: E402
-from tests.laws import agreement, gradients, places, undoing, words  # noqa: E402, F401  the laws register themselves
+from tests.laws import agreement, gradients, places, planned, undoing, words  # noqa: E402, F401  the laws register themselves
 from tests.laws.harness import DEVICES, Broken  # noqa: E402
 from tests.laws.law import LAWS, subjects  # noqa: E402
 
@@ -219,6 +220,29 @@ def _frozen_versions() -> Any:
     return patch.object(Storage, "version", property(lambda self: 0, lambda self, value: None), create=True)
 
 
+@contextmanager
+def _plans_without_writes() -> Iterator[None]:
+    kept = compile.Plan._kept
+
+    def fewer(self: Any, steps: Any) -> Any:
+        return [step for step in kept(self, steps) if not step.writes]
+
+    with patch.object(compile.Plan, "_kept", fewer):
+        yield
+
+
+@contextmanager
+def _plans_that_write_down_another_ufunc() -> Iterator[None]:
+    write_down = lower._write_down
+
+    def wrong(trace: Any, log: Any, *, removable: bool) -> None:
+        turned = [(np.multiply if f is np.true_divide else f, *rest) for f, *rest in log]
+        write_down(trace, turned, removable=removable)
+
+    with patch.object(lower, "_write_down", wrong):
+        yield
+
+
 BREAKS: tuple[Break, ...] = (
     Break(
         "the sign of a gradient: `sub`'s second operand",
@@ -329,6 +353,13 @@ BREAKS: tuple[Break, ...] = (
         _renamed("nn.functional.leaky_relu", 1, default=0.1),
     ),
     Break("a misspelt parameter: `amax`", "amax", _renamed("amax", 2, name="keepdims")),
+    Break("a plan that leaves out what writes", "mul", _plans_without_writes),
+    Break(
+        "a plan whose trace keeps the random numbers it drew",
+        "rand nn.functional.dropout",
+        swapped(Generator, "restore", lambda self, state: None),
+    ),
+    Break("a plan that writes down another ufunc than ran", "div", _plans_that_write_down_another_ufunc),
 )
 
 

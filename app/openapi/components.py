@@ -317,6 +317,11 @@ _ANSWERS: Json = {
         },
         "required": ["id"],
     },
+    "TensorsByKey": {
+        "type": "object",
+        "properties": {"tensors": map_of(ref("TensorObject"))},
+        "required": ["tensors"],
+    },
     "SessionList": {
         "type": "object",
         "properties": {"sessions": list_of(ref("SessionObject")), "cursor": _CURSOR},

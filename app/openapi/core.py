@@ -101,6 +101,38 @@ def _sessions() -> Json:
                 description="May be repeated; for `default` it is a reset.",
             ),
         },
+        "/v1/sessions/{id}/snapshot": {
+            "get": _call(
+                "sessions",
+                "read_snapshot",
+                "Download a session as one file",
+                {
+                    "200": answer("A safetensors file.", {"application/x-safetensors": _BINARY}),
+                    **problems((*READS, 507)),
+                },
+                description="Its named tensors, its leaves and their gradients, as a state dict; the metadata entry "
+                "`curlgrad` says the rest: ids, flags, shared memory, generator, default dtype, print options. "
+                "complex128 is float64 with a last dimension of 2.",
+                parameters=named,
+            ),
+            "put": _call(
+                "sessions",
+                "put_snapshot",
+                "Replace what a session holds by a file",
+                {
+                    "200": answer("The tensors by the file's keys, without values.", json_of(ref("TensorsByKey"))),
+                    **problems(CHANGES),
+                },
+                description="A file that `GET` made, on this server or another. All of it, or nothing changes. "
+                "Names stay; ids are new.",
+                parameters=[
+                    *named,
+                    _query("device", ref("DeviceArg"), "Where all tensors go; without it, where each was."),
+                    *parameters("Once"),
+                ],
+                body={"application/x-safetensors": _BINARY},
+            ),
+        },
     }
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from app.deps import READ, Call, about
+from app.deps import READ, Call, about, off_loop, unsupported
 from app.errors import NotYet
+from app.wire import json_write, media, snapshot
 
 router = APIRouter(include_in_schema=False)
 
@@ -55,3 +56,24 @@ async def delete_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """Free all that it holds. Of the default session this is a reset."""
     await call.house.service.delete_session(call.owner, ref)
     return Response(status_code=204)
+
+
+@router.api_route("/v1/sessions/{ref}/snapshot", methods=READ)
+async def read_snapshot(ref: str, call: Annotated[Call, about(offers=(media.SAFETENSORS,))]) -> Response:
+    """The session as one safetensors file."""
+    found, _ = await call.house.service.query(call.owner, ref, {"do": "snapshot"}, "all")
+    return await call.encoded(json_write.weight(found["tensors"]), lambda: snapshot.write(found))
+
+
+@router.put("/v1/sessions/{ref}/snapshot")
+async def put_snapshot(ref: str, call: Annotated[Call, about("device")]) -> Response:
+    """What the file holds in the place of all that the session holds."""
+    if call.content_type != snapshot.MEDIA_TYPE:
+        raise unsupported(call.content_type, (snapshot.MEDIA_TYPE,))
+    call.refuse_if_match()
+    body = await call.body()
+    contents = await off_loop(len(body), lambda: snapshot.read(body))
+    keys = list(contents["arrays"])
+    program = {"steps": [], "return": keys, "contents": {**contents, "device": call.query.get("device")}}
+    reply, _ = await call.house.service.run(call.owner, ref, program, "none", once=await call.once())
+    return await call.json({"tensors": reply["results"]})

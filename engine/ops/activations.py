@@ -12,7 +12,7 @@ from engine.dtypes import BOOL, COMPLEX, INT, int64, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
-from engine.ops.common import fitting, in_blocks, lacking, publish_inplace, select
+from engine.ops.common import fitting, in_blocks, lacking, publish_inplace, put, select
 from engine.samples import C, I, S, T
 
 _REAL = [S(T(2, 3)), S(T()), S(T(0, 2))]
@@ -413,9 +413,25 @@ def softplus(k: K, input: Array, beta: Scalar = 1, threshold: Scalar = 20, *, ou
 
 @softplus.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    x, beta = saved.input, float(saved.beta)
-    scaled = x if beta == 1 else x * beta
-    return F.where(F.gt(scaled, float(saved.threshold)), g, g * F.sigmoid(scaled))
+    return g * F._softplus_slope(saved.input, float(saved.beta), float(saved.threshold))
+
+
+@op(family="activations", meta=broadcast, promote="arithmetic", over=("input",), elementwise=True,
+    save={"input": ("input",)})  # fmt: skip
+def _softplus_slope(k: K, input: Array, beta: Any, threshold: Any, *, out: Any = None) -> Array:
+    """The derivative of softplus."""
+    scaled = input if beta == 1 else input * beta
+    made = k.xp.empty_like(scaled)
+    _sigmoid(k.xp, scaled, made)
+    k.xp.copyto(made, 1, where=scaled > threshold)
+    return put(made, out)
+
+
+@_softplus_slope.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    scaled = saved.input * saved.beta
+    s = F.sigmoid(scaled)
+    return F.where(F.lt(scaled, saved.threshold), g * s * (1 - s) * saved.beta, 0)
 
 
 # ---------------------------------------------------------------- silu

@@ -26,16 +26,8 @@ def _check_rank(name: str, shape: Shape) -> None:
         )
 
 
-@composite(
-    family="nn",
-    alias=("nn.functional.pixel_shuffle",),
-    moves=True,
-    node="PixelShuffleBackward0",
-    samples=[S(T(1, 4, 2, 3), 2), S(T(9, 1, 2), 3), S(I(1, 4, 2, 2), 2), S(T(0, 4, 2, 2), 2), S(T(2, 1, 4, 1, 2), 2)],
-)
-def pixel_shuffle(F: Any, input: Array, upscale_factor: int) -> Array:
-    """(..., C * r^2, H, W) becomes (..., C, H * r, W * r): channels become pixels (Shi 2016). r is `upscale_factor`."""
-    shape, r = F.shape(input), upscale_factor
+def _shuffle_meta(k: K, input: Spec, upscale_factor: int) -> Spec:
+    shape, r = input.shape, upscale_factor
     _check_rank("pixel_shuffle", shape)
     if r <= 0:
         raise Invalid(f"pixel_shuffle expects a positive upscale_factor, but got {r}", param="upscale_factor")
@@ -46,22 +38,40 @@ def pixel_shuffle(F: Any, input: Array, upscale_factor: int) -> Array:
             f"but input.size(-3)={c} is not divisible by {r * r}",
             param="input",
         )
-    n = len(lead)
-    split = F.reshape(input, (*lead, c // (r * r), r, r, h, w))
-    moved = F.permute(split, [*range(n), n, n + 3, n + 1, n + 4, n + 2])
-    return F.reshape(moved, (*lead, c // (r * r), h * r, w * r))
+    return Spec((*lead, c // (r * r), h * r, w * r), input.dtype)
 
 
-@composite(
+@op(
     family="nn",
-    alias=("nn.functional.pixel_unshuffle",),
+    alias=("nn.functional.pixel_shuffle",),
     moves=True,
-    node="PixelUnshuffleBackward0",
-    samples=[S(T(1, 1, 4, 2), 2), S(T(1, 3, 6), 3), S(I(1, 1, 2, 2), 2), S(T(0, 1, 2, 2), 2)],
+    meta=_shuffle_meta,
+    node="PixelShuffleBackward0",
+    samples=[
+        S(T(1, 4, 2, 3), 2),
+        S(T(9, 1, 2), 3),
+        S(I(1, 4, 2, 2), 2),
+        S(T(0, 4, 2, 2), 2),
+        S(T(2, 1, 4, 1, 2), 2),
+        S(T(1, 2, 3), 1),
+    ],
 )
-def pixel_unshuffle(F: Any, input: Array, downscale_factor: int) -> Array:
-    """(..., C, H * r, W * r) becomes (..., C * r^2, H, W): pixels become channels. r is `downscale_factor`."""
-    shape, r = F.shape(input), downscale_factor
+def pixel_shuffle(k: K, input: Array, upscale_factor: int) -> Array:
+    """(..., C * r^2, H, W) becomes (..., C, H * r, W * r): channels become pixels (Shi 2016). r is `upscale_factor`."""
+    r = upscale_factor
+    *lead, c, h, w = input.shape
+    n = len(lead)
+    split = input.reshape(*lead, c // (r * r), r, r, h, w)
+    return split.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2).reshape(k.spec.shape)
+
+
+@pixel_shuffle.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.pixel_unshuffle(g, saved.upscale_factor)
+
+
+def _unshuffle_meta(k: K, input: Spec, downscale_factor: int) -> Spec:
+    shape, r = input.shape, downscale_factor
     _check_rank("pixel_unshuffle", shape)
     if r <= 0:
         raise Invalid(f"pixel_unshuffle expects a positive downscale_factor, but got {r}", param="downscale_factor")
@@ -73,10 +83,29 @@ def pixel_unshuffle(F: Any, input: Array, downscale_factor: int) -> Array:
                 f"not divisible by {r}",
                 param="input",
             )
+    return Spec((*lead, c * r * r, h // r, w // r), input.dtype)
+
+
+@op(
+    family="nn",
+    alias=("nn.functional.pixel_unshuffle",),
+    moves=True,
+    meta=_unshuffle_meta,
+    node="PixelUnshuffleBackward0",
+    samples=[S(T(1, 1, 4, 2), 2), S(T(1, 3, 6), 3), S(I(1, 1, 2, 2), 2), S(T(0, 1, 2, 2), 2), S(T(1, 2, 3), 1)],
+)
+def pixel_unshuffle(k: K, input: Array, downscale_factor: int) -> Array:
+    """(..., C, H * r, W * r) becomes (..., C * r^2, H, W): pixels become channels. r is `downscale_factor`."""
+    r = downscale_factor
+    *lead, c, h, w = input.shape
     n = len(lead)
-    split = F.reshape(input, (*lead, c, h // r, r, w // r, r))
-    moved = F.permute(split, [*range(n), n, n + 2, n + 4, n + 1, n + 3])
-    return F.reshape(moved, (*lead, c * r * r, h // r, w // r))
+    split = input.reshape(*lead, c, h // r, r, w // r, r)
+    return split.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3).reshape(k.spec.shape)
+
+
+@pixel_unshuffle.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return F.pixel_shuffle(g, saved.downscale_factor)
 
 
 _SHUFFLES = [S(T(1, 4, 2), 2), S(T(2, 6, 2, 2), 3), S(I(1, 4, 2), 2), S(T(0, 4, 2), 2)]

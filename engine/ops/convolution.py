@@ -223,10 +223,20 @@ def _check_numbers(stride: Shape, dilation: Shape, padding: Sequence[int], group
         raise Invalid("negative padding is not supported", param="padding")
     if any(s <= 0 for s in stride):
         raise Invalid("non-positive stride is not supported", param="stride")
-    if any(d <= 0 for d in dilation):
+    if any(d < 0 for d in dilation):
         raise Invalid("dilation should be greater than zero", param="dilation")
     if groups <= 0:
         raise Invalid("non-positive groups is not supported", param="groups")
+
+
+def _check_dilation(dilation: Shape, transposed: bool) -> None:
+    """A dilation of zero, which PyTorch's kernels refuse, not what stands before them. One dimension is two to them."""
+    if 0 in dilation:
+        wide = (1, *dilation) if len(dilation) == 1 else dilation
+        names = ("depth", "height", "width")[-len(wide) :]
+        named = ", ".join(f"dilation_{name}: {n}" for name, n in zip(names, wide, strict=True))
+        shown = named if transposed else text(wide)
+        raise Invalid(f"dilation should be greater than zero, but got {shown}", param="dilation")
 
 
 def _sized(sizes: Sequence[int]) -> str:
@@ -284,6 +294,7 @@ def geometry_of(
             param="weight",
         )
     _check_empty(x, kernel)
+    _check_dilation(dilations, False)
     output = tuple([(n - r) // s + 1 for n, r, s in zip(padded, reach, strides, strict=True)])
     _check_types(input, weight, groups, dims, dilated=any(d > 1 for d in dilations), transposed=False)
     _check_bias_type(input, bias)
@@ -325,6 +336,7 @@ def transposed_geometry(
             f"output padding must be smaller than either stride or dilation, but got {said}", param="output_padding"
         )
     _check_empty(x, w[2:])
+    _check_dilation(dilations, True)
     output = tuple(
         [
             (n - 1) * s - 2 * p + d * (m - 1) + e + 1

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, Dims, composite, op
-from engine.dtypes import BOOL, COMPLEX, int64
+from engine.dtypes import BOOL, COMPLEX, int64, scalar_type
 from engine.errors import DtypeMismatch, IndexOutOfRange, Invalid
 from engine.op import Spec
 from engine.ops.common import not_implemented
@@ -117,21 +117,22 @@ def _declare_extreme(name: str, word: str, ufunc: str, arg: str) -> None:
         return getattr(input, name)()
 
     def amax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> Spec:
-        if input.dtype.category == COMPLEX:
-            raise not_implemented(f"{name}_values_cpu", input.dtype)
         if type(dim) is list and not dim:
             dim = None
         refuse_empty(f"a{name}", input, dim)
+        wrap_dims(dim, input.ndim)
+        if input.dtype.category == COMPLEX:
+            raise not_implemented(f"{name}_values_cpu", input.dtype)
         return Spec(reduced(input.shape, wrap_dims(dim, input.ndim), keepdim), input.dtype)
 
     def amax(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False) -> Array:
         return at(k, input, axes_of(dim, input.ndim), keepdim) if input.ndim else input.copy()
 
     def along_meta(k: K, input: Spec, dim: int, keepdim: bool = False) -> Any:
-        if input.dtype.category == COMPLEX:
-            raise DtypeMismatch(f"{name}(): does not support complex input", param="input")
         d = wrap_dim(dim, input.ndim)
         refuse_empty(name, input, d) if input.ndim else None
+        if input.dtype.category == COMPLEX:
+            raise DtypeMismatch(f"{name}(): does not support complex input", param="input")
         shape = reduced(input.shape, (d,), keepdim) if input.ndim else ()
         return Spec(shape, input.dtype), Spec(shape, int64)
 
@@ -251,8 +252,6 @@ _declare_extreme("min", "minimum", "minimum", "argmin")
 
 
 def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> Any:
-    if input.dtype.category == COMPLEX:
-        raise not_implemented("aminmax_cpu", input.dtype)
     if dim is None and input.numel == 0:
         raise Invalid(
             "aminmax(): cannot compute aminmax over an empty dimension as the operation has no identity.",
@@ -261,6 +260,10 @@ def _aminmax_meta(k: K, input: Spec, dim: Any = None, keepdim: bool = False) -> 
         )
     dims = wrap_dims(dim, input.ndim)
     refuse_empty("aminmax", input, None if dim is None else wrap_dim(dim, input.ndim), colon="")
+    if input.dtype.category == COMPLEX:
+        if not input.ndim and dim is not None:
+            raise DtypeMismatch(f"aminmax not implemented for {scalar_type(input.dtype)}", param="input")
+        raise not_implemented("aminmax_cpu", input.dtype)
     out = Spec(reduced(input.shape, dims, keepdim), input.dtype)
     return out, out
 

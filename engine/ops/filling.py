@@ -106,7 +106,7 @@ def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
     else:
         fitting(value, d)
     k.dtype = d
-    return broadcast(k, input, mask)
+    return broadcast(k, mask, input)
 
 
 def _masked_fill_node(input: Any, mask: Any, value: Any) -> str:

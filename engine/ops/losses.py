@@ -45,6 +45,14 @@ def apply_reduction(k: K, losses: Array, reduction: str) -> Array:
     return made if reduction == "sum" else k.xp.true_divide(made, losses.size)
 
 
+def stays_within(shape: tuple[int, ...], other: tuple[int, ...], param: str) -> None:
+    """Refuses an operand that would broadcast losses beyond the input's shape, where PyTorch writes in place."""
+    made = broadcast_two(shape, other)
+    if made != shape:
+        words = f"output with shape {text(shape)} doesn't match the broadcast shape {text(made)}"
+        raise ShapeMismatch(words, param=param)
+
+
 def share(g: Any, shape: tuple[int, ...], reduction: str) -> Any:
     """In a rule: the gradient of each loss, broadcasting."""
     if reduction != "mean":
@@ -352,7 +360,7 @@ def _logits_meta(k: K, input: Spec, target: Spec, weight: Spec | None, pos_weigh
     shape = input.shape
     for extra in (pos_weight, weight):
         if extra is not None:
-            shape = broadcast_two(shape, extra.shape)
+            stays_within(shape, extra.shape, "weight" if extra is weight else "pos_weight")
     return Spec(reduced_shape(shape, reduction), k.dtype)
 
 

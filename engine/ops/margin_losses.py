@@ -10,7 +10,16 @@ from engine.dtypes import float32, float64, int64, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.losses import Reduction, apply_reduction, legacy, reduce_in, share, torch_size, undifferentiable
+from engine.ops.losses import (
+    Reduction,
+    apply_reduction,
+    legacy,
+    reduce_in,
+    share,
+    stays_within,
+    torch_size,
+    undifferentiable,
+)
 from engine.samples import I, S, T
 from engine.shapes import text
 
@@ -68,7 +77,8 @@ def hinge_embedding_loss(
     """The input where the target is 1, max(0, margin - input) where it is -1."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     zeros = F.zeros_like(input)
-    far = F.where(F.ne(target, 1), F.clamp_min(F.sub(float(margin), input), 0), zeros)
+    beyond = F.sub(F.full_like(input, float(margin)), input)  # the margin as an integer where the input is one
+    far = F.where(F.ne(target, 1), F.clamp_min(beyond, 0), zeros)
     return reduce_in(F, F.add(far, F.where(F.ne(target, -1), input, zeros)), reduction)
 
 
@@ -175,6 +185,7 @@ def soft_margin_loss(
     """log(1 + exp(-t x)) for targets 1 and -1."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     undifferentiable(F, "soft_margin_loss", target=target)
+    stays_within(F.shape(input), F.shape(target), "target")
     return reduce_in(F, F.neg(F.logsigmoid(F.mul(input, target))), reduction)
 
 

@@ -468,8 +468,15 @@ def _more_than_one(sizes: tuple[int, ...], shape: tuple[int, ...]) -> None:
 def _grouped(F: Any, input: Any, num_groups: int, weight: Any, bias: Any, eps: float) -> Any:
     """(the result, means, one over standard deviations); the statistics have shape (N, groups)."""
     shape, d = F.shape(input), F.dtype(input)
+    given = [None if x is None else Spec(F.shape(x), F.dtype(x)) for x in (weight, bias)]
+    mixed(Spec(shape, d), *given)
     if d.category != FLOAT:
         raise not_implemented("GroupNormKernelImpl", d)
+    if d.reduced:  # computed in float32 and rounded once
+        x, w, b = [x if x is None else F.to(x, "float32") for x in (input, weight, bias)]
+        made, *stats = _grouped(F, x, num_groups, w, b, eps)
+        kept = d if weight is None else F.dtype(weight)
+        return (F.to(made, d.name), *(F.to(x, kept.name) for x in stats))
     inner = prod(shape[1:]) // num_groups
     lines = F.reshape(input, (shape[0] * num_groups, inner))
     made, mean, rstd = F._layer_norm(lines, [inner], None, None, eps)
@@ -550,11 +557,10 @@ def local_response_norm(
         )
     if 0 in shape:
         return F.clone(input)
-    squares = F.mul(input, input)
-    around = squares
-    for by in range(1, max(size // 2, (size - 1) // 2) + 1):
-        if by <= size // 2:
-            around = F.add(around, F._shift(squares, 1, by))
-        if by <= (size - 1) // 2:
-            around = F.add(around, F._shift(squares, 1, -by))
-    return F.div(input, F.pow(F.add(F.mul(F.div(around, size), alpha), k), beta))
+    channels, padding = shape[1], (size // 2, (size - 1) // 2)
+    squares = F.reshape(F.mul(input, input), (shape[0], 1, channels, shape[2], prod(shape[3:])))
+    if len(shape) == 3:  # the pools that PyTorch takes, with their dtypes
+        around = F.avg_pool2d(F.pad(F.squeeze(squares, -1), (0, 0, *padding)), (size, 1), 1)
+    else:
+        around = F.avg_pool3d(F.pad(squares, (0, 0, 0, 0, *padding)), (size, 1, 1), 1)
+    return F.div(input, F.pow(F.add(F.mul(F.reshape(around, shape), alpha), k), beta))

@@ -53,7 +53,12 @@ def _host(k: K, x: Any, d: DType) -> Any:
     return (array.astype(np.uint32) << np.uint32(16)).view(np.float32) if d is bfloat16 else array
 
 
-def _need_float(kernel: str, d: DType, *, complex_: bool = True) -> None:
+_BOUNDS = "check_uniform_bounds"  # which PyTorch asks of every dtype, even where there is nothing to draw
+
+
+def _need_float(kernel: str, d: DType, *, complex_: bool = True, numel: int = 1) -> None:
+    if not numel and kernel != _BOUNDS:
+        return
     if d.category < FLOAT or (d.category == COMPLEX and not complex_):
         raise not_implemented(kernel, d)
 
@@ -65,7 +70,7 @@ _FACTORY = [S([2, 3]), S([]), S([0, 2]), S([17], dtype="float64"), S([2], dtype=
 
 def _rand_meta(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
     made = sized(k, size, dtype)
-    _need_float("check_uniform_bounds", made.dtype)
+    _need_float(_BOUNDS, made.dtype)
     return made
 
 
@@ -83,7 +88,7 @@ def rand(
 
 def _randn_meta(k: K, size: Any, dtype: Any = None, *rest: Any) -> Spec:
     made = sized(k, size, dtype)
-    _need_float("normal_kernel_cpu", made.dtype)
+    _need_float("normal_kernel_cpu", made.dtype, numel=made.numel)
     return made
 
 
@@ -191,7 +196,7 @@ def randperm(
 def _like_meta(kernel: str) -> Any:
     def meta(k: K, input: Any, dtype: Any = None, *rest: Any) -> Spec:
         d = as_dtype(dtype) or input.dtype
-        _need_float(kernel, d)
+        _need_float(kernel, d, numel=input.numel)
         return Spec(input.shape, d)
 
     return meta
@@ -200,7 +205,7 @@ def _like_meta(kernel: str) -> Any:
 _LIKE = [S(T(2, 3)), S(T()), S(T(0, 2)), S(T(2), dtype="float64"), S(I(3), dtype="float32")]
 
 
-@op(family="random", meta=_like_meta("check_uniform_bounds"), vjp=None, random=True, moves=True, samples=_LIKE)
+@op(family="random", meta=_like_meta(_BOUNDS), vjp=None, random=True, moves=True, samples=_LIKE)
 def rand_like(
     k: K,
     input: Array,
@@ -274,7 +279,7 @@ def _normal_meta(k: K, mean: Any, std: Any = 1.0, size: Any = None, dtype: Any =
         for x in given:
             shape = broadcast_two(shape, x.shape)
         made = Spec(shape, given[0].dtype)
-    _need_float("normal_kernel_cpu", made.dtype)
+    _need_float("normal_kernel_cpu", made.dtype, numel=made.numel)
     return made
 
 
@@ -340,7 +345,7 @@ def _check_probabilities(k: K, p: Any, param: str) -> None:
 def _bernoulli_meta(k: K, input: Any, p: Any = None) -> Spec:
     if p is not None:
         _check_p(p)
-        if input.dtype.is_complex:
+        if input.dtype.is_complex and input.numel:
             raise not_implemented("bernoulli_scalar_cpu_", input.dtype)
     elif input.dtype.is_complex:
         raise not_implemented("bernoulli_tensor_cpu_self_", input.dtype)
@@ -495,10 +500,14 @@ def _fill(name: str, meta: Any, node: str, samples: Any) -> Callable[[Callable[.
     return declare
 
 
-def _float_fill(kernel: str, *, complex_: bool = False, words: str = "") -> Any:
+def _float_fill(kernel: str, *, complex_: bool = False, words: str = "", lax: bool = True) -> Any:
+    """The meta of draws that some dtypes lack; `lax`: where PyTorch looks at the dtype only if there are elements."""
+
     def meta(k: K, input: Any, *rest: Any) -> Spec:
         d = input.dtype
-        if d.category < FLOAT or (d.category == COMPLEX and not complex_):
+        if (input.numel or kernel == _BOUNDS or "Cauchy" in words) and (
+            d.category < FLOAT or (d.category == COMPLEX and not complex_)
+        ):
             if words:
                 raise DtypeMismatch(
                     words.format(scalar=scalar_type(d), c=C_NAMES[d.name].replace("int64_t", "long int"))
@@ -512,7 +521,7 @@ def _float_fill(kernel: str, *, complex_: bool = False, words: str = "") -> Any:
 _FILL = [S(T(2, 3)), S(T()), S(T(0, 2)), S(T(4, 5))]
 
 
-@_fill("uniform_", _float_fill("check_uniform_bounds", complex_=True), "UniformBackward0", _FILL)
+@_fill("uniform_", _float_fill(_BOUNDS, complex_=True, lax=False), "UniformBackward0", _FILL)
 def _uniform(k: K, input: Array, from_: float = 0, to: float = 1) -> Array:
     """Fills a tensor with numbers from [from, to), all equally likely."""
     return _filled(k, k.rng.uniform(input.size, k.spec.dtype.name, from_, to), input)
@@ -547,7 +556,12 @@ def _exponential(k: K, input: Array, lambd: float = 1) -> Array:
     return _filled(k, k.rng.exponential(input.size, k.spec.dtype.name, lambd), input)
 
 
-@_fill("cauchy_", _float_fill("", words=_CONTINUOUS.format(name="Cauchy") + "{c}"), "CauchyBackward0", _FILL)
+@_fill(
+    "cauchy_",
+    _float_fill("", words=_CONTINUOUS.format(name="Cauchy") + "{c}", lax=False),
+    "CauchyBackward0",
+    _FILL,
+)
 def _cauchy(k: K, input: Array, median: float = 0, sigma: float = 1) -> Array:
     """Fills a tensor with Cauchy numbers."""
     return _filled(k, k.rng.cauchy(input.size, k.spec.dtype.name, median, sigma), input)
@@ -556,7 +570,7 @@ def _cauchy(k: K, input: Array, median: float = 0, sigma: float = 1) -> Array:
 def _geometric_meta(k: K, input: Any, p: float) -> Spec:
     if not 0 < p < 1:
         raise Invalid(f"geometric_ expects p to be in (0, 1), but got p={p:g}", param="p")
-    if input.dtype.category in (BOOL, COMPLEX):
+    if input.numel and input.dtype.category in (BOOL, COMPLEX):
         raise not_implemented("geometric_cpu", input.dtype)
     return input  # type: ignore[no-any-return]
 
@@ -568,15 +582,18 @@ def _geometric(k: K, input: Array, p: float) -> Array:
 
 
 def _random_meta(k: K, input: Any, from_: Any = None, to: Any = None) -> Spec:
-    if input.dtype.category == COMPLEX and from_ is None and to is None:
+    if input.numel and input.dtype.category == COMPLEX and from_ is None and to is None:
         raise not_implemented("random_kernel_cpu", input.dtype)
-    _check_range(0 if from_ is None and to is not None else from_, to, input.dtype)
+    if input.numel or not input.dtype.is_complex:  # PyTorch draws nothing for nothing, whatever the dtype
+        _check_range(0 if from_ is None and to is not None else from_, to, input.dtype)
     return input  # type: ignore[no-any-return]
 
 
 @_fill("random_", _random_meta, "RandomBackward0", [S(T(2, 3)), S(I(3), 2, 5), S(I(3), to=7), S(T())])
 def _random(k: K, input: Array, from_: int | None = None, to: int | None = None) -> Array:
     """Fills a tensor with whole numbers from [from, to); without bounds, from 0 to the greatest that it can hold."""
+    if not input.size:
+        return input.copy()
     return _filled(k, k.rng.random(input.size, k.spec.dtype.name, from_, to), input)
 
 
@@ -593,7 +610,7 @@ def _bernoulli_fill_meta(k: K, input: Any, p: Any = 0.5) -> Spec:
             )
     else:
         _check_p(p)
-        if input.dtype.is_complex:
+        if input.dtype.is_complex and input.numel:
             raise not_implemented("bernoulli_scalar_cpu_", input.dtype)
     return input  # type: ignore[no-any-return]
 

@@ -34,7 +34,7 @@ def _along_meta(name: str, kernel: str, refused: tuple[int, ...]) -> Any:
     def meta(k: K, input: Spec, dim: int = -1, keepdim: bool = False) -> Any:
         d = wrap_dim(dim, input.ndim)
         refuse_empty(name, input, d) if input.ndim else None
-        if input.dtype.category in refused:
+        if input.dtype.category in refused and (input.ndim or name != "mode"):
             raise not_implemented(kernel, input.dtype)
         shape = reduced(input.shape, (d,), keepdim) if input.ndim else ()
         return Spec(shape, input.dtype), Spec(shape, int64)

@@ -444,10 +444,31 @@ def _prelu_kernel(k: K, input: Array, weight: Array, *, out: Any = None) -> Arra
 
 @_prelu_kernel.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    positive = F.gt(saved.input, 0)
     return (
-        need.input and F.where(positive, g, g * saved.weight),
+        need.input and F._prelu_slope(g, saved.input, saved.weight),
         need.weight and F.where(F.ge(saved.input, 0), 0, g * saved.input),
+    )
+
+
+@op(
+    family="activations",
+    meta=broadcast,
+    promote="arithmetic",
+    elementwise=True,
+    save={"grad": ("input", "weight"), "weight": ("grad", "input")},
+)
+def _prelu_slope(k: K, grad: Array, input: Array, weight: Array, *, out: Any = None) -> Array:
+    """The gradient of prelu for its input: at 0 the weight's side."""
+    return select(k, input > 0, grad, grad * weight)
+
+
+@_prelu_slope.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    beyond = F.ge(saved.input, 0)  # at 0 the other side, as in PyTorch's second derivative
+    return (
+        need.grad and F.where(beyond, g, g * saved.weight),
+        None,
+        need.weight and F.where(beyond, 0, g * saved.grad),
     )
 
 

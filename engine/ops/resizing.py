@@ -459,9 +459,10 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
                 param="input",
             )
     if min(sizes) < 0:
+        two = f"{', '.join(map(str, (1, *sizes)[-2:]))}"  # one dimension is two to PyTorch
         raise Invalid(
-            f"{name}: elements of output_size must be greater than or equal to 0 but received "
-            f"{{{', '.join(map(str, sizes))}}}",
+            f"adaptive_avg_pool{max(dims, 2)}d: elements of output_size must be greater than or equal to 0 "
+            f"but received {{{two if dims < 3 else f'{sizes[0]}, {sizes[1]},{sizes[2]}'}}}",
             param="output_size",
         )
     if spec.dtype.category != FLOAT and single:

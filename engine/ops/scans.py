@@ -7,9 +7,10 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dim, DTypeArg, op
-from engine.dtypes import COMPLEX, FLOAT, INT, int64
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, int64
+from engine.errors import DtypeMismatch, IndexOutOfRange
 from engine.metas import as_dtype
-from engine.op import Spec
+from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
 from engine.samples import C, I, S, T
 from engine.shapes import wrap_dim
@@ -30,9 +31,33 @@ def _scan_types(k: K, input: Any, dim: Any, dtype: Any = None) -> Any:
     return d, d
 
 
-def _scan_meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
-    wrap_dim(dim, input.ndim)
-    return Spec(input.shape, k.dtype)
+def _scan_meta(name: str) -> Any:
+    def meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
+        wrap_dim(dim, input.ndim)
+        if k.dtype.category == BOOL and input.ndim and input.numel:  # PyTorch copies what has nothing to add up
+            raise not_implemented(f"{name}_out_cpu", k.dtype)
+        return Spec(input.shape, k.dtype)
+
+    return meta
+
+
+def _scan_in_place(name: str) -> Any:
+    """What the in-place form alone refuses: it computes in its tensor's dtype."""
+
+    def meta(k: K, input: Spec, dim: int, dtype: Any = None) -> Spec:
+        d = as_dtype(dtype) or input.dtype
+        wrap_dim(dim, input.ndim)
+        if d is not input.dtype:
+            have, want = (C_NAMES[x.name] for x in (input.dtype, d))
+            raise DtypeMismatch(
+                f"Bad in-place call: input tensor dtype {have} and output tensor dtype {want} should match",
+                param="dtype",
+            )
+        if d.category == BOOL and input.ndim and input.numel:
+            raise not_implemented(f"{name}_out_cpu", d)
+        return input
+
+    return meta
 
 
 def row_major(k: K, x: Array) -> Array:
@@ -156,7 +181,14 @@ def _accumulate(k: K, lines: Array, reverse: bool) -> None:
             xp.add(line[i - 1], line[i], out=line[i])
 
 
-@op(family="reductions", meta=_scan_meta, promote=_scan_types, over=("input",), inplace=True, samples=_CUMULATIVE)
+@op(
+    family="reductions",
+    meta=_scan_meta("cumsum"),
+    promote=_scan_types,
+    over=("input",),
+    inplace=True,
+    samples=_CUMULATIVE,
+)
 def cumsum(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Array:
     """Running sums along `dim`; integers and bools add up in int64."""
     return _cumsum(k, input, dim, False)
@@ -183,7 +215,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 @op(
     family="reductions",
-    meta=_scan_meta,
+    meta=_scan_meta("cumprod"),
     promote=_scan_types,
     over=("input",),
     inplace=True,
@@ -256,14 +288,21 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F.conj(F.exp(saved.input - y)) * F._recurrence(F.conj(step), g, dim, True)
 
 
+for _name in ("cumsum", "cumprod"):
+    REGISTRY[f"{_name}_"].meta = _scan_in_place(_name)
+
+
 # ---------------------------------------------------------------- extremes
 
 
 def _extreme_meta(name: str) -> Any:
     def meta(k: K, input: Spec, dim: int) -> Any:
-        if input.dtype.category == COMPLEX:
-            raise not_implemented(f"{name}_cpu", input.dtype)
-        wrap_dim(dim, input.ndim)
+        if not input.ndim and dim not in (-1, 0):
+            raise IndexOutOfRange(f"{name}(): Expected reduction dim -1 or 0 for scalar but got {dim}", param="dim")
+        if input.ndim and input.numel:  # of what has no two elements PyTorch makes a copy
+            wrap_dim(dim, input.ndim)
+            if input.dtype.category == COMPLEX:
+                raise not_implemented(f"{name}_cpu", input.dtype)
         return input, Spec(input.shape, int64)
 
     return meta
@@ -272,8 +311,8 @@ def _extreme_meta(name: str) -> Any:
 def _declare_cumulative(name: str, how: str, word: str) -> None:
     def kernel(k: K, input: Array, dim: Dim) -> Array:
         xp = k.xp
-        if input.ndim == 0:
-            return input.copy(), xp.zeros((), int64.np)
+        if input.ndim == 0 or input.size == 0:
+            return input.copy(), xp.zeros(input.shape, int64.np)
         axis = wrap_dim(dim, input.ndim)
         wide = row_major(k, input.astype("i1") if input.dtype.kind == "b" else input)
         values = running(k, how, wide, axis)

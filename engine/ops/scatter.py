@@ -283,7 +283,7 @@ def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False
     d = wrap_dim(dim, input.ndim)
     if input.ndim and not input.flags.c_contiguous:
         used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(index.shape))
-        return k.xp.take_along_axis(input[used], index.astype(int64.np), d)
+        return k.xp.take_along_axis(input[used], index.astype(int64.np, order="C"), d)
     if k.backend.kernels and index.flags.c_contiguous and (lines := _lines(input.shape, index.shape, d)):
         bits = _BITS.get(input.itemsize)
         if bits and (run := k.backend.compiled("gather", made := input.view(bits))) is not None:

@@ -628,7 +628,7 @@ def as_strided_scatter(
 def as_strided_copy(F: Any, input: Array, size: Shape, stride: Shape, storage_offset: int | None = None) -> Array:
     """As `as_strided`, with memory of its own."""
     here = check_strided(input, size, stride, storage_offset)
-    return F.clone(F._as_strided(input, *here, geometry_of(input)))
+    return _row_major(F, F._as_strided(input, *here, geometry_of(input)))
 
 
 @composite(family="shaping", moves=True, returns="list of Tensors", samples=[S(T(4, 2), 3)])

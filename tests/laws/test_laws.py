@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine.op import REGISTRY
-from tests.laws import agreement, gradients, places, undoing, words  # noqa: F401  the laws register themselves
+from tests.laws import agreement, gradients, places, planned, undoing, words  # noqa: F401  the laws register themselves
 from tests.laws.excluded import EXCLUDED, OWN, OWN_PARAMETERS, VALUES_DECIDE
 from tests.laws.harness import DEVICES, Broken, samples_of
 from tests.laws.law import LAWS, Law, subjects

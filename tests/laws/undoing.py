@@ -105,7 +105,7 @@ def _fails_without_trace(case: Case, session: Session, prefix: str, *, backward:
     call: dict[str, Any] = {"op": name, "args": {n: args[n] for n in given}}
     if not backward:
         call["no_grad"] = True  # leaves: what optimizers and initializers change
-    made = _outputs(case)
+    made = case_outputs(case)
     steps = [call]
     extra: dict[str, Any] = {}
     if made is not None:
@@ -147,7 +147,7 @@ def case_result(case: Case) -> Any:
         return case.run([REC.clone(t) for t in tensors])
 
 
-def _outputs(case: Case) -> list[Any] | None:
+def case_outputs(case: Case) -> list[Any] | None:
     """The result's parts, of clones of the inputs; None where the operation refuses those."""
     try:
         found = case_result(case)
