@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -49,6 +50,7 @@ class Running:
     ) -> None:
         self.port = port
         self.keys: list[str] = []
+        self.folder: str | None = None  # what it leaves, to be removed at its end
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT), **(env or {})},
@@ -129,6 +131,8 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def ours(*options: str, workers: str = "cpu:1", keys: int = 0) -> Running:
@@ -142,7 +146,7 @@ def ours(*options: str, workers: str = "cpu:1", keys: int = 0) -> Running:
         options = (*options, "--max-rate", "0")
     command = [sys.executable, "-m", "app", "--port", str(port), "--workers", workers, "--data-dir", folder, *options]
     server = Running(command, port, "/readyz")
-    server.keys = made
+    server.keys, server.folder = made, folder
     return server
 
 
