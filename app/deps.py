@@ -175,14 +175,17 @@ class Call:
         except ClientDisconnect:
             raise _ended_early() from None
 
-    async def elements(self) -> bytes | memoryview:
-        """A body that is mostly a tensor's elements: a long one is received into the memory that its worker gets."""
+    async def elements(self, *, changed: bool = False) -> bytes | memoryview:
+        """A body that is mostly a tensor's elements: a long one is received into the memory that its worker gets.
+
+        `changed`: what is asked may change them in place (see Service.incoming).
+        """
         length = int(self.headers.get("content-length") or 0)
         if length < INTO_PLACE_FROM:
             return await self.body()
         self._refuse_encoding()
         try:
-            memory = self.house.service.incoming(length)
+            memory = self.house.service.incoming(length, changed=changed)
             async for part in self.request.stream():
                 memory.write(part)
             self._elements = memory.finish()

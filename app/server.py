@@ -1,7 +1,8 @@
-"""How answers leave uvicorn's protocol: the head and the first part of the body in one write.
+"""What is done otherwise than in uvicorn's protocol: the head of an answer and the first part of its body leave in one
+write, and what was read of a body is handed on as it is.
 
-uvicorn writes them one after the other, and uvloop sends each at once: two system calls, two packets, and a client that
-is woken twice. Of what a small call costs the web process, that is a tenth.
+uvicorn writes head and body one after the other, and uvloop sends each at once: two system calls, two packets, and a
+client that is woken twice. Of what a small call costs the web process, that is a tenth. What it reads it copies twice.
 """
 
 from __future__ import annotations
@@ -56,3 +57,10 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Together(transport))  # type: ignore[arg-type]
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if not cycle.body and not cycle.response_complete:
+            # uvicorn gathers in a bytearray what comes before the application asks, and makes bytes of it when it does.
+            cycle.body, body = body, b""  # type: ignore[assignment]
+        super().on_body(body)

@@ -12,6 +12,7 @@ SHORT = {
     "engine.py": ["--rounds", "1"],
     "ops.py": ["--rounds", "1"],
     "programs.py": ["--rounds", "1"],
+    "durability.py": ["--short"],
     "calls.py": ["--rounds", "1", "--seconds", "0.5"],
     "wire.py": ["--rounds", "1", "--megabytes", "10"],
     "scale.py": ["--short"],

@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -48,6 +49,8 @@ class Running:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port
+        self.keys: list[str] = []
+        self.folder: str | None = None  # what it leaves, to be removed at its end
         self.process = subprocess.Popen(
             command,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT), **(env or {})},
@@ -77,9 +80,9 @@ class Running:
         finally:
             connection.close()
 
-    def must(self, method: str, path: str, value: Any = None) -> Any:
+    def must(self, method: str, path: str, value: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         """The answer, read from JSON. Raises RuntimeError where it is none of success."""
-        status, answer = self.ask(method, path, None if value is None else json.dumps(value).encode())
+        status, answer = self.ask(method, path, None if value is None else json.dumps(value).encode(), headers)
         if not 200 <= status < 300:
             raise RuntimeError(f"{method} {path}: {status}: {answer[:500].decode('utf-8', 'replace')}")
         return json.loads(answer) if answer else None
@@ -128,14 +131,23 @@ class Running:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def ours(*options: str, workers: str = "cpu:1") -> Running:
-    """Our service, as `python -m app` starts it, on a folder of its own."""
+def ours(*options: str, workers: str = "cpu:1", keys: int = 0) -> Running:
+    """Our service, as `python -m app` starts it, on a folder of its own; with `keys` callers of its own, too."""
     port = free_port()
     folder = tempfile.mkdtemp(prefix="curlgrad-bench-")
+    made: list[str] = []
+    if keys:
+        command = [sys.executable, "-m", "app", "keys", "create", "--data-dir", folder, "--count", str(keys)]
+        made = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout.split()
+        options = (*options, "--max-rate", "0")
     command = [sys.executable, "-m", "app", "--port", str(port), "--workers", workers, "--data-dir", folder, *options]
-    return Running(command, port, "/readyz")
+    server = Running(command, port, "/readyz")
+    server.keys, server.folder = made, folder
+    return server
 
 
 # ---------------------------------------------------------------- load

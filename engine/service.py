@@ -23,7 +23,7 @@ from engine.limits import Limits
 from engine.logs import configure as configure_logs
 from engine.session import Session
 from engine.workers.gpus import find_gpus
-from engine.workers.incoming import Incoming
+from engine.workers.incoming import Incoming, Private
 from engine.workers.messages import Timing, version
 from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.registry import Record
@@ -174,12 +174,13 @@ class Service:
         """Every operation: what GET /v1/ops shows of it, its JSON schema, and an example that works."""
         return declare.catalogue()
 
-    def incoming(self, length: int) -> Incoming:
+    def incoming(self, length: int, *, changed: bool = False) -> Incoming:
         """Memory for `length` bytes that are coming in, which reach a worker without being copied again.
 
-        Raises MemoryError.
+        With `changed`, for what a program with steps may change in place, they are copied: a call may be sent a second
+        time, and must then find what came in. Raises MemoryError.
         """
-        return self._supervisor.incoming(length)
+        return Private(length) if changed else self._supervisor.incoming(length)
 
     # ------------------------------------------------ sessions
 

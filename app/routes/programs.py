@@ -52,7 +52,7 @@ router.add_route("/v1/programs", run_program, methods=["POST"])
 
 async def _of_file(call: Call) -> Document:
     """The program of a safetensors file, its tensors among the inputs."""
-    body = await call.elements()
+    body = await call.elements(changed=True)
     file = await off_loop(len(body), lambda: safetensors.read_file(body))
     text = file.metadata.get(PROGRAM)
     if text is None:

@@ -571,3 +571,41 @@ def test_a_long_answer_comes_in_the_coding_that_is_asked_for(http: httpx.Client)
     assert (
         "content-encoding" not in http.get(f"{V1}/tensors/x?values=none", headers={"accept-encoding": "gzip"}).headers
     )
+
+
+@pytest.mark.parametrize("kind", ["npy", "raw", "safetensors"])
+def test_a_long_body_is_received_in_place(http: httpx.Client, kind: str) -> None:
+    """Through the memory that workers are passed: lengths are held, digests of idempotency keys are of these bytes."""
+    values = np.random.default_rng(0).random(400_000, np.float32)
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    path, body = {
+        "npy": ("name=x", buffer.getvalue()),
+        "raw": ("name=x&dtype=float32", values.tobytes()),
+        "safetensors": ("", safetensors.numpy.save({"x": values})),
+    }[kind]
+    types = {"npy": "application/x-npy", "raw": "application/octet-stream", "safetensors": SAFETENSORS}
+    headers = {"content-type": types[kind], "idempotency-key": "once"}
+
+    def post(content: bytes) -> httpx.Response:
+        return http.post(f"{V1}/tensors?values=none&{path}", content=content, headers=headers)
+
+    first = ok(post(body), 201)
+    assert ok(post(body), 201) == first
+    assert refused(post(body[:-4] + b"\0\0\0\0"), 422, "idempotency-key-reused")
+    read = http.get(f"{V1}/tensors/x?as=raw")
+    assert read.content == values.tobytes()
+    op(http, "add_", input="x", other=1)
+    assert np.array_equal(np.frombuffer(http.get(f"{V1}/tensors/x?as=raw").content, np.float32), values + 1)
+
+
+def test_a_long_program_file_may_change_its_inputs(http: httpx.Client) -> None:
+    values = np.arange(400_000, dtype=np.float32)
+    steps = [
+        {"op": "add_", "args": {"input": "x", "other": 1}},
+        {"op": "sum", "args": {"input": "x", "dtype": "float64"}, "out": "s"},
+    ]
+    body = program_file({"x": values}, {"steps": steps, "return": ["s"]})
+    for _ in range(2):
+        answer = ok(http.post(f"{V1}/programs", content=body, headers={"content-type": SAFETENSORS}))
+        assert answer["results"]["s"]["values"] == float(values.sum(dtype=np.float64) + 400_000)

@@ -9,7 +9,10 @@ import pytest
 
 pytest.importorskip("httptools")
 
-from app.server import Together
+import httpx
+import uvicorn
+
+from app.server import Protocol, Together
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
@@ -74,3 +77,48 @@ def test_what_is_no_head_goes_at_once_and_in_order() -> None:
     continued = b"HTTP/1.1 100 Continue\r\n\r\n"
     assert b"".join(sent(continued, HEAD, b"body")) == continued + HEAD + b"body"
     assert sent(b"x", b"HTTP/1.1 in a body", b"y") == [b"x", b"HTTP/1.1 in a body", b"y"]
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Sends back what came, with how many pieces it came in."""
+    if scope["type"] != "http":
+        return
+    body, pieces, more = b"", 0, True
+    while more:
+        message = await receive()
+        assert type(message["body"]) is bytes
+        body, pieces, more = body + message["body"], pieces + 1, message["more_body"]
+        await asyncio.sleep(0.001)
+    told = [(b"content-length", b"%d" % len(body)), (b"pieces", b"%d" % pieces)]
+    await send({"type": "http.response.start", "status": 200, "headers": told})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_bodies_come_whole_however_they_are_cut() -> None:
+    """Over a real connection, kept for several requests: short, empty, long, and in chunks of any size."""
+
+    async def run() -> None:
+        config = uvicorn.Config(echo, port=0, http=Protocol, loop="asyncio", log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        try:
+            while not server.started:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            long = bytes(range(256)) * 4000
+
+            async def cut() -> Any:
+                for size in (1, 70_000, 3, 500_000):
+                    yield long[:size]
+
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                for body in (b"x", b"", long, b"y" * 100):
+                    assert (await http.post("/", content=body)).content == body
+                found = await http.post("/", content=cut())
+                assert found.content == long[:1] + long[:70_000] + long[:3] + long[:500_000]
+                assert int(found.headers["pieces"]) > 1
+        finally:
+            server.should_exit = True
+            await serving
+
+    asyncio.run(run())
