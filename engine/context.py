@@ -65,6 +65,7 @@ class Context:
         self.plan_from = 0  # rounds from which a repeat is planned; 0: never
         self.anomaly = False  # whether backward looks for NaN, and says which step made the node that gave it
         self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
+        self.borrows = False  # whether storages of this session may stand on memory of others
         self.seq = 0
         self.undo = Undo(0)
         self.session: Any = None  # the session whose context this is, for operations on its names

@@ -75,7 +75,8 @@ def _sessions() -> Json:
                     **problems(CHANGES),
                 },
                 parameters=parameters("Once"),
-                body=_body(ref("SessionSettings"), {"name": "lesson-1", "seed": 1234}),
+                description="Of `fork`, the public id of a session that its owner shares: a copy of that.",
+                body=_body(ref("NewSession"), {"name": "lesson-1", "seed": 1234}),
                 required=False,
             ),
         },
@@ -89,7 +90,7 @@ def _sessions() -> Json:
                 "Change a session",
                 {"200": one, **problems(CHANGES)},
                 parameters=[*named, *parameters("Once")],
-                body=_body(ref("SessionSettings"), {"seed": 1234}),
+                body=_body(ref("SessionChange"), {"seed": 1234}),
             ),
             "delete": _call(
                 "sessions",

@@ -271,7 +271,7 @@ def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, An
                 del kept.calls[next(iter(kept.calls))]
     kept.lsn, kept.last_used = record.lsn, head["at"]
     if kind == "patch":
-        kept.opened.update({key: head[key] for key in ("name", "lease_s") if key in head})
+        kept.opened.update({key: head[key] for key in ("name", "lease_s", "public") if key in head})
     elif kind == "close":
         found.closed.add(id)
         if head["why"]:
@@ -349,10 +349,11 @@ def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Calla
                     raise Damaged(f"a record in {segment.path.name} is not what was written")
                 payload = data[place.start : place.start + place.size]
                 head = head_of(payload)
-                if head["is"] != "commit":
+                if head["is"] not in ("open", "commit"):
                     continue
-                take(body_of(payload))
-                if head["key"] is not None:
+                if (commit := body_of(payload)) is not None:
+                    take(commit)
+                if head["is"] == "commit" and head["key"] is not None:
                     key, digest = head["key"]
                     answers.put(key, Answer(digest, head["at"], head["reply"], head["short"]))
     return answers

@@ -4,7 +4,7 @@ The worker gives `write` groups of changes before it answers them, asks for sess
 `save`. Opened, in a session's first record:
 
     {"owner", "name", "device", "seed", "default_dtype", "created", "number": order of creation within the owner,
-     "incarnation", "lease_s", "key": [idempotency key, digest] or null}
+     "incarnation", "lease_s", "key": [idempotency key, digest] or null, "public": its public id, or not there}
 
 A log that only grows would fill the disk and make the next start slow, so sessions are snapshotted: one whose records
 outweigh both `SNAPSHOT_BYTES` and what it holds, or are more than `MANY`, and those that keep the oldest segment when

@@ -23,7 +23,7 @@ from engine.errors import EngineError, Gone, Hint, Invalid, LimitExceeded, NameT
 DEFAULT = "default"
 REMEMBERED = 1000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
-_ID = re.compile(r"s-[0-9a-f]{32}")
+_ID = re.compile(r"[sp]-[0-9a-f]{32}")
 _KEY_S = 24 * 3600.0
 
 log = logging.getLogger("curlgrad.supervisor")
@@ -42,6 +42,7 @@ class Record:
     number: int = 0  # order of creation within the owner, from 1
     key: Sequence[str] | None = None  # the idempotency key that it was made with, and its request's digest
     created: float = 0.0
+    public: str | None = None  # the id under which others may read it
     opened: asyncio.Future[Any] | None = None  # while it is being made
     refused: EngineError | None = None  # why the worker did not make it
     order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a message of the session is being sent
@@ -66,6 +67,7 @@ class Registry:
         self._limit = sessions_per_owner
         self._owners: dict[str, _Owner] = {}
         self._by_worker: dict[str, dict[str, Record]] = {}
+        self._public: dict[str, Record] = {}
 
     def find(self, owner: str, ref: str) -> Record | None:
         """The owner's session; None only for a `default` that has to be made. Raises NoSuchSession, Gone."""
@@ -81,7 +83,20 @@ class Registry:
                 raise Gone(gone.detail, code=gone.code, hint=gone.hint, **gone.facts)
         if ref == DEFAULT:
             return None
-        raise NoSuchSession(f"there is no session {ref!r}", hint=Hint("list-sessions"), param="session")
+        hint = Hint("fork-public", public=ref) if ref in self._public else Hint("list-sessions")
+        raise NoSuchSession(f"there is no session {ref!r}", hint=hint, param="session")
+
+    def published(self, ref: str | None) -> Record | None:
+        """The session of whatever owner that may be read under a public id."""
+        return self._public.get(ref or "")
+
+    def publish(self, record: Record, public: str | None) -> None:
+        """From now on the session may be read under this id alone; None: by its owner alone."""
+        if record.public is not None:
+            self._public.pop(record.public, None)
+        record.public = public
+        if public is not None and record.id in self._owners[record.owner].ids:
+            self._public[public] = record
 
     def check(self, owner: str, name: str | None) -> None:
         """Whether the owner may have one session more, of this name. Raises NameTaken, LimitExceeded, Invalid."""
@@ -131,8 +146,10 @@ class Registry:
         self._by_worker.setdefault(worker, {})[record.id] = record
         return record
 
-    def made_with(self, owner: str, key: Sequence[str]) -> Record | None:
+    def made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
         """The session that was made with an idempotency key. Raises Invalid for another request's key."""
+        if key is None:
+            return None
         known = self._owners.get(owner)
         record = known.keys.get(key[0]) if known is not None else None
         if record is None or record.key is None or time.time() - record.created > _KEY_S:
@@ -173,6 +190,7 @@ class Registry:
         if key is not None:
             known.keys[key[0]] = record
         self._by_worker.setdefault(worker, {})[record.id] = record
+        self.publish(record, row.get("public"))
         return record
 
     def end(self, owner: str, refs: Sequence[str | None], gone: Gone) -> None:
@@ -198,6 +216,7 @@ class Registry:
             known.names[record.name] = record
         known.ids[record.id] = record
         self._by_worker.setdefault(record.worker, {})[record.id] = record
+        self.publish(record, record.public)
 
     def rename(self, record: Record, name: str | None) -> None:
         """Raises NameTaken, Invalid; then nothing has changed."""
@@ -251,6 +270,8 @@ class Registry:
         known = self._owners[record.owner]
         if known.ids.pop(record.id, None) is None:
             return False
+        if record.public is not None:
+            self._public.pop(record.public, None)
         if record.name is not None and known.names.get(record.name) is record:
             del known.names[record.name]
         if record.key is not None and known.keys.get(record.key[0]) is record:

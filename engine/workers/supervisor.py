@@ -323,10 +323,14 @@ class Supervisor:
         """Waits a little for a worker that is being started again."""
         deadline = time.monotonic() + _PATIENCE
         while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, left)
+            await self._changed(left)
+
+    async def _changed(self, seconds: float) -> None:
+        """Waits until a worker comes up, so long at most."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiter, seconds)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -488,26 +492,26 @@ class Supervisor:
         default_dtype: str,
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
+        source: Record | None = None,
     ) -> Record:
-        """A new session on the least loaded worker that has the device; with an idempotency key and the digest of its
-        request, the one that was made with them before."""
-        known = self._made_with(owner, key)
+        """A new session on the least loaded worker that has the device, or a copy of `source`, where that is; with an
+        idempotency key and the digest of its request, the one that was made with them before."""
+        known = self.registry.made_with(owner, key)
         if known is None:
             self.registry.check(owner, name)
-            slot = await self._place(device)
-            known = self._made_with(owner, key)  # another call may have made it during the wait
+            slot = await self._place(device, source)
+            known = self.registry.made_with(owner, key)  # another call may have made it during the wait
         if known is not None:
             if known.opened is not None:
                 await asyncio.shield(known.opened)
             return known
+        device = source.device if source is not None else device
         where = slot.spec.devices[0] if device is None else device_of(slot, device)
         assert where is not None
-        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key)
-        await asyncio.shield(opened)
+        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key, source)
+        async with record.order:  # a fork waits for its source, and whoever is quicker waits for the fork
+            await asyncio.shield(opened)
         return record
-
-    def _made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
-        return None if key is None else self.registry.made_with(owner, key)
 
     def _open(
         self,
@@ -519,10 +523,11 @@ class Supervisor:
         default_dtype: str,
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
+        source: Record | None = None,
     ) -> tuple[Record, asyncio.Future[tuple[Any, Timing]]]:
         """Enters the session in the map and tells the worker; calls may follow at once, on the same wire."""
         record = self.registry.add(owner, name, slot.name, slot.epoch, device, key)
-        return record, self._send_open(slot, record, seed, default_dtype, lease_s, key)
+        return record, self._send_open(slot, record, seed, default_dtype, lease_s, key, source=source)
 
     def _send_open(
         self,
@@ -533,13 +538,16 @@ class Supervisor:
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
         packed: Any = None,
+        source: Record | None = None,
     ) -> asyncio.Future[tuple[Any, Timing]]:
-        """Tells the worker to make the session; as it was elsewhere, where it is `packed`."""
+        """Tells the worker to make the session: as it was elsewhere, where it is `packed`; as `source` is."""
         number, opened = self._expect(slot, False, record, opens=True)
         record.opened = opened
         message: Message = {"do": "open", "id": number, "session": record.id, "owner": record.owner}
         message.update(name=record.name, device=record.device, seed=seed, default_dtype=default_dtype)
         message.update(number=record.number, lease_s=lease_s, key=key, packed=packed)
+        if source is not None:
+            message.update(do="fork", session=source.id, into=record.id, by=record.owner)
         if self.data is not None:
             slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))
@@ -596,6 +604,13 @@ class Supervisor:
         """How long the session stays without being used; None for ever."""
         await self.call(record, {"do": "lease", "lease_s": lease_s}, changes=True)
 
+    async def publish(self, record: Record, public: bool) -> None:
+        """Whether others may read the session, under an id of 128 random bits."""
+        if public == (record.public is None):
+            wanted = f"p-{secrets.token_hex(16)}" if public else None
+            await self.call(record, {"do": "publish", "public": wanted}, changes=True)
+            self.registry.publish(record, wanted)
+
     async def infos(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         """What the workers know of these sessions, by id; waits for no program. Lost ones are left out."""
         by_slot: dict[str, list[str]] = {}
@@ -619,15 +634,15 @@ class Supervisor:
             answer, _ = await future
         except Unavailable:
             return {}
-        known: dict[str, dict[str, Any] | None] = answer["infos"]
-        return known
+        return answer["infos"]  # type: ignore[no-any-return]
 
     def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]
 
-    async def _place(self, device: str | None) -> Slot:
-        """The ready worker with the fewest sessions that has the device; waits a little for one that comes up."""
-        able = [slot for slot in self._slots.values() if device is None or device_of(slot, device)]
+    async def _place(self, device: str | None, source: Record | None = None) -> Slot:
+        """The ready worker with the fewest sessions that has the device, or that of `source`; waits a little for it."""
+        slots = self._slots.values() if source is None else [self._slot(source)]
+        able = [slot for slot in slots if device is None or device_of(slot, device)]
         if not able:
             have = self.devices()
             raise NoSuchDevice(
@@ -644,10 +659,7 @@ class Supervisor:
                     code="not-applied",
                     hint=Hint("try-again"),
                 )
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, left)
+            await self._changed(left)
         return min(ready, key=lambda slot: self.registry.count(slot.name))
 
     # ------------------------------------------------ what there is
@@ -684,20 +696,5 @@ class Supervisor:
         return any(slot.spec.practice for slot in self._slots.values())
 
     def workers(self) -> list[dict[str, Any]]:
-        """Each worker as `info` shows it."""
-        return [
-            {
-                "name": slot.name,
-                "devices": list(slot.spec.devices),
-                "simulated": slot.spec.practice,
-                "inline": slot.spec.inline,
-                "state": slot.state,
-                "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
-                "epoch": slot.epoch,
-                "sessions": self.registry.count(slot.name),
-                "calls": len(slot.pending),
-                "restarts": slot.restarts,
-                "last_exit": slot.last_exit,
-            }
-            for slot in self._slots.values()
-        ]
+        """Each worker, for `info`."""
+        return [slot.shown(self.registry.count(slot.name)) for slot in self._slots.values()]

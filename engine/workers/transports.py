@@ -23,8 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from engine.workers.making import make_worker
-from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
-from engine.workers.worker import Peer
+from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message, Peer
 
 if sys.platform != "win32":
     from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
