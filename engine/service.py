@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from engine.dtypes import DTYPES, dtype
 from engine.durability.files import Locked
 from engine.durability.repair import repair as repair_data
 from engine.durability.store import DataDir
-from engine.errors import Gone, Hint, Invalid, NoSuchSession, Unavailable, UnknownParameter, WrongType
+from engine.errors import EngineError, Gone, Hint, Invalid, NoSuchSession, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.session import Session
 from engine.workers.gpus import find_gpus
@@ -216,7 +217,7 @@ class Service:
             raise Invalid(f"limit must be from 1 to 1000, not {limit}", param="limit")
         records, following = self._supervisor.registry.page(owner, limit, cursor)
         infos = await self._supervisor.infos(records)
-        sessions = [_session(record, infos[record.id]) for record in records if "tensors" in infos.get(record.id, {})]
+        sessions = [_session(record, infos[record.id]) for record in records if record.id in infos]
         return {"sessions": sessions, "cursor": following}
 
     async def session_info(self, owner: str, ref: str | None) -> dict[str, Any]:
@@ -256,14 +257,21 @@ class Service:
             await self._supervisor.rename(record, given["name"])
         return await self._describe(record)
 
-    async def delete_session(self, owner: str, ref: str | None) -> None:
-        """Frees all it holds, after the calls before it. May be repeated. Raises NoSuchSession for what never was."""
-        await self._supervisor.close_session(owner, ref or "default")
+    async def delete_session(self, owner: str, ref: str | None, once: Once | None = None) -> None:
+        """Frees all it holds, after the calls before it. May be repeated; with a key it is done once, so that a repeat
+        leaves alone what has been made under the same name since. Raises NoSuchSession for what never was."""
+        registry = self._supervisor.registry
+        if once is not None and registry.deleted_with(owner, once):
+            return
+        await self._supervisor.close_session(owner, ref or "default", once)
+        if once is not None:
+            registry.delete_with(owner, once, time.time())
 
     async def usage(self, owner: str) -> dict[str, Any]:
         """{"sessions": how many the owner has, "bytes": what they hold}; waits for no program."""
         infos = await self._supervisor.infos(self._supervisor.registry.owned(owner))
-        return {"sessions": len(infos), "bytes": sum(info["bytes"]["total"] for info in infos.values())}
+        known = [info["bytes"]["total"] for info in infos.values() if "bytes" in info]  # not of one that is set aside
+        return {"sessions": len(infos), "bytes": sum(known)}
 
     async def all_sessions(self, *, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         """As `list_sessions`, of all owners, each session with its `owner`: for who runs the server."""
@@ -332,9 +340,23 @@ class Service:
 
 
 def _session(record: Record, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The session as the API shows it; of one that cannot be woken what is known without it, and why."""
+    if "error" in known:
+        error = EngineError.from_data(known["error"])
+        return {
+            "id": record.id,
+            "name": record.name,
+            "state": "damaged" if isinstance(error, Gone) else "unavailable",
+            "why": error.detail,
+            "worker": record.worker,
+            "device": record.device,
+            "created": record.created,
+            "public_id": record.public,
+        }
     return {
         "id": record.id,
         "name": record.name,
+        "state": "ready",
         "tensors": known["tensors"],
         "bytes": known["bytes"],
         "seed": known["seed"],
@@ -348,7 +370,15 @@ def _session(record: Record, known: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_SHOWN = ("tensors", "bytes", "seed", "device", "default_dtype", "created")  # of a session to those it is shared with
+_SHOWN = (
+    "state",
+    "tensors",
+    "bytes",
+    "seed",
+    "device",
+    "default_dtype",
+    "created",
+)  # of a session to those it is shared with
 
 
 def _nothing_public(ref: str) -> NoSuchSession:

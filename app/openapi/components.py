@@ -302,6 +302,13 @@ _ANSWERS: Json = {
         "properties": {
             "id": {"type": "string"},
             "name": {"type": ["string", "null"]},
+            "state": {
+                "type": "string",
+                "enum": ["ready", "damaged", "unavailable"],
+                "description": "`damaged`: its data on the disk are, and `python -m app repair` may help; "
+                "`unavailable`: it cannot be woken now. `why` says more.",
+            },
+            "why": {"type": "string"},
             "device": {"type": "string"},
             "default_dtype": ref("DTypeArg"),
             "seed": {"type": ["integer", "null"]},

@@ -97,7 +97,7 @@ def _sessions() -> Json:
                 "delete_session",
                 "Free a session and all it holds",
                 {"204": answer("Freed."), **problems(READS)},
-                parameters=named,
+                parameters=[*named, *parameters("Once")],
                 description="May be repeated; for `default` it is a reset.",
             ),
         },

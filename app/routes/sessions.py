@@ -49,7 +49,7 @@ async def change_session(ref: str, call: Annotated[Call, about()]) -> Response:
 @router.delete("/v1/sessions/{ref}")
 async def delete_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """Free all that it holds. Of the default session this is a reset."""
-    await call.house.service.delete_session(call.owner, ref)
+    await call.house.service.delete_session(call.owner, ref, await call.once())
     return Response(status_code=204)
 
 

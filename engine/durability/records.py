@@ -30,8 +30,9 @@ read when the server starts:
     {"is": "open",   "session", "n", "at", "open": {…}}       what store.py says; the body of a fork is a commit
     {"is": "commit", "session", "n", "at", "call", "key", "reply", "short"}   the body is the commit (engine/commit.py)
     {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?, "public"?}
-    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told}
-    {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]]}      first in each segment
+    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told, "key"?}
+    {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]],      first in each segment
+                     "deletions": [[owner, key, digest, at]]}
     {"is": "end",    "sessions": {id: n}}                                     the log was closed properly
 
 `n` counts a session's records from 1, without gaps. `call` is the call's number and `key` [its idempotency key, digest

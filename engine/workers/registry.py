@@ -49,7 +49,7 @@ class Record:
 
 
 class _Owner:
-    __slots__ = ("deleted", "ids", "keys", "lost", "made", "names")
+    __slots__ = ("deleted", "deletions", "ids", "keys", "lost", "made", "names")
 
     def __init__(self) -> None:
         self.ids: dict[str, Record] = {}
@@ -57,6 +57,7 @@ class _Owner:
         self.lost: OrderedDict[str, Gone] = OrderedDict()  # by id and by name
         self.deleted: OrderedDict[str, None] = OrderedDict()
         self.keys: dict[str, Record] = {}  # by idempotency key
+        self.deletions: OrderedDict[str, tuple[str, float]] = OrderedDict()  # digest and time, by idempotency key
         self.made = 0
 
 
@@ -155,15 +156,32 @@ class Registry:
         if record is None or record.key is None or time.time() - record.created > _KEY_S:
             return None
         if record.key[1] != key[1]:
-            raise Invalid(
-                "this Idempotency-Key was used for another request; nothing was done",
-                code="idempotency-key-reused",
-                hint=Hint("new-idempotency-key"),
-            )
+            raise _reused()
         return record
 
-    def restore(self, worker: str, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """What a worker has when it comes up; what it should have had, and has not, stays as it is: see `lose`."""
+    def deleted_with(self, owner: str, key: Sequence[str]) -> bool:
+        """Whether a session was deleted with this idempotency key. Raises Invalid for another request's key."""
+        known = self._owners.get(owner)
+        digest, at = (known.deletions.get(key[0]) if known is not None else None) or ("", 0.0)
+        if time.time() - at > _KEY_S:
+            return False
+        if digest != key[1]:
+            raise _reused()
+        return True
+
+    def delete_with(self, owner: str, key: Sequence[str], at: float) -> None:
+        """A session was deleted with this idempotency key and digest of the request."""
+        _remember(self._owners.setdefault(owner, _Owner()).deletions, key[0], (key[1], at))
+
+    def restore(
+        self, worker: str, epoch: int, rows: Sequence[Mapping[str, Any]], deletions: Sequence[Sequence[Any]] = ()
+    ) -> None:
+        """What a worker has when it comes up; what it should have had, and has not, stays as it is: see `lose`.
+
+        `deletions`: (owner, idempotency key, digest, when) of what was deleted.
+        """
+        for owner, key, digest, at in deletions:
+            self.delete_with(owner, (key, digest), at)
         for row in rows:
             known = self._owners.setdefault(row["owner"], _Owner())
             known.made = max(known.made, row["number"])
@@ -175,8 +193,8 @@ class Registry:
                     self._by_worker.get(record.worker, {}).pop(record.id, None)
                     self._by_worker.setdefault(worker, {})[record.id] = record
                 record.worker, record.epoch = worker, epoch
-        for owner in self._owners.values():
-            owner.ids = dict(sorted(owner.ids.items(), key=lambda item: item[1].number))
+        for known in self._owners.values():
+            known.ids = dict(sorted(known.ids.items(), key=lambda item: item[1].number))
 
     def _restored(self, known: _Owner, worker: str, row: Mapping[str, Any]) -> Record:
         name, key = row["name"], row["key"]
@@ -331,6 +349,14 @@ class Registry:
     def count(self, worker: str) -> int:
         """How many sessions a worker has."""
         return len(self._by_worker.get(worker, ()))
+
+
+def _reused() -> Invalid:
+    return Invalid(
+        "this Idempotency-Key was used for another request; nothing was done",
+        code="idempotency-key-reused",
+        hint=Hint("new-idempotency-key"),
+    )
 
 
 def _remember(where: OrderedDict[str, Any], ref: str, what: Any) -> None:

@@ -168,7 +168,7 @@ class Seats:
             for kept in store.kept.values()
             if kept.opened
         ]
-        return {"sessions": rows, "ended": store.ended, "ran": store.ran_last}
+        return {"sessions": rows, "ended": store.ended, "deletions": store.deletions, "ran": store.ran_last}
 
     def find(self, message: Message) -> Seat:
         """The seat of the session that a message names. Raises NoSuchSession, Gone."""

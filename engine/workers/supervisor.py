@@ -252,7 +252,7 @@ class Supervisor:
     # ------------------------------------------------ after a death
 
     def _restore(self, slot: Slot, inventory: Message) -> None:
-        self.registry.restore(slot.name, slot.epoch, inventory["sessions"])
+        self.registry.restore(slot.name, slot.epoch, inventory["sessions"], inventory.get("deletions", ()))
         self.registry.lose(
             slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
         )
@@ -567,7 +567,7 @@ class Supervisor:
             record.refused = error
             self.registry.remove(record)
 
-    async def close_session(self, owner: str, ref: str) -> None:
+    async def close_session(self, owner: str, ref: str, key: Sequence[str] | None = None) -> None:
         """Frees all that the session holds, after the calls that came before. Raises NoSuchSession."""
         try:
             record = self.registry.find(owner, ref)
@@ -580,7 +580,7 @@ class Supervisor:
         # Out of the map first: whoever comes after this call finds it deleted.
         self.registry.remove(record)
         try:
-            await self.call(record, {"do": "close"}, changes=self.data is not None)
+            await self.call(record, {"do": "close", "key": key}, changes=self.data is not None)
         except (NoSuchSession, Gone):
             pass
         except (Unavailable, OutOfMemory):

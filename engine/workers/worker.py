@@ -422,7 +422,8 @@ class Worker:
 
     def _close(self, call: _Call, until: float) -> Any:
         seat = call.seat
-        return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat))
+        change = Change("close", seat.id, {"why": None, "key": call.message.get("key")})
+        return self._stage(call, change, partial(self._closed, seat))
 
     def _closed(self, seat: Seat) -> None:
         self.sessions.seats.pop(seat.id, None)
