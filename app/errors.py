@@ -76,12 +76,6 @@ class Misdirected(EngineError):
     code = "unknown-host"
 
 
-class NotYet(Invalid):
-    """Part of the contract that this version lacks: never ignored, since the caller counts on it."""
-
-    code = "not-available-yet"
-
-
 # An error has the status of the nearest of these among its classes, itself first.
 STATUSES: Mapping[type[EngineError], tuple[int, str]] = {
     engine_errors.Malformed: (400, "The request cannot be read"),

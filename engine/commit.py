@@ -239,13 +239,14 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
     }
 
 
-def _storage_row(s: Storage) -> dict[str, Any]:
+def _storage_row(s: Storage, *, data: bool = True) -> dict[str, Any]:
     return {
         "uid": s.uid,
         "device": s.backend.name,
         "dtype": s.buf.dtype.str,
         "version": s.version,
-        "data": _data(s.backend.flat(s.buf), s.backend),  # not `s.flat`, which would stay with each small tensor
+        # Not `s.flat`, which would stay with each small tensor.
+        "data": _data(s.backend.flat(s.buf), s.backend) if data else None,
     }
 
 
@@ -266,8 +267,8 @@ def _generator(rng: Any) -> list[bytes]:
     return [rng.get_state(), rng.get_device_state()]
 
 
-def whole(session: Any) -> Commit:
-    """All that a session holds, between two programs, as the one commit that makes it out of an empty session."""
+def held(session: Any) -> tuple[dict[int, Tensor], dict[int, Storage], dict[int, Node]]:
+    """All that a session holds, between two programs: tensors and storages by uid, nodes by seq."""
     tensors: dict[int, Tensor] = {}
     storages: dict[int, Storage] = {}
     nodes: dict[int, Node] = {}
@@ -290,8 +291,17 @@ def whole(session: Any) -> Commit:
                     storages[row[3].uid] = row[3]
     if 0 in tensors or 0 in storages:
         raise Bug("a session holds what no commit has")
+    return tensors, storages, nodes
+
+
+def whole(session: Any, *, data: bool = True) -> Commit:
+    """All that a session holds, between two programs, as the one commit that makes it out of an empty session.
+
+    Without `data` what is in the storages is left out.
+    """
+    tensors, storages, nodes = held(session)
     return {
-        "storages": [_storage_row(storages[uid]) for uid in sorted(storages)],
+        "storages": [_storage_row(storages[uid], data=data) for uid in sorted(storages)],
         "writes": [],
         "tensors": [_tensor_row(tensors[uid]) for uid in sorted(tensors)],
         "nodes": [_node_row(nodes[seq]) for seq in sorted(nodes)],
@@ -321,9 +331,7 @@ class Rebuild:
         session = self.session
         ctx: Context = session.ctx
         for row in commit["storages"]:
-            backend = find(row["device"], ctx.devices)
-            host = np.frombuffer(row["data"], np.dtype(row["dtype"])).copy()
-            storage = Storage(backend.from_host(host), backend, ctx.ledger)
+            storage = self._storage(row)
             storage.uid, storage.version = row["uid"], row["version"]
             self.storages[row["uid"]] = storage
             self._new.append(storage)
@@ -357,6 +365,12 @@ class Rebuild:
             ctx.rng.set_state(bytes(state))
             ctx.rng.set_device_state(bytes(devices))
         self._new.clear()
+
+    def _storage(self, row: Mapping[str, Any]) -> Storage:
+        ctx: Context = self.session.ctx
+        backend = find(row["device"], ctx.devices)
+        host = np.frombuffer(row["data"], np.dtype(row["dtype"])).copy()
+        return Storage(backend.from_host(host), backend, ctx.ledger)
 
     def _tensor(self, row: Mapping[str, Any]) -> None:
         storage = self.storages[row["storage"]]

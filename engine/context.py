@@ -67,6 +67,7 @@ class Context:
         self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
         self.max_seconds = 0.0  # of a program; 0: no limit
         self.op_times: dict[str, float] | None = None  # seconds by operation, where they are asked for
+        self.borrows = False  # whether storages of this session may stand on memory of others
         self.seq = 0
         self.undo = Undo(0)
         self.session: Any = None  # the session whose context this is, for operations on its names

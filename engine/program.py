@@ -32,7 +32,10 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
     for name, value in program.inputs.items():
         try:
             scope.names[name] = (
-                scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name, adopt=True)
+                scope.resolve(value, name)
+                if isinstance(value, str)
+                # A program that finds that it has to begin again finds its inputs as they were given.
+                else scope.literal(value, name, adopt=not session.ctx.borrows)
             )
         except EngineError as e:
             e.param = e.param or name

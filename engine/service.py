@@ -7,7 +7,9 @@ name; None is `default`, made on first use. Errors are those of engine.errors; n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from engine.dtypes import DTYPES, dtype
 from engine.durability.files import Locked
 from engine.durability.repair import repair as repair_data
 from engine.durability.store import DataDir
-from engine.errors import Invalid, Unavailable, UnknownParameter, WrongType
+from engine.errors import EngineError, Gone, Hint, Invalid, NoSuchSession, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.logs import configure as configure_logs
 from engine.session import Session
@@ -52,8 +54,9 @@ DURABILITY_NOTES = {
     "written yet.",
 }
 
-_CREATE = {"name": str, "device": str, "seed": int, "default_dtype": str, "lease_s": float}
-_PATCH = {"name": str, "seed": int, "default_dtype": str, "lease_s": float}
+_CREATE = {"name": str, "device": str, "seed": int, "default_dtype": str, "lease_s": float, "fork": str}
+_PATCH = {"name": str, "seed": int, "default_dtype": str, "lease_s": float, "public": bool}
+_OF_SOURCE = ("device", "seed", "default_dtype")  # what a fork has of its source
 _SEEDS = range(-(1 << 63), 1 << 64)
 _LEASES = (1, 10 * 365 * 24 * 3600)
 
@@ -187,11 +190,14 @@ class Service:
     async def create_session(
         self, owner: str, options: Mapping[str, Any] | None = None, once: Once | None = None
     ) -> dict[str, Any]:
-        """A new session, of `name?`, `device?`, `seed?`, `default_dtype?` and `lease_s?`.
+        """A new session, of `name?`, `device?`, `seed?`, `default_dtype?` and `lease_s?`; or, of `fork`, a copy of the
+        session with this public id.
 
-        Raises NameTaken, NoSuchDevice, LimitExceeded, Invalid, Unavailable.
+        Raises NameTaken, NoSuchDevice, NoSuchSession, LimitExceeded, Invalid, OutOfMemory, Unavailable.
         """
         given = _options(options or {}, _CREATE)
+        if "fork" in given:
+            return await self._fork(owner, given, once)
         record = await self._supervisor.open(
             owner,
             given.get("name"),
@@ -203,24 +209,44 @@ class Service:
         )
         return await self._describe(record)
 
+    async def _fork(self, owner: str, given: Mapping[str, Any], once: Once | None) -> dict[str, Any]:
+        public = given["fork"]
+        for name in _OF_SOURCE:
+            if name in given:
+                raise Invalid(f"a fork has the {name} of its source: change it afterwards", param=name)
+        with _shared(public):
+            source = self._supervisor.registry.published(public)
+            if source is None and self._supervisor.registry.made_with(owner, once) is None:
+                raise _nothing_public(public)
+            record = await self._supervisor.open(
+                owner, given.get("name"), None, None, "float32", given.get("lease_s"), once, source
+            )
+        return await self._describe(record)
+
     async def list_sessions(self, owner: str, *, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         """{"sessions": [...], "cursor": what to ask with for the next ones, or None}, in order of creation."""
         if not 1 <= limit <= 1000:
             raise Invalid(f"limit must be from 1 to 1000, not {limit}", param="limit")
         records, following = self._supervisor.registry.page(owner, limit, cursor)
         infos = await self._supervisor.infos(records)
-        sessions = [_session(record, infos[record.id]) for record in records if "tensors" in infos.get(record.id, {})]
+        sessions = [_session(record, infos[record.id]) for record in records if record.id in infos]
         return {"sessions": sessions, "cursor": following}
 
     async def session_info(self, owner: str, ref: str | None) -> dict[str, Any]:
-        """The session as the API shows it; waits for no program. Raises NoSuchSession, Gone."""
-        return await self._describe(await self._supervisor.find(owner, ref))
+        """The session as the API shows it; waits for no program. Under its public id it is shown without what is its
+        owner's alone. Raises NoSuchSession, Gone."""
+        record = self._supervisor.registry.published(ref)
+        if record is None or ref is None:
+            return await self._describe(await self._supervisor.find(owner, ref))
+        with _shared(ref):
+            known = await self._describe(record)
+        return {**{name: known[name] for name in _SHOWN}, "id": ref, "name": None, "public_id": ref}
 
     async def patch_session(
         self, owner: str, ref: str | None, changes: Mapping[str, Any], once: Once | None = None
     ) -> dict[str, Any]:
-        """Changes `name` (None takes it away), `seed` (reseeds the generator), `default_dtype` and `lease_s` (None: for
-        ever).
+        """Changes `name` (None takes it away), `seed` (reseeds the generator), `default_dtype`, `lease_s` (None: for
+        ever) and `public` (whether others may read it, under a public id).
 
         Waits for the calls before it. Raises as create_session does, and then nothing has changed.
         """
@@ -237,18 +263,27 @@ class Service:
             await self._run(record, {"steps": steps}, "none", dry_run=False, once=once)
         if "lease_s" in given:
             await self._supervisor.lease(record, given["lease_s"])
+        if "public" in given:
+            await self._supervisor.publish(record, given["public"])
         if "name" in given:
             await self._supervisor.rename(record, given["name"])
         return await self._describe(record)
 
-    async def delete_session(self, owner: str, ref: str | None) -> None:
-        """Frees all it holds, after the calls before it. May be repeated. Raises NoSuchSession for what never was."""
-        await self._supervisor.close_session(owner, ref or "default")
+    async def delete_session(self, owner: str, ref: str | None, once: Once | None = None) -> None:
+        """Frees all it holds, after the calls before it. May be repeated; with a key it is done once, so that a repeat
+        leaves alone what has been made under the same name since. Raises NoSuchSession for what never was."""
+        registry = self._supervisor.registry
+        if once is not None and registry.deleted_with(owner, once):
+            return
+        await self._supervisor.close_session(owner, ref or "default", once)
+        if once is not None:
+            registry.delete_with(owner, once, time.time())
 
     async def usage(self, owner: str) -> dict[str, Any]:
         """{"sessions": how many the owner has, "bytes": what they hold}; waits for no program."""
         infos = await self._supervisor.infos(self._supervisor.registry.owned(owner))
-        return {"sessions": len(infos), "bytes": sum(info["bytes"]["total"] for info in infos.values())}
+        known = [info["bytes"]["total"] for info in infos.values() if "bytes" in info]  # not of one that is set aside
+        return {"sessions": len(infos), "bytes": sum(known)}
 
     async def all_sessions(self, *, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
         """As `list_sessions`, of all owners, each session with its `owner`: for who runs the server."""
@@ -308,9 +343,14 @@ class Service:
         return await (running if once is None else asyncio.shield(running))
 
     async def query(self, owner: str, ref: str | None, q: dict[str, Any], values: str = "auto") -> tuple[Any, Timing]:
-        """Reads from the session, after the calls before it ({"do": "info"} waits for none)."""
-        record = await self._supervisor.find(owner, ref)
-        return await self._supervisor.call(record, {"do": "query", "q": q, "values": values}, changes=False)
+        """Reads from the session, after the calls before it ({"do": "info"} waits for none). `ref` may be the public id
+        of another owner's session."""
+        message = {"do": "query", "q": q, "values": values}
+        record = self._supervisor.registry.published(ref)
+        if record is None or ref is None:
+            return await self._supervisor.call(await self._supervisor.find(owner, ref), message, changes=False)
+        with _shared(ref):
+            return await self._supervisor.call(record, {**message, "by": owner}, changes=False)
 
     async def _run(
         self,
@@ -334,9 +374,23 @@ class Service:
 
 
 def _session(record: Record, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The session as the API shows it; of one that cannot be woken what is known without it, and why."""
+    if "error" in known:
+        error = EngineError.from_data(known["error"])
+        return {
+            "id": record.id,
+            "name": record.name,
+            "state": "damaged" if isinstance(error, Gone) else "unavailable",
+            "why": error.detail,
+            "worker": record.worker,
+            "device": record.device,
+            "created": record.created,
+            "public_id": record.public,
+        }
     return {
         "id": record.id,
         "name": record.name,
+        "state": "ready",
         "tensors": known["tensors"],
         "bytes": known["bytes"],
         "seed": known["seed"],
@@ -346,7 +400,32 @@ def _session(record: Record, known: Mapping[str, Any]) -> dict[str, Any]:
         "created": known["created"],
         "last_used": known["last_used"],
         "expires_at": known.get("expires_at"),
+        "public_id": record.public,
     }
+
+
+_SHOWN = (
+    "state",
+    "tensors",
+    "bytes",
+    "seed",
+    "device",
+    "default_dtype",
+    "created",
+)  # of a session to those it is shared with
+
+
+def _nothing_public(ref: str) -> NoSuchSession:
+    return NoSuchSession(f"there is no session {ref!r}", hint=Hint("list-sessions"), param="session")
+
+
+@contextlib.contextmanager
+def _shared(ref: str) -> Iterator[None]:
+    """What has become of a session is its owner's business: to others it is not there."""
+    try:
+        yield
+    except (NoSuchSession, Gone):
+        raise _nothing_public(ref) from None
 
 
 def _options(given: Mapping[str, Any], kinds: Mapping[str, type], nullable: Sequence[str] = ()) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
+from engine.fork import fork, separate
 from engine.history import History
 from engine.holders import Holdings
 from engine.limits import Limits
@@ -35,7 +36,7 @@ from engine.scope import Outcome, Scope
 from engine.steps import Program, compile_program, count_steps
 from engine.tape import FREED, Node, shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tally, Tensor
-from engine.undo import Undo
+from engine.undo import Borrowed, Undo
 
 VALUES_LIMIT = 1000  # `values=auto` shows tensors up to this many elements
 SLICE_S = 0.001  # how long a program runs before others get a turn, at the next step boundary
@@ -179,15 +180,30 @@ class Session:
         `explain` adds `notes`, by returned name (see engine.explain).
         """
         ctx = self.ctx
-        compiled = compile_program(program, self.limits)
         self.last_used = time.time()
+        compiled = compile_program(program, self.limits)
         if dry_run:
             if explain:
                 raise Invalid("a dry run has no results to explain: ask for one of the two", param="explain")
             with active(ctx):
                 return run_dry(compiled, self)
-        watch = Watch(compiled) if explain else None
         told = self.history.keep(program, self.counter)
+        own_all = False
+        while True:
+            try:
+                return (yield from self._attempt(compiled, told, values, explain))
+            except Borrowed as found:
+                with active(ctx):
+                    separate(self, None if own_all else found.storage)
+                own_all = True
+                compiled = compile_program(program, self.limits)
+
+    def _attempt(
+        self, compiled: Program, told: bytes | None, values: str, explain: bool
+    ) -> Generator[Reply | None, None, Reply]:
+        """Runs a program. Raises Borrowed where it would write into memory that other sessions stand on."""
+        ctx = self.ctx
+        watch = Watch(compiled) if explain else None
         limit, spent = self.limits.max_seconds, 0.0
         undo = ctx.undo = Undo(ctx.seq + 1)
         self._fresh = []
@@ -348,6 +364,13 @@ class Session:
         self.ctx.default_dtype = check_default_dtype(packed["default_dtype"])
         self.ctx.print_options = dict(packed["print_options"])
         self.counter, self.uids, self.ctx.seq = packed["counters"]
+        self.ctx.undo = Undo(self.ctx.seq + 1)
+
+    def fork(self, source: Session) -> None:
+        """Becomes what the source is, between two programs of it (engine.fork). Raises OutOfMemory."""
+        with active(self.ctx):
+            fork(self, source)
+        self.seed = self.ctx.rng.initial_seed
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class ServerLedger:
     `reclaim` makes room for so many bytes where it can, before something is refused.
     """
 
-    __slots__ = ("limit", "owner_limit", "reclaim", "sessions", "tally")
+    __slots__ = ("lent", "limit", "owner_limit", "reclaim", "sessions", "tally")
 
     def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
@@ -67,10 +67,11 @@ class ServerLedger:
         self.reclaim: Callable[[int], None] = _cannot
         self.sessions: WeakSet[Ledger] = WeakSet()
         self.tally = Tally()
+        self.lent: dict[str, int] = {}  # bytes that more than one session is charged for, by device
 
     @property
     def held(self) -> int:
-        return sum(ledger.held for ledger in self.sessions)
+        return sum(ledger.held for ledger in self.sessions) - sum(self.lent.values())
 
     def held_by(self, owner: str) -> int:
         """Bytes held by the sessions of one owner."""
@@ -78,9 +79,38 @@ class ServerLedger:
 
     def held_on(self, device: str) -> int:
         """Bytes of all sessions on one device."""
+        lent = self.lent.get(device, 0)
         if device != "cpu":
-            return sum(ledger.on_devices.get(device, 0) for ledger in self.sessions)
-        return sum(ledger.held - sum(ledger.on_devices.values()) for ledger in self.sessions)
+            return sum(ledger.on_devices.get(device, 0) for ledger in self.sessions) - lent
+        return sum(ledger.held - sum(ledger.on_devices.values()) for ledger in self.sessions) - lent
+
+
+class Lent:
+    """Memory that storages of several sessions stand on until one of them is to be written: that one gets its own.
+
+    Each session is charged for all of it, as if it had copies; the server's ledger counts it once.
+    """
+
+    __slots__ = ("device", "nbytes", "server", "standing")
+
+    def __init__(self, nbytes: int, device: str, server: ServerLedger | None) -> None:
+        self.nbytes, self.device, self.server = nbytes, device, server
+        self.standing = 1
+
+    def join(self) -> None:
+        """One storage more."""
+        self._stand(1)
+
+    def leave(self) -> None:
+        """One storage less."""
+        self._stand(-1)
+
+    def _stand(self, more: int) -> None:
+        before = max(self.standing - 1, 0)
+        self.standing += more
+        if self.server is not None:
+            change = (max(self.standing - 1, 0) - before) * self.nbytes
+            self.server.lent[self.device] = self.server.lent.get(self.device, 0) + change
 
 
 # Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper
@@ -95,6 +125,7 @@ class Storage:
     """
 
     uid = 0
+    lent: Lent | None = None  # where other sessions stand on the same memory
     _flat: Array = None
 
     def __init__(self, buf: Array, backend: Backend, ledger: Ledger) -> None:
@@ -108,6 +139,8 @@ class Storage:
             ledger.on_devices[backend.name] = ledger.on_devices.get(backend.name, 0) + self.nbytes
 
     def __del__(self) -> None:
+        if self.lent is not None:
+            self.lent.leave()
         self.ledger.held -= self.nbytes
         if self.backend is not CPU:
             self.ledger.on_devices[self.backend.name] -= self.nbytes

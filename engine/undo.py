@@ -13,6 +13,14 @@ from typing import Any
 _MISSING = object()
 
 
+class Borrowed(Exception):
+    """A program is about to write into memory that other sessions stand on. `storage` has to get its own first."""
+
+    def __init__(self, storage: Any) -> None:
+        super().__init__("memory of several sessions")
+        self.storage = storage
+
+
 class Undo:
     """The log of one program. Objects with `uid == 0` were made by the program itself and need no entry."""
 
@@ -53,9 +61,12 @@ class Undo:
             self.items[at] = (mapping, key, mapping.get(key, _MISSING))
 
     def write(self, storage: Any, low: int, high: int) -> None:
-        """Call before writing elements [low, high) of a storage's flat memory."""
+        """Call before writing elements [low, high) of a storage's flat memory. Raises Borrowed; nothing is written
+        then."""
         if not storage.uid or high <= low:
             return
+        if storage.lent is not None:
+            raise Borrowed(storage)
         self.slot(storage, "version")
         entry = self.storages.get(id(storage))
         if entry is None:

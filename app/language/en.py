@@ -267,6 +267,7 @@ HINTS: Mapping[str, str] = {
     "disk-full": "free some of the disk, or DELETE sessions that are not needed, and send it again",
     "snapshot-how": "GET /v1/sessions/{{id}}/snapshot makes such a file; "
     "a state dict of other origin goes to POST /v1/tensors",
+    "fork-public": 'others may read it: GET alone; POST /v1/sessions {{"fork": "{public}"}} makes a copy of your own',
     "session-damaged": "the operator can make it readable again, as far as it is there, with `python -m app repair`",
     "new-idempotency-key": "give each request a key of its own, such as a new UUID, and repeat the key with the same "
     "request alone",

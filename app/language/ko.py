@@ -263,6 +263,8 @@ HINTS: Mapping[str, str] = {
     "disk-full": "디스크 공간을 비우거나 필요 없는 세션을 DELETE 한 뒤 다시 보내세요",
     "snapshot-how": "이런 파일은 GET /v1/sessions/{{id}}/snapshot 요청으로 만듭니다. "
     "다른 곳에서 온 state dict는 POST /v1/tensors로 올리세요",
+    "fork-public": "이 세션은 GET으로 읽을 수만 있습니다. "
+    'POST /v1/sessions {{"fork": "{public}"}} 요청으로 내 복사본을 만드세요',
     "session-damaged": "운영자가 `python -m app repair` 명령으로 남아 있는 만큼 되살릴 수 있습니다",
     "new-idempotency-key": "요청마다 새 UUID 같은 고유한 키를 쓰고, 같은 키는 같은 요청을 되풀이할 때만 쓰세요",
     "killed-worker": "프로그램을 더 작게 나누세요. 메모리가 모자랐을 가능성이 큽니다",

@@ -302,6 +302,13 @@ _ANSWERS: Json = {
         "properties": {
             "id": {"type": "string"},
             "name": {"type": ["string", "null"]},
+            "state": {
+                "type": "string",
+                "enum": ["ready", "damaged", "unavailable"],
+                "description": "`damaged`: its data on the disk are, and `python -m app repair` may help; "
+                "`unavailable`: it cannot be woken now. `why` says more.",
+            },
+            "why": {"type": "string"},
             "device": {"type": "string"},
             "default_dtype": ref("DTypeArg"),
             "seed": {"type": ["integer", "null"]},
@@ -313,6 +320,10 @@ _ANSWERS: Json = {
             "expires_at": {
                 "type": ["number", "null"],
                 "description": "When its lease runs out, in seconds since 1970; null: never.",
+            },
+            "public_id": {
+                "type": ["string", "null"],
+                "description": "Under which others may read and fork it; null: nobody may.",
             },
         },
         "required": ["id"],
@@ -435,6 +446,18 @@ _ANSWERS: Json = {
     },
 }
 
+_SESSION_SETTINGS: Json = {
+    "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
+    "device": ref("DeviceArg"),
+    "seed": {"type": "integer", "description": "The seed of its random generator."},
+    "default_dtype": ref("DTypeArg"),
+    "lease_s": {
+        "type": ["number", "null"],
+        "minimum": 1,
+        "description": "Seconds without use after which it expires (410 from then on); null: never.",
+    },
+}
+
 _PROGRAMS: Json = {
     "OpStep": closed(
         {
@@ -507,16 +530,22 @@ _PROGRAMS: Json = {
         },
         "required": ["results", "steps_run"],
     },
-    "SessionSettings": closed(
+    "NewSession": closed(
         {
-            "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
-            "device": ref("DeviceArg"),
-            "seed": {"type": "integer", "description": "The seed of its random generator."},
-            "default_dtype": ref("DTypeArg"),
-            "lease_s": {
-                "type": ["number", "null"],
-                "minimum": 1,
-                "description": "Seconds without use after which it expires (410 from then on); null: never.",
+            **_SESSION_SETTINGS,
+            "fork": {
+                "type": "string",
+                "description": "A public id: a copy of that session, on shared memory until one of the two is changed; "
+                "device, seed and default_dtype are its.",
+            },
+        },
+    ),
+    "SessionChange": closed(
+        {
+            **_SESSION_SETTINGS,
+            "public": {
+                "type": "boolean",
+                "description": "Whether others may read and fork it: `public_id` of the answer is for them.",
             },
         },
     ),

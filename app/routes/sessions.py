@@ -9,26 +9,19 @@ from starlette.responses import Response
 
 from app import scripts
 from app.deps import READ, Call, about, off_loop, unsupported
-from app.errors import NotYet
 from app.wire import json_write, media, snapshot
 
 router = APIRouter(include_in_schema=False)
 
 _FIELDS = ("name", "device", "seed", "default_dtype", "lease_s")
-_LATER = ("fork", "public")
-
-
-async def _fields(call: Call) -> dict[str, object]:
-    for name in (await call.document()).value:
-        if name in _LATER:
-            raise NotYet(f"{name} is not available yet; nothing was done", param=name)
-    return await call.fields(*_FIELDS)
 
 
 @router.post("/v1/sessions")
 async def create_session(call: Annotated[Call, about()]) -> Response:
-    """A new session."""
-    session = await call.house.service.create_session(call.owner, await _fields(call), await call.once())
+    """A new session, or a fork of one that is public."""
+    session = await call.house.service.create_session(
+        call.owner, await call.fields(*_FIELDS, "fork"), await call.once()
+    )
     return await call.json(session, 201, {"Location": f"/v1/sessions/{session['id']}"})
 
 
@@ -63,15 +56,17 @@ async def read_script(ref: str, call: Annotated[Call, about("language", offers=(
 
 @router.patch("/v1/sessions/{ref}")
 async def change_session(ref: str, call: Annotated[Call, about()]) -> Response:
-    """Change its name, seed, default dtype or lease."""
-    changed = call.house.service.patch_session(call.owner, ref, await _fields(call), await call.once())
+    """Change its name, seed, default dtype or lease, and whether others may read it."""
+    changed = call.house.service.patch_session(
+        call.owner, ref, await call.fields(*_FIELDS, "public"), await call.once()
+    )
     return await call.json(await changed)
 
 
 @router.delete("/v1/sessions/{ref}")
 async def delete_session(ref: str, call: Annotated[Call, about()]) -> Response:
     """Free all that it holds. Of the default session this is a reset."""
-    await call.house.service.delete_session(call.owner, ref)
+    await call.house.service.delete_session(call.owner, ref, await call.once())
     return Response(status_code=204)
 
 

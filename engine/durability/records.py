@@ -27,11 +27,12 @@ Head and body are msgpack. In them ext 1 is an integer beyond 64 bits (two's com
 of bytes: u64 offset from the payload's first array, u64 length. The head says what the record is, and is all that is
 read when the server starts:
 
-    {"is": "open",   "session", "n", "at", "open": {…}}                       what store.py says in Opened
+    {"is": "open",   "session", "n", "at", "open": {…}}       what store.py says; the body of a fork is a commit
     {"is": "commit", "session", "n", "at", "call", "key", "reply", "short"}   the body is the commit (engine/commit.py)
-    {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?}
-    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told}
-    {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]]}      first in each segment
+    {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?, "public"?}
+    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told, "key"?}
+    {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]],      first in each segment
+                     "deletions": [[owner, key, digest, at]]}
     {"is": "end",    "sessions": {id: n}}                                     the log was closed properly
 
 `n` counts a session's records from 1, without gaps. `call` is the call's number and `key` [its idempotency key, digest
@@ -228,7 +229,9 @@ def head_of(payload: memoryview) -> Head:
 
 
 def body_of(payload: memoryview) -> Any:
-    """The body; its arrays are views of the payload."""
+    """The body, or None where there is none; its arrays are views of the payload."""
     head, body = _LENGTHS.unpack_from(payload)
+    if not body:
+        return None
     end = 8 + head + body
     return _unpack(payload[8 + head : end], _extended(payload[end + -end % _ALIGN :]))

@@ -124,6 +124,7 @@ class Recovered:
     lsn: int = 0
     before: bytes = NOBODY
     ended: list[list[Any]] = field(default_factory=list)  # [owner, id, name, why, at]
+    deletions: list[list[Any]] = field(default_factory=list)  # [owner, idempotency key, digest, at]
     closed: set[str] = field(default_factory=set)
     torn: int = 0  # records that were cut off
     problems: list[str] = field(default_factory=list)
@@ -271,25 +272,28 @@ def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, An
                 del kept.calls[next(iter(kept.calls))]
     kept.lsn, kept.last_used = record.lsn, head["at"]
     if kind == "patch":
-        kept.opened.update({key: head[key] for key in ("name", "lease_s") if key in head})
+        kept.opened.update({key: head[key] for key in ("name", "lease_s", "public") if key in head})
     elif kind == "close":
         found.closed.add(id)
+        opened = kept.opened
+        if head.get("key"):
+            _remember(found.deletions, [opened.get("owner"), *head["key"], head["at"]])
         if head["why"]:
-            opened = kept.opened
-            _remember(found, [opened.get("owner"), id, opened.get("name"), head["why"], head["at"]])
+            _remember(found.ended, [opened.get("owner"), id, opened.get("name"), head["why"], head["at"]])
         del found.kept[id]
 
 
-def _remember(found: Recovered, ended: list[Any]) -> None:
-    if ended not in found.ended:
-        found.ended.append(ended)
-        del found.ended[:-ENDED]
+def _remember(rows: list[list[Any]], row: list[Any]) -> None:
+    if row not in rows:
+        rows.append(row)
+        del rows[:-ENDED]
 
 
 def _evidence(found: Recovered, lsn: int, head: dict[str, Any]) -> None:
     """A list of all sessions, and how many records each had."""
-    for ended in head.get("ended", ()):
-        _remember(found, ended)
+    for known, rows in ((found.ended, "ended"), (found.deletions, "deletions")):
+        for row in head.get(rows, ()):
+            _remember(known, row)
     for id, n in head["sessions"].items():
         kept = found.kept.get(id)
         if kept is None:
@@ -349,10 +353,11 @@ def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Calla
                     raise Damaged(f"a record in {segment.path.name} is not what was written")
                 payload = data[place.start : place.start + place.size]
                 head = head_of(payload)
-                if head["is"] != "commit":
+                if head["is"] not in ("open", "commit"):
                     continue
-                take(body_of(payload))
-                if head["key"] is not None:
+                if (commit := body_of(payload)) is not None:
+                    take(commit)
+                if head["is"] == "commit" and head["key"] is not None:
                     key, digest = head["key"]
                     answers.put(key, Answer(digest, head["at"], head["reply"], head["short"]))
     return answers

@@ -4,7 +4,7 @@ The worker gives `write` groups of changes before it answers them, asks for sess
 `save`. Opened, in a session's first record:
 
     {"owner", "name", "device", "seed", "default_dtype", "created", "number": order of creation within the owner,
-     "incarnation", "lease_s", "key": [idempotency key, digest] or null}
+     "incarnation", "lease_s", "key": [idempotency key, digest] or null, "public": its public id, or not there}
 
 A log that only grows would fill the disk and make the next start slow, so sessions are snapshotted: one whose records
 outweigh both `SNAPSHOT_BYTES` and what it holds, or are more than `MANY`, and those that keep the oldest segment when
@@ -28,7 +28,7 @@ from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
 from engine.durability.log import SEGMENT_BYTES, Log, Place, Segment
 from engine.durability.records import Damaged, payload_of, tag_of
-from engine.durability.recovery import ENDED, Answer, Answers, Kept, Recovered, contents, recover, reply_at
+from engine.durability.recovery import ANSWER_S, ENDED, Answer, Answers, Kept, Recovered, contents, recover, reply_at
 from engine.errors import Gone, Hint, OutOfMemory
 from engine.undo import Undo
 
@@ -114,6 +114,7 @@ class Store:
         found = recover(folder, self.files)
         self.kept: dict[str, Kept] = found.kept
         self.ended = found.ended
+        self.deletions = found.deletions
         self._unlink: list[tuple[int, Path]] = []  # snapshots of closed sessions, until their end is on the disk
         self.log = Log(
             folder,
@@ -155,7 +156,14 @@ class Store:
                 self.files.remove(path)
 
     def _table(self) -> list[Buffer]:
-        return payload_of({"is": "table", "sessions": self._numbers(), "ended": self.ended})
+        return payload_of(
+            {"is": "table", "sessions": self._numbers(), "ended": self.ended, "deletions": self._recent()}
+        )
+
+    def _recent(self) -> list[list[Any]]:
+        """The deletions with an idempotency key that is still kept."""
+        self.deletions = [row for row in self.deletions if time.time() - row[3] < ANSWER_S]
+        return self.deletions
 
     def _numbers(self) -> dict[str, int]:
         return {id: kept.n for id, kept in self.kept.items()}
@@ -195,6 +203,9 @@ class Store:
             kept.opened.update(head)
         elif change.kind == "close":
             del self.kept[change.session]
+            if head.get("key"):
+                self.deletions.append([kept.opened["owner"], *head["key"], now])
+                del self.deletions[:-ENDED]
             if head["why"]:
                 self.ended.append([kept.opened["owner"], kept.id, kept.opened["name"], head["why"], now])
                 del self.ended[:-ENDED]
@@ -336,6 +347,7 @@ class Store:
                     left.append(id)
                     log.error("session %s stays in %s: %s", id, folder, kept.damage)
             self.ended += [one for one in found.ended if one not in self.ended]
+            self.deletions += [one for one in found.deletions if one not in self.deletions]
             if not left:
                 for path in [*self.files.list(folder / "snapshots"), *self.files.list(folder)]:
                     if path.is_file() and path.name != "lock":

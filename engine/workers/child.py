@@ -29,8 +29,7 @@ from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Wire, parcel, raise_file_limit
 from engine.workers.making import make_worker
-from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, version
-from engine.workers.worker import Peer
+from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30

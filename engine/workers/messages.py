@@ -52,7 +52,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
@@ -94,6 +94,26 @@ class CannotPack(ValueError):
 
 class Closed(Exception):
     """The other end is gone."""
+
+
+class Peer(Protocol):
+    """Someone who sends messages and gets replies: a front."""
+
+    def reply(self, message: Message) -> None:
+        """Raises CannotPack, MemoryError. A peer that is gone is no error."""
+
+
+class Inbox(Protocol):
+    """Where a worker's messages come from."""
+
+    def poll(self, timeout: float | None) -> Sequence[tuple[Peer, Message | None]]:
+        """What came in within `timeout` seconds (None: for ever), None for a peer that is gone.
+
+        Raises Closed when no peer is left.
+        """
+
+    def drop(self, peer: Peer) -> None:
+        """Hangs up on a peer that does not keep to the protocol."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -23,7 +23,7 @@ from engine.errors import EngineError, Gone, Hint, Invalid, LimitExceeded, NameT
 DEFAULT = "default"
 REMEMBERED = 1000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
-_ID = re.compile(r"s-[0-9a-f]{32}")
+_ID = re.compile(r"[sp]-[0-9a-f]{32}")
 _KEY_S = 24 * 3600.0
 
 log = logging.getLogger("curlgrad.supervisor")
@@ -42,13 +42,14 @@ class Record:
     number: int = 0  # order of creation within the owner, from 1
     key: Sequence[str] | None = None  # the idempotency key that it was made with, and its request's digest
     created: float = 0.0
+    public: str | None = None  # the id under which others may read it
     opened: asyncio.Future[Any] | None = None  # while it is being made
     refused: EngineError | None = None  # why the worker did not make it
     order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a message of the session is being sent
 
 
 class _Owner:
-    __slots__ = ("deleted", "ids", "keys", "lost", "made", "names")
+    __slots__ = ("deleted", "deletions", "ids", "keys", "lost", "made", "names")
 
     def __init__(self) -> None:
         self.ids: dict[str, Record] = {}
@@ -56,6 +57,7 @@ class _Owner:
         self.lost: OrderedDict[str, Gone] = OrderedDict()  # by id and by name
         self.deleted: OrderedDict[str, None] = OrderedDict()
         self.keys: dict[str, Record] = {}  # by idempotency key
+        self.deletions: OrderedDict[str, tuple[str, float]] = OrderedDict()  # digest and time, by idempotency key
         self.made = 0
 
 
@@ -66,6 +68,7 @@ class Registry:
         self._limit = sessions_per_owner
         self._owners: dict[str, _Owner] = {}
         self._by_worker: dict[str, dict[str, Record]] = {}
+        self._public: dict[str, Record] = {}
 
     def find(self, owner: str, ref: str) -> Record | None:
         """The owner's session; None only for a `default` that has to be made. Raises NoSuchSession, Gone."""
@@ -81,7 +84,20 @@ class Registry:
                 raise Gone(gone.detail, code=gone.code, hint=gone.hint, **gone.facts)
         if ref == DEFAULT:
             return None
-        raise NoSuchSession(f"there is no session {ref!r}", hint=Hint("list-sessions"), param="session")
+        hint = Hint("fork-public", public=ref) if ref in self._public else Hint("list-sessions")
+        raise NoSuchSession(f"there is no session {ref!r}", hint=hint, param="session")
+
+    def published(self, ref: str | None) -> Record | None:
+        """The session of whatever owner that may be read under a public id."""
+        return self._public.get(ref or "")
+
+    def publish(self, record: Record, public: str | None) -> None:
+        """From now on the session may be read under this id alone; None: by its owner alone."""
+        if record.public is not None:
+            self._public.pop(record.public, None)
+        record.public = public
+        if public is not None and record.id in self._owners[record.owner].ids:
+            self._public[public] = record
 
     def check(self, owner: str, name: str | None) -> None:
         """Whether the owner may have one session more, of this name. Raises NameTaken, LimitExceeded, Invalid."""
@@ -131,22 +147,41 @@ class Registry:
         self._by_worker.setdefault(worker, {})[record.id] = record
         return record
 
-    def made_with(self, owner: str, key: Sequence[str]) -> Record | None:
+    def made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
         """The session that was made with an idempotency key. Raises Invalid for another request's key."""
+        if key is None:
+            return None
         known = self._owners.get(owner)
         record = known.keys.get(key[0]) if known is not None else None
         if record is None or record.key is None or time.time() - record.created > _KEY_S:
             return None
         if record.key[1] != key[1]:
-            raise Invalid(
-                "this Idempotency-Key was used for another request; nothing was done",
-                code="idempotency-key-reused",
-                hint=Hint("new-idempotency-key"),
-            )
+            raise _reused()
         return record
 
-    def restore(self, worker: str, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """What a worker has when it comes up; what it should have had, and has not, stays as it is: see `lose`."""
+    def deleted_with(self, owner: str, key: Sequence[str]) -> bool:
+        """Whether a session was deleted with this idempotency key. Raises Invalid for another request's key."""
+        known = self._owners.get(owner)
+        digest, at = (known.deletions.get(key[0]) if known is not None else None) or ("", 0.0)
+        if time.time() - at > _KEY_S:
+            return False
+        if digest != key[1]:
+            raise _reused()
+        return True
+
+    def delete_with(self, owner: str, key: Sequence[str], at: float) -> None:
+        """A session was deleted with this idempotency key and digest of the request."""
+        _remember(self._owners.setdefault(owner, _Owner()).deletions, key[0], (key[1], at))
+
+    def restore(
+        self, worker: str, epoch: int, rows: Sequence[Mapping[str, Any]], deletions: Sequence[Sequence[Any]] = ()
+    ) -> None:
+        """What a worker has when it comes up; what it should have had, and has not, stays as it is: see `lose`.
+
+        `deletions`: (owner, idempotency key, digest, when) of what was deleted.
+        """
+        for owner, key, digest, at in deletions:
+            self.delete_with(owner, (key, digest), at)
         for row in rows:
             known = self._owners.setdefault(row["owner"], _Owner())
             known.made = max(known.made, row["number"])
@@ -158,8 +193,8 @@ class Registry:
                     self._by_worker.get(record.worker, {}).pop(record.id, None)
                     self._by_worker.setdefault(worker, {})[record.id] = record
                 record.worker, record.epoch = worker, epoch
-        for owner in self._owners.values():
-            owner.ids = dict(sorted(owner.ids.items(), key=lambda item: item[1].number))
+        for known in self._owners.values():
+            known.ids = dict(sorted(known.ids.items(), key=lambda item: item[1].number))
 
     def _restored(self, known: _Owner, worker: str, row: Mapping[str, Any]) -> Record:
         name, key = row["name"], row["key"]
@@ -173,6 +208,7 @@ class Registry:
         if key is not None:
             known.keys[key[0]] = record
         self._by_worker.setdefault(worker, {})[record.id] = record
+        self.publish(record, row.get("public"))
         return record
 
     def end(self, owner: str, refs: Sequence[str | None], gone: Gone) -> None:
@@ -198,6 +234,7 @@ class Registry:
             known.names[record.name] = record
         known.ids[record.id] = record
         self._by_worker.setdefault(record.worker, {})[record.id] = record
+        self.publish(record, record.public)
 
     def rename(self, record: Record, name: str | None) -> None:
         """Raises NameTaken, Invalid; then nothing has changed."""
@@ -251,6 +288,8 @@ class Registry:
         known = self._owners[record.owner]
         if known.ids.pop(record.id, None) is None:
             return False
+        if record.public is not None:
+            self._public.pop(record.public, None)
         if record.name is not None and known.names.get(record.name) is record:
             del known.names[record.name]
         if record.key is not None and known.keys.get(record.key[0]) is record:
@@ -310,6 +349,14 @@ class Registry:
     def count(self, worker: str) -> int:
         """How many sessions a worker has."""
         return len(self._by_worker.get(worker, ()))
+
+
+def _reused() -> Invalid:
+    return Invalid(
+        "this Idempotency-Key was used for another request; nothing was done",
+        code="idempotency-key-reused",
+        hint=Hint("new-idempotency-key"),
+    )
 
 
 def _remember(where: OrderedDict[str, Any], ref: str, what: Any) -> None:

@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.commit import Commit
+from engine.commit import Commit, whole
 from engine.durability.recovery import Answers
-from engine.durability.store import Store
+from engine.durability.store import Change, Store
 from engine.errors import EngineError, Gone, Hint, NoSuchSession, OutOfMemory
 from engine.limits import Limits
 from engine.tensor import ServerLedger, Tally
@@ -53,6 +53,9 @@ class SessionLike(Protocol):
 
     def unpack(self, packed: Mapping[str, Any]) -> None:
         """Becomes what `pack` described."""
+
+    def fork(self, source: Any) -> None:
+        """Becomes what another session is."""
 
     def close(self) -> None:
         """Frees everything."""
@@ -177,11 +180,12 @@ class Seats:
                 "number": kept.opened["number"],
                 "key": kept.opened["key"],
                 "created": kept.opened["created"],
+                "public": kept.opened.get("public"),
             }
             for kept in store.kept.values()
             if kept.opened
         ]
-        return {"sessions": rows, "ended": store.ended, "ran": store.ran_last}
+        return {"sessions": rows, "ended": store.ended, "deletions": store.deletions, "ran": store.ran_last}
 
     def counted(self, tally: Tally) -> dict[str, Any]:
         """What the worker tells of itself since it started; sessions that sleep hold no memory.
@@ -249,6 +253,28 @@ class Seats:
             "lease_s": seat.lease_s,
             "key": message.get("key"),
         }
+
+    def fork(self, source: Seat, message: Message) -> tuple[Seat, Change | None]:
+        """A new session as a copy of another, as a "fork" message describes it; and what is to be written of it before
+        it counts. Raises Gone, OutOfMemory."""
+        original: Any = self.awake(source)
+        opened = {**message, "session": message["into"], "seed": None}
+        seat = self.make(opened)
+        session: Any = seat.session
+        try:
+            session.fork(original)
+            if self.store is None:
+                return seat, None
+            return seat, Change("open", seat.id, {"open": self.opened(seat, opened)}, whole(session))
+        except BaseException:
+            self.unmake(seat)
+            raise
+
+    def unmake(self, seat: Seat) -> None:
+        """A session that was only just being made is not to be."""
+        del self.seats[seat.id]
+        if seat.session is not None:
+            seat.session.close()
 
     def described(self, seat: Seat) -> dict[str, Any]:
         """What the session says of itself; one that sleeps is not woken where the disk says it."""

@@ -43,6 +43,22 @@ class Slot:
         self.first: asyncio.Future[None] | None = None  # how the first start ended
         self.task: asyncio.Task[None] | None = None
 
+    def shown(self, sessions: int) -> dict[str, Any]:
+        """The worker as `info` shows it."""
+        return {
+            "name": self.name,
+            "devices": list(self.spec.devices),
+            "simulated": self.spec.practice,
+            "inline": self.spec.inline,
+            "state": self.state,
+            "pid": self.transport.pid if self.transport is not None and self.state == "ready" else None,
+            "epoch": self.epoch,
+            "sessions": sessions,
+            "calls": len(self.pending),
+            "restarts": self.restarts,
+            "last_exit": self.last_exit,
+        }
+
 
 def end(call: Pending, slot: Slot, why: str, *, known: bool) -> None:
     """Tells whoever waits that the worker is gone; `known`: that nothing was done."""

@@ -51,7 +51,7 @@ from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, versi
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
-from engine.workers.slots import Pending, Slot, described, device_of, end, give_up, not_sent, unknown_devices
+from engine.workers.slots import Pending, Slot, device_of, end, give_up, not_sent, unknown_devices
 from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
@@ -254,7 +254,7 @@ class Supervisor:
     # ------------------------------------------------ after a death
 
     def _restore(self, slot: Slot, inventory: Message) -> None:
-        self.registry.restore(slot.name, slot.epoch, inventory["sessions"])
+        self.registry.restore(slot.name, slot.epoch, inventory["sessions"], inventory.get("deletions", ()))
         self.registry.lose(
             slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
         )
@@ -325,10 +325,14 @@ class Supervisor:
         """Waits a little for a worker that is being started again."""
         deadline = time.monotonic() + _PATIENCE
         while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, left)
+            await self._changed(left)
+
+    async def _changed(self, seconds: float) -> None:
+        """Waits until a worker comes up, so long at most."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiter, seconds)
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -490,26 +494,26 @@ class Supervisor:
         default_dtype: str,
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
+        source: Record | None = None,
     ) -> Record:
-        """A new session on the least loaded worker that has the device; with an idempotency key and the digest of its
-        request, the one that was made with them before."""
-        known = self._made_with(owner, key)
+        """A new session on the least loaded worker that has the device, or a copy of `source`, where that is; with an
+        idempotency key and the digest of its request, the one that was made with them before."""
+        known = self.registry.made_with(owner, key)
         if known is None:
             self.registry.check(owner, name)
-            slot = await self._place(device)
-            known = self._made_with(owner, key)  # another call may have made it during the wait
+            slot = await self._place(device, source)
+            known = self.registry.made_with(owner, key)  # another call may have made it during the wait
         if known is not None:
             if known.opened is not None:
                 await asyncio.shield(known.opened)
             return known
+        device = source.device if source is not None else device
         where = slot.spec.devices[0] if device is None else device_of(slot, device)
         assert where is not None
-        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key)
-        await asyncio.shield(opened)
+        record, opened = self._open(slot, owner, name, where, seed, default_dtype, lease_s, key, source)
+        async with record.order:  # a fork waits for its source, and whoever is quicker waits for the fork
+            await asyncio.shield(opened)
         return record
-
-    def _made_with(self, owner: str, key: Sequence[str] | None) -> Record | None:
-        return None if key is None else self.registry.made_with(owner, key)
 
     def _open(
         self,
@@ -521,10 +525,11 @@ class Supervisor:
         default_dtype: str,
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
+        source: Record | None = None,
     ) -> tuple[Record, asyncio.Future[tuple[Any, Timing]]]:
         """Enters the session in the map and tells the worker; calls may follow at once, on the same wire."""
         record = self.registry.add(owner, name, slot.name, slot.epoch, device, key)
-        return record, self._send_open(slot, record, seed, default_dtype, lease_s, key)
+        return record, self._send_open(slot, record, seed, default_dtype, lease_s, key, source=source)
 
     def _send_open(
         self,
@@ -535,13 +540,16 @@ class Supervisor:
         lease_s: float | None = None,
         key: Sequence[str] | None = None,
         packed: Any = None,
+        source: Record | None = None,
     ) -> asyncio.Future[tuple[Any, Timing]]:
-        """Tells the worker to make the session; as it was elsewhere, where it is `packed`."""
+        """Tells the worker to make the session: as it was elsewhere, where it is `packed`; as `source` is."""
         number, opened = self._expect(slot, False, record, opens=True)
         record.opened = opened
         message: Message = {"do": "open", "id": number, "session": record.id, "owner": record.owner}
         message.update(name=record.name, device=record.device, seed=seed, default_dtype=default_dtype)
         message.update(number=record.number, lease_s=lease_s, key=key, packed=packed)
+        if source is not None:
+            message.update(do="fork", session=source.id, into=record.id, by=record.owner)
         if self.data is not None:
             slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))
@@ -561,7 +569,7 @@ class Supervisor:
             record.refused = error
             self.registry.remove(record)
 
-    async def close_session(self, owner: str, ref: str) -> None:
+    async def close_session(self, owner: str, ref: str, key: Sequence[str] | None = None) -> None:
         """Frees all that the session holds, after the calls that came before. Raises NoSuchSession."""
         try:
             record = self.registry.find(owner, ref)
@@ -574,7 +582,7 @@ class Supervisor:
         # Out of the map first: whoever comes after this call finds it deleted.
         self.registry.remove(record)
         try:
-            await self.call(record, {"do": "close"}, changes=self.data is not None)
+            await self.call(record, {"do": "close", "key": key}, changes=self.data is not None)
         except (NoSuchSession, Gone):
             pass
         except (Unavailable, OutOfMemory):
@@ -597,6 +605,13 @@ class Supervisor:
     async def lease(self, record: Record, lease_s: float | None) -> None:
         """How long the session stays without being used; None for ever."""
         await self.call(record, {"do": "lease", "lease_s": lease_s}, changes=True)
+
+    async def publish(self, record: Record, public: bool) -> None:
+        """Whether others may read the session, under an id of 128 random bits."""
+        if public == (record.public is None):
+            wanted = f"p-{secrets.token_hex(16)}" if public else None
+            await self.call(record, {"do": "publish", "public": wanted}, changes=True)
+            self.registry.publish(record, wanted)
 
     async def infos(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         """What the workers know of these sessions, by id; waits for no program. Lost ones are left out."""
@@ -621,8 +636,7 @@ class Supervisor:
             answer, _ = await future
         except Unavailable:
             return {}
-        known: dict[str, dict[str, Any] | None] = answer["infos"]
-        return known
+        return answer["infos"]  # type: ignore[no-any-return]
 
     async def numbers(self, patience: float = 2.0) -> dict[str, dict[str, Any]]:
         """What each worker counts, by worker (engine.workers.numbers)."""
@@ -631,9 +645,10 @@ class Supervisor:
     def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]
 
-    async def _place(self, device: str | None) -> Slot:
-        """The ready worker with the fewest sessions that has the device; waits a little for one that comes up."""
-        able = [slot for slot in self._slots.values() if device is None or device_of(slot, device)]
+    async def _place(self, device: str | None, source: Record | None = None) -> Slot:
+        """The ready worker with the fewest sessions that has the device, or that of `source`; waits a little for it."""
+        slots = self._slots.values() if source is None else [self._slot(source)]
+        able = [slot for slot in slots if device is None or device_of(slot, device)]
         if not able:
             have = self.devices()
             raise NoSuchDevice(
@@ -650,10 +665,7 @@ class Supervisor:
                     code="not-applied",
                     hint=Hint("try-again"),
                 )
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(waiter, left)
+            await self._changed(left)
         return min(ready, key=lambda slot: self.registry.count(slot.name))
 
     def incoming(self, length: int) -> Incoming:
@@ -695,5 +707,5 @@ class Supervisor:
         return any(slot.spec.practice for slot in self._slots.values())
 
     def workers(self) -> list[dict[str, Any]]:
-        """Each worker as `info` shows it."""
-        return [described(slot, self.registry.count(slot.name)) for slot in self._slots.values()]
+        """Each worker, for `info`."""
+        return [slot.shown(self.registry.count(slot.name)) for slot in self._slots.values()]

@@ -24,8 +24,7 @@ from pathlib import Path
 
 from engine.workers.incoming import Incoming, Private
 from engine.workers.making import make_worker
-from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message
-from engine.workers.worker import Peer
+from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message, Peer
 
 if sys.platform != "win32":
     from engine.workers.frames import Parcel, Shared, Wire, parcel, raise_file_limit

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from types import UnionType
-from typing import Any, Protocol
+from typing import Any
 
 from engine import backend
 from engine.durability.recovery import Answer
@@ -44,7 +44,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.tensor import ServerLedger
-from engine.workers.messages import BadMessage, CannotPack, Closed, Message
+from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Message, Peer
 from engine.workers.replies import Replies
 from engine.workers.seats import Seat, Seats, SessionLike, expired
 from engine.workers.turns import Turns
@@ -63,6 +63,8 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
     "rename": {"session": str, "name": str | None},
     "lease": {"session": str, "lease_s": float | int | None},
     "outcome": {"session": str, "call": str, "values": str},
+    "publish": {"session": str, "public": str | None},
+    "fork": {"session": str, "into": str, "owner": str, "name": str | None, "device": str, "default_dtype": str},
     "close": {"session": str},
     "cancel": {"target": int},
     "info": {"sessions": list},
@@ -73,33 +75,14 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
 log = logging.getLogger("curlgrad.worker")
 
 
-class Peer(Protocol):
-    """Someone who sends messages and gets replies: a front."""
-
-    def reply(self, message: Message) -> None:
-        """Raises CannotPack, MemoryError. A peer that is gone is no error."""
-
-
-class Inbox(Protocol):
-    """Where a worker's messages come from."""
-
-    def poll(self, timeout: float | None) -> Sequence[tuple[Peer, Message | None]]:
-        """What came in within `timeout` seconds (None: for ever), None for a peer that is gone.
-
-        Raises Closed when no peer is left.
-        """
-
-    def drop(self, peer: Peer) -> None:
-        """Hangs up on a peer that does not keep to the protocol."""
-
-
 class _Call:
-    __slots__ = ("arrived", "id", "message", "peer", "ran", "seat", "steps", "word")
+    __slots__ = ("arrived", "id", "message", "payer", "peer", "ran", "seat", "steps", "word")
 
     def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
         self.peer, self.message, self.seat = peer, message, seat
         self.id: int = message["id"]
         self.word: str = message["do"]
+        self.payer: str = message.get("by") or seat.owner  # whose queue it stands in: others may read what is public
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
         self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun
@@ -260,7 +243,8 @@ class Worker:
         number, word = message["id"], message["do"]
         try:
             seat = self.sessions.find(message)
-            waiting = self._waiting.get(seat.owner, 0)
+            payer = message.get("by") or seat.owner
+            waiting = self._waiting.get(payer, 0)
             if message.get("lost"):
                 raise Unavailable(
                     "the server had no memory, or too many open files, to take this call's arrays; nothing was done",
@@ -282,7 +266,7 @@ class Worker:
         arrived = sent if type(sent) is float and 0.0 <= now - sent < _LONGEST_WAIT else now
         call = _Call(peer, message, seat, arrived)
         self._calls[peer, number] = call
-        self._waiting[seat.owner] = waiting + 1
+        self._waiting[payer] = waiting + 1
         seat.calls.append(call)
         self._turns.enter(seat)
 
@@ -418,9 +402,28 @@ class Worker:
             call, Change("patch", seat.id, {"lease_s": lease_s}), partial(setattr, seat, "lease_s", lease_s)
         )
 
+    def _publish(self, call: _Call, until: float) -> Any:
+        """The front keeps the public id; here it is only made to last."""
+        return self._stage(call, Change("patch", call.seat.id, {"public": call.message["public"]}), lambda: None)
+
+    def _fork(self, call: _Call, until: float) -> Any:
+        """A new session as a copy of the one whose turn it is; it is there when that is written."""
+        seat, change = self.sessions.fork(call.seat, call.message)
+        if change is None:
+            return None
+
+        def done(failure: EngineError | None) -> None:
+            if failure is not None:
+                self.sessions.unmake(seat)
+            self._done(call, None, failure, self._clock())
+
+        self._staged.append((change, done))
+        return _STAGED
+
     def _close(self, call: _Call, until: float) -> Any:
         seat = call.seat
-        return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat))
+        change = Change("close", seat.id, {"why": None, "key": call.message.get("key")})
+        return self._stage(call, change, partial(self._closed, seat))
 
     def _closed(self, seat: Seat) -> None:
         self.sessions.seats.pop(seat.id, None)
@@ -439,6 +442,8 @@ class Worker:
         "rename": _rename,
         "leave": _pack,
         "lease": _lease,
+        "publish": _publish,
+        "fork": _fork,
         "close": _close,
     }
 
@@ -457,11 +462,11 @@ class Worker:
             with contextlib.suppress(ValueError):
                 seat.calls.remove(call)
         self._calls.pop((call.peer, call.id), None)
-        left = self._waiting.get(seat.owner, 1) - 1
+        left = self._waiting.get(call.payer, 1) - 1
         if left:
-            self._waiting[seat.owner] = left
+            self._waiting[call.payer] = left
         else:
-            self._waiting.pop(seat.owner, None)
+            self._waiting.pop(call.payer, None)
 
     def _withdraw(self, call: _Call) -> None:
         """Stops a call, wherever it stands; a program that had begun is undone."""

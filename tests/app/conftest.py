@@ -149,7 +149,7 @@ class FakeService:
     async def patch_session(self, owner: str, ref: str, changes: Any, once: Any = None) -> Any:
         return self._reply("patch_session", owner, ref, changes, *(() if once is None else (once,)))
 
-    async def delete_session(self, owner: str, ref: str) -> Any:
+    async def delete_session(self, owner: str, ref: str, once: Any = None) -> Any:
         return self._reply("delete_session", owner, ref)
 
     @property

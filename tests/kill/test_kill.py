@@ -124,17 +124,26 @@ class Server:
 def digest(client: httpx.Client, session: str) -> tuple[int, str]:
     """The number of a session's last change, and a digest of all its bits that a client can see."""
     headers = {"Curlgrad-Session": session}
-    listed = client.get("/v1/tensors?limit=1000", headers=headers)
-    assert listed.status_code == 200, listed.text
+    listed = _when_up(client, "GET", "/v1/tensors?limit=1000", headers=headers)
     ids = [entry["id"] for entry in listed.json()["tensors"]]
-    read = client.post("/v1/programs?values=all", json={"steps": [], "return": ids}, headers=headers)
-    assert read.status_code == 200, read.text
+    read = _when_up(client, "POST", "/v1/programs?values=all", json={"steps": [], "return": ids}, headers=headers)
     tensors = read.json()["results"]
     for tensor in tensors.values():
         tensor.pop("etag")
         (tensor["grad"] or {}).pop("etag", None)
     number = next(tensor["values"] for tensor in tensors.values() if tensor["name"] == "n")
     return number, hashlib.sha256(json.dumps(tensors, sort_keys=True).encode()).hexdigest()
+
+
+def _when_up(client: httpx.Client, method: str, path: str, **options: Any) -> httpx.Response:
+    """The answer, once the worker is up again: on a busy machine that may take longer than a call waits for it."""
+    until = time.monotonic() + 60
+    while True:
+        answer = client.request(method, path, **options)
+        if answer.status_code != 503 or answer.json()["code"] != "not-applied" or time.monotonic() > until:
+            assert answer.status_code == 200, answer.text
+            return answer
+        time.sleep(0.1)
 
 
 class Client(threading.Thread):
