@@ -15,7 +15,7 @@ from typing import Any
 from engine.answer import ArrayData
 from engine.backend import canonical
 from engine.dtypes import dtype
-from engine.errors import Bug, Hint, WrongType
+from engine.errors import Bug, Hint, LimitExceeded, WrongType
 from engine.literal import WORDS, is_literal
 from engine.op import Op, ParamSpec
 from engine.parameters import CHOICES
@@ -158,7 +158,7 @@ def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
 
 def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
-        return False, lambda scope: scope.tensors(value, p.name, op.name)
+        return False, lambda scope: scope.tensors(value, p.name, op.name, nulls=p.nulls)
     if type(value) is ArrayData:
         rows = [ArrayData(row, value.dtype, value.inferred) for row in value.array]
         return False, lambda scope: [scope.literal(row, p.name) for row in rows]
@@ -167,10 +167,18 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if len(value) == 1 and type(value[0]) is list and _refers(value[0]):
         value = value[0]  # meshgrid([a, b]) as well as meshgrid(a, b)
     getters: list[Getter | None] = []
-    for item in value:
-        if item is None:
+    for i, item in enumerate(value):
+        if item is None and p.nulls:
             getters.append(None)
             continue
+        if item is None:
+            at = op.positions[p.name]
+            raise WrongType(
+                f"expected Tensor as element {i} in argument {at}, but got NoneType",
+                op=op.name,
+                param=p.name,
+                hint=Hint("argument-type", param=p.name, type=p.type),
+            )
         found = _read_tensor(op, p, item)
         if found is None:
             return None
@@ -179,7 +187,16 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
 
 
 def _read_int(op: Op, p: ParamSpec, value: Any) -> Read:
-    return (True, value) if type(value) is int else None
+    if type(value) is not int:
+        return None
+    if p.name != "seed":  # of 64 bits with or without a sign
+        _fits(op, p, value)
+    return True, value
+
+
+def _fits(op: Op, p: ParamSpec, value: int) -> None:
+    if not -(2**63) <= value < 2**63:
+        raise LimitExceeded("Overflow when unpacking long long", code="integer-too-large", op=op.name, param=p.name)
 
 
 def _read_float(op: Op, p: ParamSpec, value: Any) -> Read:
@@ -201,16 +218,20 @@ def _read_choice(op: Op, p: ParamSpec, value: Any) -> Read:
 
 def _read_ints(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is int:
+        _fits(op, p, value)
         return True, value
     return _read_shape(op, p, value)
 
 
 def _read_shape(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is int:
+        _fits(op, p, value)
         return True, [value]
     if type(value) is ArrayData and value.dtype == "int64" and value.array.ndim == 1:
         value = value.array.tolist()
     if type(value) is list and all(type(v) is int for v in value):
+        for v in value:
+            _fits(op, p, v)
         return True, value
     return None
 

@@ -162,7 +162,7 @@ class Layout:
         found: list[Array] = []
         for v in values:
             groups = v.values() if type(v) is dict else [v] if type(v) is list else [[v]]
-            found += [x for group in groups for x in group if isinstance(x, np.ndarray)]
+            found += [x for group in groups if type(group) is list for x in group if isinstance(x, np.ndarray)]
         return found
 
     def fill(self, arrays: Sequence[Array]) -> list[Any]:
@@ -172,7 +172,7 @@ class Layout:
             return next(rest) if isinstance(x, np.ndarray) else x
 
         return [
-            {name: [put(x) for x in group] for name, group in v.items()}
+            {name: [put(x) for x in group] if type(group) is list else group for name, group in v.items()}
             if type(v) is dict
             else [put(x) for x in v]
             if type(v) is list

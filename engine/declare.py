@@ -106,12 +106,8 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
     if origin is Literal:
         return "choice", False, tuple(get_args(annotation))
     if origin is list:
-        inner = _parse(get_args(annotation)[0])[0]  # an optional tensor in a list may be null
-        return (
-            {"tensor": "tensors", "tensor?": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner],
-            False,
-            (),
-        )
+        inner = _parse(get_args(annotation)[0])[0]
+        return {"tensor": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner], False, ()
     if annotation in (int, float, bool, str):
         return annotation.__name__, False, ()
     if origin is Union or type(annotation).__name__ == "UnionType":
@@ -122,6 +118,14 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
             return forms[0], optional, parts[0][2]
         return "|".join(forms), optional, ()
     raise Bug(f"unreadable annotation {annotation!r}")
+
+
+def _takes_nulls(annotation: Any) -> bool:
+    """Whether an annotation has a list of tensors in which null may stand."""
+    parts = get_args(annotation)
+    if get_origin(annotation) is list:
+        return _parse(parts[0])[1]
+    return any(_takes_nulls(part) for part in parts if get_origin(part) is list)
 
 
 def _read_params(function: Callable[..., Any], full: str) -> list[ParamSpec]:
@@ -147,6 +151,7 @@ def _read_params(function: Callable[..., Any], full: str) -> list[ParamSpec]:
             schema=schema,
             choices=choices,
         )
+        spec.nulls = _takes_nulls(hints[p.name])
         spec.doc = PARAMETERS.get(f"{full}.{label}") or PARAMETERS.get(label, "")
         params.append(spec)
     return params

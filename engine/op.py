@@ -55,7 +55,7 @@ class Spec:
 class ParamSpec:
     """One parameter of an operation: name, type (see `declare`), default, and what the docs say of it."""
 
-    __slots__ = ("choices", "default", "doc", "form", "name", "required", "schema", "type")
+    __slots__ = ("choices", "default", "doc", "form", "name", "nulls", "required", "schema", "type")
 
     def __init__(
         self,
@@ -75,6 +75,7 @@ class ParamSpec:
         self.default = default
         self.schema = schema
         self.choices = choices
+        self.nulls = False  # whether null may stand in a list of tensors
         self.doc = ""
 
 

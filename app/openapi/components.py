@@ -392,6 +392,17 @@ _ANSWERS: Json = {
     },
 }
 
+_SESSION: Json = {
+    "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
+    "seed": {"type": "integer", "description": "The seed of its random generator."},
+    "default_dtype": ref("DTypeArg"),
+    "lease_s": {
+        "type": ["number", "null"],
+        "minimum": 1,
+        "description": "Seconds without use after which it expires (410 from then on); null: never.",
+    },
+}
+
 _PROGRAMS: Json = {
     "OpStep": closed(
         {
@@ -464,19 +475,8 @@ _PROGRAMS: Json = {
         },
         "required": ["results", "steps_run"],
     },
-    "SessionSettings": closed(
-        {
-            "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
-            "device": ref("DeviceArg"),
-            "seed": {"type": "integer", "description": "The seed of its random generator."},
-            "default_dtype": ref("DTypeArg"),
-            "lease_s": {
-                "type": ["number", "null"],
-                "minimum": 1,
-                "description": "Seconds without use after which it expires (410 from then on); null: never.",
-            },
-        },
-    ),
+    "SessionSettings": closed({**_SESSION, "device": ref("DeviceArg")}),
+    "SessionChange": closed(_SESSION, description="A session's device is chosen when it is made."),
     "TensorUpload": closed(
         {
             "data": ref("DataArg"),

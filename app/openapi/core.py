@@ -89,7 +89,8 @@ def _sessions() -> Json:
                 "Change a session",
                 {"200": one, **problems(CHANGES)},
                 parameters=[*named, *parameters("Once")],
-                body=_body(ref("SessionSettings"), {"seed": 1234}),
+                body=_body(ref("SessionChange"), {"seed": 1234}),
+                required=False,
             ),
             "delete": _call(
                 "sessions",
@@ -189,9 +190,9 @@ def _tensor() -> Json:
         "application/octet-stream": _BINARY,
         "text/csv": {"schema": {"type": "string"}},
     }
+    index = _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part.")
     read = [
         *parameters(*_ONE, *_HOW, "Cached"),
-        _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part."),
         _query(
             "as",
             {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw", "csv"]},
@@ -206,7 +207,7 @@ def _tensor() -> Json:
                 "read_tensor",
                 "Read a tensor",
                 {"200": answer("The tensor, in the form asked for.", forms, **found), **_UNCHANGED, **problems(READS)},
-                parameters=[*read, *parameters("Explain", "Language")],
+                parameters=[*read, index, *parameters("Explain", "Language")],
             ),
             "patch": _call(
                 "tensors",

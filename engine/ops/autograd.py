@@ -34,7 +34,7 @@ def backward(
 def autograd_backward(
     ctx: Context,
     tensors: list[Array],
-    grad_tensors: list[Array] | None = None,
+    grad_tensors: list[Array | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
     inputs: list[Array] | None = None,
@@ -62,7 +62,7 @@ def autograd_grad(
     ctx: Context,
     outputs: list[Array],
     inputs: list[Array],
-    grad_outputs: list[Array] | None = None,
+    grad_outputs: list[Array | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool | None = None,

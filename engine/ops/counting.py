@@ -158,12 +158,15 @@ def _(k: K, input: Any, weights: Any = None, minlength: int = 0) -> None:
     if input.size and int(input.min()) < 0:
         raise IndexOutOfRange("bincount only supports 1-d non-negative integral inputs.", param="input")
     top = int(input.max()) if input.size else 0
-    k.ctx.admit(8 * top)  # the length is in the values, so it is admitted here
+    k.ctx.admit(8 * max(top, minlength))  # the length is in the values, so it is admitted here
 
 
 def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) -> Spec:
     if bins <= 0:
         raise Invalid(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0", param="bins")
+    for name, bound in (("min", min), ("max", max)):
+        if isinstance(bound, complex):
+            raise Invalid("value cannot be converted to type double without overflow", param=name)
     if min > max:
         raise Invalid("torch.histc: max must be larger than min", param="max")
     if input.dtype.category != FLOAT:

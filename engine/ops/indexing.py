@@ -525,7 +525,7 @@ _PUT = [
 
 
 @composite(family="indexing", samples=_PUT, moves=True, node="IndexPutBackward0")
-def index_put(F: Any, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
+def index_put(F: Any, input: Array, indices: list[Array | None], values: Array, accumulate: bool = False) -> Array:
     """A copy with `values` written at, or with `accumulate` added to, the elements that `indices` select."""
     whole, added, flat, dims = _put_places(F, input, indices)
     made = (F._index_put_add if accumulate else F._index_put)(whole, flat, values, dims)
@@ -546,7 +546,9 @@ def _refuse_overlap(target: Tensor, values: Tensor) -> None:
 
 
 @special(family="indexing", samples=_PUT)
-def index_put_(ctx: Context, input: Array, indices: list[Array], values: Array, accumulate: bool = False) -> Array:
+def index_put_(
+    ctx: Context, input: Array, indices: list[Array | None], values: Array, accumulate: bool = False
+) -> Array:
     """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
     whole, _, flat, dims = _put_places(REC, input, indices)
     _refuse_overlap(input, values)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
 from engine.dtypes import BOOL, COMPLEX, FLOAT, int64, scalar_type
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.scatter import cast_index, check_range, put_along
@@ -79,6 +79,8 @@ def _unpooled_sizes(shape: Shape, kernel: Shape, stride: Shape, padding: Shape, 
     if given is None:
         made = tuple(plain)
     else:
+        if type(given) is int:
+            raise WrongType("output_size must be a tuple of ints, not int", param="output_size")
         wanted = tuple(given)
         if len(wanted) == dims + 2:
             wanted = wanted[2:]
@@ -164,6 +166,7 @@ def _declare_unpool(dims: int) -> None:
         pads = _each(padding, dims)
         if min(len(kernel), len(steps), len(pads)) < dims or len(kernel) > dims:
             raise Invalid("tuple index out of range", param="kernel_size")
+        steps, pads = steps[:dims], pads[:dims]  # as PyTorch, which reads no further
         output = _unpooled_sizes(tuple(F.shape(input)), kernel, steps, pads, output_size)
         _check_unpool(F, input, indices, steps, dims)
         return F._max_unpool(input, indices, output)
@@ -421,6 +424,8 @@ def _declare_power(dims: int) -> None:
             return F.neg(largest(F.neg(F.abs(input)), kernel_size, stride, 0, 1, ceil_mode))
         means = mean(F.pow(input, norm_type), kernel_size, stride, 0, ceil_mode)
         kept = F.mul(F.sign(means), F.relu(F.abs(means)))
+        if not norm_type:
+            raise Invalid("float division by zero", param="norm_type")
         return F.pow(F.mul(kept, prod(_each(kernel_size, dims))), 1.0 / norm_type)
 
     lp_pool.__doc__ = (
