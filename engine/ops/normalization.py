@@ -550,11 +550,12 @@ def local_response_norm(
         )
     if 0 in shape:
         return F.clone(input)
+    if size <= 0:
+        raise Invalid(f"kernel size should be greater than zero, but got kH: {size} kW: 1", param="size")
     squares = F.mul(input, input)
     around = squares
-    for by in range(1, max(size // 2, (size - 1) // 2) + 1):
-        if by <= size // 2:
-            around = F.add(around, F._shift(squares, 1, by))
+    for by in range(1, min(size // 2, shape[1] - 1) + 1):  # further away there are only zeros
+        around = F.add(around, F._shift(squares, 1, by))
         if by <= (size - 1) // 2:
             around = F.add(around, F._shift(squares, 1, -by))
     return F.div(input, F.pow(F.add(F.mul(F.div(around, size), alpha), k), beta))

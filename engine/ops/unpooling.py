@@ -272,6 +272,8 @@ def _check_fractional(F: Any, input: Any, samples: Any, kernel: Shape, output: S
     dims = len(output) if len(output) in (2, 3) else len(kernel)
     shape = tuple(F.shape(input))
     where = f"fractional_max_pool{dims}d" + ("_out" if dims == 3 else "")
+    if min(kernel, default=1) <= 0:  # PyTorch reads from beside the input then
+        raise Invalid(f"{where}: kernel_size should be greater than zero, but got {text(kernel)}", param="kernel_size")
     if F.dtype(samples) is not F.dtype(input):
         raise DtypeMismatch("Expect _random_samples to have the same dtype as input", param="_random_samples")
     if len(shape) not in (dims + 1, dims + 2):

@@ -8,14 +8,16 @@ where integers go, lists nested otherwise, references to nothing, tensors of oth
 from __future__ import annotations
 
 import copy
+import json
 from functools import cache
 from random import Random
 from typing import Any
 
 from engine import declare
+from engine.errors import Bug, EngineError
 from engine.limits import Limits
 from engine.session import Session
-from tests.engine.programs import floats, run, step
+from tests.engine.programs import floats, run, state, step
 
 Json = dict[str, Any]
 
@@ -191,3 +193,26 @@ def program(rng: Random) -> Json:
     if rng.randrange(30) == 0:
         whole[rng.choice(("no_grad", "strict", "expect", "detect_anomaly", "nope", "if_none_match"))] = anything(rng)
     return whole
+
+
+def run_as_worker(session: Session, program: Json, how: int = 0) -> EngineError | None:
+    """Runs a program as a worker does, `how` says whether dry, explained or with values; what it was refused with.
+
+    Fails where that is a bug, cannot be sent, or has left anything behind in the session.
+    """
+    before = state(session)
+    values = "all" if how % 3 == 0 else "none"
+    try:
+        for _ in session.run(program, values=values, dry_run=how % 11 == 5, explain=how % 13 == 6):
+            pass
+    except EngineError as error:
+        # As the worker does: a traceback holds the frames of the program, and they its tensors.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        refused = error
+    else:
+        return None
+    assert not isinstance(refused, Bug), refused.detail
+    assert refused.code not in ("error", "internal-error")
+    json.dumps(refused.to_data())
+    assert state(session) == before, f"{refused.detail}: and the session is not as it was"
+    return refused

@@ -5,8 +5,8 @@
 
 The clients delete what they make, so the memory of the service's processes must not grow: over the last 80 % of the
 time by less than 3 %, where there is time enough to tell that from the noise of allocators. Whatever is answered
-otherwise than asked for fails the test. The times are printed beside those of a bare echo route, measured in the same run by the
-same clients; a machine that is busy slows both, and no time decides the test.
+otherwise than asked for fails the test. The times are printed beside those of a bare echo route, measured in the same
+run by the same clients; a machine that is busy slows both, and no time decides the test.
 """
 
 from __future__ import annotations
