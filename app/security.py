@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -138,6 +139,8 @@ class Guard:
             if started:
                 raise
             await errors.respond(error, scope)(scope, receive, answer)
+        except ClientDisconnect:
+            return  # the caller hung up before all was sent: nothing was done, and nobody is there to be answered
         except Exception as error:  # the last door: whatever comes this far is answered and logged
             if started:
                 raise  # half an answer cannot be taken back: the server closes the connection

@@ -86,7 +86,7 @@ def _check_sizes(
         raise ShapeMismatch(
             f"was expecting embedding dimension of {embed_dim}, but got {size}", param="embed_dim_to_check"
         )
-    if size // heads * heads != size:
+    if not heads or size // heads * heads != size:
         raise ShapeMismatch(f"embed_dim {size} not divisible by num_heads {heads}", param="num_heads")
     k, v = tuple(F.shape(key)), tuple(F.shape(value))
     if not separate:
