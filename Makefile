@@ -19,8 +19,9 @@ TYPED := engine app $(wildcard client/curlgrad client/src/curlgrad)
 # One thread per test process: the processes are the parallelism, and BLAS pools that fight over cores are slow.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest
+NOT_APART := not browser and not kill and not fuzz and not soak
 
-.PHONY: help serve test test-slow test-all test-browser test-kill test-cupy test-gpu lint format bench docs lock clean
+.PHONY: help serve test test-slow test-all test-browser test-kill test-fuzz test-soak test-cupy test-gpu lint format bench docs lock clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -28,9 +29,11 @@ help:
 	@echo 'make serve          set everything up and serve on 127.0.0.1:8000   (ARGS="--port 9000", CUDA=12)'
 	@echo 'make test           the tests, without the slow ones                (ARGS="-k autograd")'
 	@echo 'make test-slow      the slow ones alone'
-	@echo 'make test-all       all but those in a browser and those that kill'
+	@echo 'make test-all       all but those in a browser, and those that kill, fuzz or soak'
 	@echo 'make test-browser   those in a browser: drives Chromium'
 	@echo "make test-kill      kill -9 of workers and service under load     (ARGS='--kills 200')"
+	@echo "make test-fuzz      hostile requests, bodies and programs         (ARGS='--examples 2000')"
+	@echo "make test-soak      mixed load from 32 clients: memory, latency   (ARGS='--minutes 10')"
 	@echo 'make test-cupy      the CUDA code held to the real CuPy, without a GPU (Linux on x86-64)'
 	@echo 'make test-gpu       everything that runs on CUDA, on a GPU, and docs/gpu.md   (ARGS="--device cuda:1")'
 	@echo 'make lint           style, types, the arrows between the rooms, the documents'
@@ -80,13 +83,13 @@ serve: $(INSTALLED)
 	@exec $(BIN)/python -m app $(ARGS)
 
 test: $(DEV)
-	$(PYTEST) -n auto -m 'not slow and not browser and not kill' $(ARGS)
+	$(PYTEST) -n auto -m 'not slow and $(NOT_APART)' $(ARGS)
 
 test-slow: $(DEV)
-	$(PYTEST) -n auto -m 'slow and not browser and not kill' $(ARGS)
+	$(PYTEST) -n auto -m 'slow and $(NOT_APART)' $(ARGS)
 
 test-all: $(DEV)
-	$(PYTEST) -n auto -m 'not browser and not kill' $(ARGS)
+	$(PYTEST) -n auto -m '$(NOT_APART)' $(ARGS)
 
 test-browser: $(DEV)
 	@[ -n "$$CHROMIUM" ] || command -v chromium || command -v chromium-browser || command -v google-chrome || command -v chrome || { \
@@ -97,6 +100,21 @@ test-browser: $(DEV)
 
 test-kill: $(DEV)
 	$(PYTEST) -m kill tests/kill -s $(ARGS)
+
+# schemathesis in an environment of its own: it is a program here, and its dependencies are none of the service's.
+FUZZ_VENV := .venv-fuzz
+
+test-fuzz: $(DEV) $(FUZZ_VENV)/.installed
+	SCHEMATHESIS=$(FUZZ_VENV)/bin/schemathesis $(PYTEST) -n auto -m fuzz tests/fuzz $(ARGS)
+
+$(FUZZ_VENV)/.installed: requirements/fuzz.txt $(BIN)/python
+	@echo "Installing $< into $(FUZZ_VENV)"
+	@$(BIN)/python -m venv --clear $(FUZZ_VENV)
+	@$(FUZZ_VENV)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+test-soak: $(DEV)
+	$(PYTEST) -m soak tests/soak -s $(ARGS)
 
 # CuPy and NVRTC of the hashed set, without the CUDA libraries that only a GPU needs: 0.4 GB instead of 3.
 CUPY_VENV := .venv-cuda12

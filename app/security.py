@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -224,6 +224,8 @@ class Guard:
             if started:
                 raise
             await errors.told(error, scope)(scope, receive, answer)
+        except ClientDisconnect:
+            return  # the caller hung up before all was sent: nothing was done, and nobody is there to be answered
         except Exception as error:  # the last door: whatever comes this far is answered and logged
             if started:
                 raise  # half an answer cannot be taken back: the server closes the connection

@@ -15,7 +15,7 @@ from typing import Any
 from engine.answer import ArrayData
 from engine.backend import canonical
 from engine.dtypes import dtype
-from engine.errors import Bug, Hint, WrongType
+from engine.errors import Bug, Hint, LimitExceeded, WrongType
 from engine.literal import WORDS, is_literal
 from engine.op import Op, ParamSpec
 from engine.parameters import CHOICES
@@ -158,7 +158,7 @@ def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
 
 def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is str:
-        return False, lambda scope: scope.tensors(value, p.name, op.name)
+        return False, lambda scope: scope.tensors(value, p.name, op.name, nulls=p.gaps)
     if type(value) is ArrayData:
         rows = [ArrayData(row, value.dtype, value.inferred) for row in value.array]
         return False, lambda scope: [scope.literal(row, p.name) for row in rows]
@@ -174,6 +174,7 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
                     f"expected Tensor as element {at} in argument {op.names.index(p.name)}, but got NoneType",
                     op=op.name,
                     param=p.name,
+                    hint=Hint("argument-type", param=p.name, type=p.type),
                 )
             getters.append(None)
             continue
@@ -185,7 +186,16 @@ def _read_tensors(op: Op, p: ParamSpec, value: Any) -> Read:
 
 
 def _read_int(op: Op, p: ParamSpec, value: Any) -> Read:
-    return (True, value) if type(value) is int else None
+    if type(value) is not int:
+        return None
+    if p.name != "seed":  # of 64 bits with or without a sign
+        _fits(op, p, value)
+    return True, value
+
+
+def _fits(op: Op, p: ParamSpec, value: int) -> None:
+    if not -(2**63) <= value < 2**63:
+        raise LimitExceeded("Overflow when unpacking long long", code="integer-too-large", op=op.name, param=p.name)
 
 
 def _read_float(op: Op, p: ParamSpec, value: Any) -> Read:
@@ -207,16 +217,20 @@ def _read_choice(op: Op, p: ParamSpec, value: Any) -> Read:
 
 def _read_ints(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is int:
+        _fits(op, p, value)
         return True, value
     return _read_shape(op, p, value)
 
 
 def _read_shape(op: Op, p: ParamSpec, value: Any) -> Read:
     if type(value) is int:
+        _fits(op, p, value)
         return True, [value]
     if type(value) is ArrayData and value.dtype == "int64" and value.array.ndim == 1:
         value = value.array.tolist()
     if type(value) is list and all(type(v) is int for v in value):
+        for v in value:
+            _fits(op, p, v)
         return True, value
     return None
 

@@ -106,12 +106,8 @@ def _parse(annotation: Any) -> tuple[str, bool, tuple[str, ...]]:
     if origin is Literal:
         return "choice", False, tuple(get_args(annotation))
     if origin is list:
-        inner = _parse(get_args(annotation)[0])[0]  # an optional tensor in a list may be null
-        return (
-            {"tensor": "tensors", "tensor?": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner],
-            False,
-            (),
-        )
+        inner = _parse(get_args(annotation)[0])[0]
+        return {"tensor": "tensors", "int": "shape", "scalar": "scalars", "float": "floats"}[inner], False, ()
     if annotation in (int, float, bool, str):
         return annotation.__name__, False, ()
     if origin is Union or type(annotation).__name__ == "UnionType":

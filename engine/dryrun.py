@@ -78,11 +78,11 @@ class _DryScope(Scope):
         found = self.resolve(name, param)
         return found if type(found) is Planned else super().tensor(name, param)
 
-    def tensors(self, name: str, param: str, op: str) -> Any:
+    def tensors(self, name: str, param: str, op: str, *, nulls: bool = False) -> Any:
         found = self.resolve(name, param)
-        if type(found) is list and all(type(t) is Planned for t in found):
+        if type(found) is list and all(type(t) is Planned or (nulls and t is None) for t in found):
             return found
-        return super().tensors(name, param, op)
+        return super().tensors(name, param, op, nulls=nulls)
 
     def state(self, name: str, param: str) -> Any:
         found = self.names.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 from engine.apply import (
@@ -40,10 +41,10 @@ def view_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             refresh(source)
         many = type(made) is list
         geometries = made if many else [made]
+        for g in geometries:
+            if prod(g[0]) * source.dtype.itemsize > source.storage.nbytes:
+                ctx.admit_view(prod(g[0]) * source.dtype.itemsize)
         results = [view_of(source, *g) for g in geometries]
-        for r in results:
-            if r.nbytes > source.storage.nbytes:
-                ctx.admit_view(r.nbytes)
         if op.vjp is None:  # an alias through which no gradient passes starts anew: PyTorch does not call it a view
             return results if many else results[0]
         old = source.view

@@ -58,9 +58,9 @@ class TracedScope(Scope):
             return self.literal(found, param)
         raise NotPlanned(f"{name!r} is no tensor")
 
-    def tensors(self, name: str, param: str, op: str) -> list[Tensor]:
+    def tensors(self, name: str, param: str, op: str, *, nulls: bool = False) -> list[Any]:
         found = self.resolve(name, param)
-        if type(found) is list and all(isinstance(t, Tensor) for t in found):
+        if type(found) is list and all(isinstance(t, Tensor) or (nulls and t is None) for t in found):
             return found
         raise NotPlanned(f"{name!r} is no list of tensors")
 

@@ -82,9 +82,9 @@ class Scope:
         what = "a list of tensors" if type(found) is list else kind_of(found)
         raise WrongType(f"{name!r} is {what}, and a tensor is wanted here", param=param)
 
-    def tensors(self, name: str, param: str, op: str) -> list[Tensor]:
+    def tensors(self, name: str, param: str, op: str, *, nulls: bool = False) -> list[Any]:
         found = self.resolve(name, param)
-        if type(found) is list and all(type(t) is Tensor for t in found):
+        if type(found) is list and all(type(t) is Tensor or (nulls and t is None) for t in found):
             return found
         if type(found) is Tensor:
             raise WrongType(

@@ -24,7 +24,7 @@ from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
 from engine.fork import fork, separate
-from engine.history import History
+from engine.history import History, Told
 from engine.holders import Holdings
 from engine.limits import Limits
 from engine.portable import chosen, describe, restore
@@ -199,7 +199,7 @@ class Session:
                 compiled = compile_program(program, self.limits)
 
     def _attempt(
-        self, compiled: Program, told: bytes | None, values: str, explain: bool
+        self, compiled: Program, told: Told | None, values: str, explain: bool
     ) -> Generator[Reply | None, None, Reply]:
         """Runs a program. Raises Borrowed where it would write into memory that other sessions stand on."""
         ctx = self.ctx

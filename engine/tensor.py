@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from engine.backend import CPU, Array, Backend
 from engine.dtypes import DType
+from engine.errors import LimitExceeded
 from engine.op import Op, Spec
 from engine.shapes import Shape, contiguous_strides, extent, is_contiguous, is_dense
 
@@ -266,8 +267,13 @@ def fresh(array: Array, spec: Spec, backend: Backend, ledger: Ledger) -> Tensor:
     return Tensor(array, spec, Storage(array, backend, ledger), backend)
 
 
+MAX_DIMS = 64  # NumPy's
+
+
 def view_of(source: Tensor, shape: Shape, strides: Shape, offset: int, dtype: DType | None = None) -> Tensor:
     """A tensor on the memory of `source`; strides and offset in elements of the result. No autograd is set."""
+    if len(shape) > MAX_DIMS:
+        raise LimitExceeded(f"this would have {len(shape)} dimensions, and a tensor has at most {MAX_DIMS}")
     storage, backend = source.storage, source.backend
     d = dtype or source.spec.dtype
     size = d.itemsize

@@ -29,8 +29,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 
-# The set, and the extra of pyproject.toml that it adds to the dependencies. lock.txt is the resolver itself.
+# The set, and the extra of pyproject.toml that it adds to the dependencies.
 SETS: dict[str, str | None] = {"serve": None, "dev": "dev", "cuda12": "cuda12", "cuda13": "cuda13"}
+
+# Sets of tools that run in environments of their own: an extra without the project's dependencies.
+TOOLS = ("lock", "fuzz")
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = (
@@ -55,6 +58,7 @@ TITLES = {
     "cuda12": "What the service needs on a GPU with a CUDA 12 driver.",
     "cuda13": "What the service needs on a GPU with a CUDA 13 driver.",
     "lock": "The resolver that makes these sets.",
+    "fuzz": "What `make test-fuzz` sends requests with.",
 }
 
 
@@ -104,11 +108,11 @@ class Resolver:
         arguments += ["--constraint", constraints] if constraints else []
         return self._compile(name, arguments, upgrade=upgrade)
 
-    def resolve_tool(self, *, upgrade: bool) -> Path:
-        """The set of the resolver itself: the extra `lock` without the project's dependencies."""
-        source = self._folder / "lock.in"
-        source.write_text("\n".join(extra_of_pyproject("lock")) + "\n", "utf-8")
-        return self._compile("lock", [source], upgrade=upgrade)
+    def resolve_tool(self, name: str, *, upgrade: bool) -> Path:
+        """The set of a tool: its extra without the project's dependencies."""
+        source = self._folder / f"{name}.in"
+        source.write_text("\n".join(extra_of_pyproject(name)) + "\n", "utf-8")
+        return self._compile(name, [source], upgrade=upgrade)
 
     def _compile(self, name: str, arguments: Sequence[str | Path], *, upgrade: bool) -> Path:
         """One version for every Python (`fewest`), so that results do not depend on which Python serves."""
@@ -157,7 +161,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="curlgrad-lock-"))
     try:
         resolver = Resolver(folder)
-        made = [resolver.resolve_tool(upgrade=options.upgrade)]
+        made = [resolver.resolve_tool(name, upgrade=options.upgrade) for name in TOOLS]
         serve: Path | None = None
         for name, extra in SETS.items():
             path = resolver.resolve(name, extra, serve, upgrade=options.upgrade)

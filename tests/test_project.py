@@ -35,7 +35,7 @@ def version() -> str:
 
 
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-SETS = (*lock.SETS, "lock")
+SETS = (*lock.SETS, *lock.TOOLS)
 
 
 def read(path: str) -> str:
@@ -102,7 +102,7 @@ def test_the_files_are_those_that_lock_makes() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_a_set_holds_what_pyproject_asks_for(name: str) -> None:
     extra = lock.SETS.get(name, name)
-    asked = ([] if name == "lock" else PROJECT["dependencies"]) + (EXTRAS[extra] if extra else [])
+    asked = ([] if name in lock.TOOLS else PROJECT["dependencies"]) + (EXTRAS[extra] if extra else [])
     held = pins(name)
     for requirement in map(Requirement, asked):
         pin = held.get(canonicalize_name(requirement.name))
@@ -155,7 +155,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_used() -> None:
     assert declared - used - UNIMPORTED == set(), "among the dependencies of pyproject.toml, but never imported"
 
 
-@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["lock"]])
+@pytest.mark.parametrize("requirement", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["lock"], *EXTRAS["fuzz"]])
 def test_a_dependency_says_why_it_is_there(requirement: str) -> None:
     name = Requirement(requirement).name
     reasons = read("docs/decisions/0001-dependencies.md")
@@ -187,7 +187,8 @@ def test_one_range_of_pythons_everywhere() -> None:
 # --- make -------------------------------------------------------------------------------------------------------------
 
 TARGETS = (
-    *("serve", "test", "test-slow", "test-all", "test-browser", "test-kill", "test-cupy", "test-gpu"),
+    *("serve", "test", "test-slow", "test-all", "test-browser", "test-kill", "test-fuzz", "test-soak"),
+    *("test-cupy", "test-gpu"),
     *("lint", "format", "bench", "docs", "lock", "clean"),
 )
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

@@ -448,7 +448,6 @@ _ANSWERS: Json = {
 
 _SESSION_SETTINGS: Json = {
     "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
-    "device": ref("DeviceArg"),
     "seed": {"type": "integer", "description": "The seed of its random generator."},
     "default_dtype": ref("DTypeArg"),
     "lease_s": {
@@ -533,6 +532,7 @@ _PROGRAMS: Json = {
     "NewSession": closed(
         {
             **_SESSION_SETTINGS,
+            "device": ref("DeviceArg"),
             "fork": {
                 "type": "string",
                 "description": "A public id: a copy of that session, on shared memory until one of the two is changed; "
@@ -548,6 +548,7 @@ _PROGRAMS: Json = {
                 "description": "Whether others may read and fork it: `public_id` of the answer is for them.",
             },
         },
+        description="A session's device is chosen when it is made.",
     ),
     "TensorUpload": closed(
         {

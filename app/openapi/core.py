@@ -120,6 +120,7 @@ def _sessions() -> Json:
                 {"200": one, **problems(CHANGES)},
                 parameters=[*named, *parameters("Once")],
                 body=_body(ref("SessionChange"), {"seed": 1234}),
+                required=False,
             ),
             "delete": _call(
                 "sessions",
@@ -251,9 +252,9 @@ def _tensor() -> Json:
         "application/octet-stream": _BINARY,
         "text/csv": {"schema": {"type": "string"}},
     }
+    index = _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part.")
     read = [
         *parameters(*_ONE, *_HOW, "Cached"),
-        _query("index", {"type": "string", "examples": ["0:10,:,-1"]}, "A NumPy-style index: returns that part."),
         _query(
             "as",
             {"type": "string", "enum": ["json", "text", "npy", "safetensors", "raw", "csv"]},
@@ -268,7 +269,7 @@ def _tensor() -> Json:
                 "read_tensor",
                 "Read a tensor",
                 {"200": answer("The tensor, in the form asked for.", forms, **found), **_UNCHANGED, **problems(READS)},
-                parameters=[*read, *parameters("Explain", "Language")],
+                parameters=[*read, index, *parameters("Explain", "Language")],
             ),
             "patch": _call(
                 "tensors",

@@ -122,7 +122,11 @@ def _array(rows: list[list[Number]], dtype: str | None) -> ArrayData:
     if kinds <= {bool}:
         return ArrayData(np.array(rows, np.bool_), "bool", inferred=True)
     if float in kinds:
-        return ArrayData(np.array(rows, np.float64), "float64", inferred=True)
+        try:
+            return ArrayData(np.array(rows, np.float64), "float64", inferred=True)
+        except OverflowError:
+            words = "an integer in the CSV file is too large for a float64"
+            raise LimitExceeded(words, code="integer-too-large") from None
     low, high = min(map(min, rows)), max(map(max, rows))
     if _INT64[0] <= low and high <= _INT64[1]:
         return ArrayData(np.array(rows, np.int64), "int64", inferred=True)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import C_NAMES, FLOAT, scalar_type
-from engine.errors import Bug, DtypeMismatch, ShapeMismatch
+from engine.errors import Bug, DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, times
 from engine.ops.products import (
@@ -37,6 +37,10 @@ def _scaled(g: Any, factor: complex) -> Any:
 
 def _plus(k: K, made: Array, input: Array, beta: complex, alpha: complex) -> Array:
     """beta * input + alpha * made, in the memory of `made`; nothing of the input is looked at where beta is 0."""
+    for name, factor in (("beta", beta), ("alpha", alpha)):
+        if made.dtype.kind != "c" and type(factor) is complex:
+            to = {"f8": "double", "i8": "int64_t"}.get(made.dtype.str[1:], "float")
+            raise Invalid(f"value cannot be converted to type {to} without overflow", param=name)
     if alpha != 1:
         made = times(alpha, made)
     if beta != 0:

@@ -171,6 +171,9 @@ def _(k: K, input: Any, weights: Any = None, minlength: int = 0) -> None:
 def _histc_meta(k: K, input: Spec, bins: int = 100, min: Any = 0, max: Any = 0) -> Spec:
     if bins <= 0:
         raise Invalid(f"torch.histogram(): bins must be > 0, but got {bins} for dimension 0", param="bins")
+    for name, bound in (("min", min), ("max", max)):
+        if isinstance(bound, complex):
+            raise Invalid("value cannot be converted to type double without overflow", param=name)
     if min > max:
         raise Invalid("torch.histc: max must be larger than min", param="max")
     if input.dtype.category != FLOAT:

@@ -17,7 +17,7 @@ from engine.ops.gauge import SINGULAR_WORDS, vectors_words
 from engine.ops.linalg import _element, _failures, attempted, check_matrix, small_minor
 from engine.ops.products import adjoint, cast_hint
 from engine.samples import C, S, T
-from engine.shapes import text
+from engine.shapes import broadcast_two, text
 
 # ---------------------------------------------------------------- cholesky
 
@@ -553,6 +553,15 @@ def _check_tolerances(name: str, **given: Any) -> None:
             )
 
 
+def _batch_of(A: Spec, *limits: Any) -> tuple[int, ...]:
+    """The matrices of A, broadcast with limits that are tensors."""
+    batch = A.shape[:-2]
+    for limit in limits:
+        if isinstance(limit, Spec):
+            batch = broadcast_two(batch, limit.shape)
+    return batch
+
+
 def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: bool = False) -> Spec:
     if A.ndim < 2 or A.dtype.category < FLOAT or A.dtype.reduced:
         raise Invalid(
@@ -564,7 +573,7 @@ def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
     _check_tolerances("torch.linalg.pinv", atol=atol, rtol=rtol)
     if hermitian:
         check_square(A, "linalg.eigh: ")
-    return Spec((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)
+    return Spec((*_batch_of(A, atol, rtol), A.shape[-1], A.shape[-2]), A.dtype)
 
 
 @op(family="linalg", meta=_pinv_meta, save={"A": ("A", "result")}, node="LinalgPinvBackward0")
@@ -633,7 +642,7 @@ def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
         check_square(A, "linalg.eigh: ")
     if A.dtype.category < FLOAT or A.dtype.reduced:
         raise DtypeMismatch("This function doesn't handle types other than float and double", param="A")
-    return Spec(A.shape[:-2], int64)
+    return Spec(_batch_of(A, atol, rtol), int64)
 
 
 @op(

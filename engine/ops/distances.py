@@ -91,8 +91,9 @@ def scaled_down(F: Any, input: Array, p: Scalar, dim: Dim, maxnorm: Scalar) -> A
 
 
 def _renorm_meta(k: K, input: Spec, p: Any, dim: int, maxnorm: Any) -> Spec:
-    if type(p) is complex:
-        raise Invalid("renorm: p must be real-valued", param="p")
+    for name, given in (("p", p), ("maxnorm", maxnorm)):
+        if type(given) is complex:
+            raise Invalid(f"renorm: {name} must be real-valued", param=name)
     if not p > 0:
         raise Invalid("renorm: non-positive-norm not supported", param="p")
     if not maxnorm >= 0:

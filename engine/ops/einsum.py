@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, composite, op
 from engine.dtypes import C_NAMES, INT, int64
-from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
+from engine.errors import DtypeMismatch, Hint, Invalid, LimitExceeded, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.products import multiply, refuse_bool, same_dtype
 from engine.samples import C, I, S, T
@@ -328,6 +328,14 @@ def _in_turn(F: Any, operands: Sequence[Any], inputs: tuple[Labels, ...], output
 # ---------------------------------------------------------------- tensordot, kron
 
 
+def _two_lists(dims: Any) -> list[list[int]]:
+    """The dimensions of both operands, each an int or a list of them."""
+    parts = [[d] if type(d) is int else d for d in dims] if type(dims) in (list, tuple) else []
+    if len(parts) != 2 or not all(type(p) in (list, tuple) and all(type(d) is int for d in p) for p in parts):
+        raise WrongType("tensordot(): dims is a number of dimensions, or two lists of them", param="dims")
+    return [list(p) for p in parts]
+
+
 @composite(
     family="linalg",
     moves=True,
@@ -345,14 +353,14 @@ def tensordot(F: Any, a: Array, b: Array, dims: Any = 2) -> Array:
     """Sums of products over the last `dims` dimensions of `a` and the first of `b`, or over two lists of dimensions."""
     sa, sb = F.shape(a), F.shape(b)
     x, y = Spec(sa, F.dtype(a)), Spec(sb, F.dtype(b))
-    if isinstance(dims, int):
+    if type(dims) is int:
         if dims < 0:
             raise Invalid(f"tensordot expects dims >= 0, but got dims={dims}", param="dims")
         if dims > min(len(sa), len(sb)):
             raise Invalid(f"tensordot expects dims < ndim_a or ndim_b, but got dims={dims}", param="dims")
         left, right = list(range(-dims, 0)), list(range(dims))
     else:
-        left, right = [[d] if isinstance(d, int) else list(d) for d in dims]
+        left, right = _two_lists(dims)
     if len(left) != len(right):
         raise Invalid("both dimension lists should have same length", param="dims")
     same_dtype(x, y, "a", "b", "both inputs should have same dtype")
@@ -441,7 +449,21 @@ def _order(sizes: Shape) -> dict[tuple[int, int], int]:
     return split
 
 
+# A function of its own: one within `_chain` that calls itself would keep the matrices until they are collected.
+def _product(F: Any, matrices: Sequence[Any], split: Mapping[tuple[int, int], int], i: int, j: int) -> Any:
+    """The product of the matrices i to j."""
+    if i == j:
+        return matrices[i]
+    at = split[i, j]
+    return F.mm(_product(F, matrices, split, i, at), _product(F, matrices, split, at + 1, j))
+
+
+LONGEST = 128  # matrices in a chain: the order is found in cubic time, and the products nest as deep
+
+
 def _chain(F: Any, tensors: Sequence[Any]) -> Any:
+    if len(tensors) > LONGEST:
+        raise LimitExceeded(f"multi_dot(): a chain of {len(tensors)} matrices is longer than {LONGEST}")
     shapes = _check_chain(F, tensors)
     matrices = list(tensors)
     row, column = len(shapes[0]) == 1, len(shapes[-1]) == 1
@@ -452,10 +474,7 @@ def _chain(F: Any, tensors: Sequence[Any]) -> Any:
     sizes = tuple([F.shape(m)[0] for m in matrices] + [F.shape(matrices[-1])[1]])
     split = _order(sizes)
 
-    def product(i: int, j: int) -> Any:
-        return matrices[i] if i == j else F.mm(product(i, split[i, j]), product(split[i, j] + 1, j))
-
-    made = product(0, len(matrices) - 1)
+    made = _product(F, matrices, split, 0, len(matrices) - 1)
     if row or column:
         made = F.reshape(made, sizes[:1] * (not row) + sizes[-1:] * (not column))
     return made

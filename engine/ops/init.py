@@ -257,6 +257,8 @@ def trunc_normal_(
     Where [a, b] holds little of the distribution, numbers are drawn from [a, b) and kept with the chance that their
     density has of the largest one.
     """
+    if not std:
+        raise Invalid("float division by zero: std must not be 0", param="std")
     with grad_mode(False):
         if _chance((b - mean) / std) - _chance((a - mean) / std) > 0.3:
             return _redrawn(tensor, mean, std, a, b)

@@ -8,7 +8,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Dim, Ints, Shape, composite, op, view
 from engine.dtypes import DType, int64, result_type, scalar_type
-from engine.errors import Hint, Invalid, ShapeMismatch
+from engine.errors import Hint, Invalid, LimitExceeded, ShapeMismatch
 from engine.op import Spec
 from engine.ops.views import at_least, number_in, region_gradient
 from engine.samples import C, I, S, T
@@ -196,12 +196,20 @@ def column_stack(F: Any, tensors: list[Array]) -> Array:
 
 # ---------------------------------------------------------------- unbind, split
 
+MANY = 100_000  # tensors that one step may give: a view costs no memory for its elements, but some for itself
+
+
+def _refuse_many(count: int) -> None:
+    if count > MANY:
+        raise LimitExceeded(f"this would give {count} tensors, and one step gives at most {MANY}", param="input")
+
 
 def _unbind_geometry(input: Any, dim: int = 0) -> Any:
     sizes, strides, offset = input.shape, input.strides, input.offset
     d = wrap_dim(dim, len(sizes))
     wrap_dim(d, len(sizes), scalar_ok=False)
     rest, steps, step = sizes[:d] + sizes[d + 1 :], strides[:d] + strides[d + 1 :], strides[d]
+    _refuse_many(sizes[d])
     return [(rest, steps, offset + i * step) for i in range(sizes[d])]
 
 
@@ -245,6 +253,7 @@ def _cut(input: Array, sizes: Any, dim: int) -> list[Array]:
 def _equal_sizes(n: int, size: int) -> list[int]:
     if size == 0:
         return [0]
+    _refuse_many(-(-n // size))
     return [min(size, n - at) for at in range(0, n, size)] or [0]
 
 
@@ -368,6 +377,7 @@ def chunk(F: Any, input: Array, chunks: int, dim: Dim = 0) -> Any:
     d = wrap_dim(dim, len(shape))
     size = -(-shape[d] // chunks)
     if size == 0:
+        _refuse_many(chunks)
         return F.split_with_sizes(input, [0] * chunks, d)
     return F._split(input, size, d)
 
@@ -385,6 +395,7 @@ def _at_places(F: Any, input: Any, places: Any, d: int) -> Any:
 
 def _in_sections(F: Any, input: Any, sections: int, d: int) -> Any:
     n = F.shape(input)[d]
+    _refuse_many(sections)
     size, more = divmod(n, sections)
     ends = [i * size + min(i, more) for i in range(sections + 1)]
     return [F._slice(input, d, a, b, 1) for a, b in pairwise(ends)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.declare import Array, composite
-from engine.errors import Invalid, ShapeMismatch
+from engine.errors import Invalid, LimitExceeded, ShapeMismatch
 from engine.ops.products import adjoint
 from engine.samples import S, T
 
@@ -20,11 +20,16 @@ def _orthonormal(F: Any, x: Any) -> Any:
     return F._qr(x, "reduced", "linalg.qr")[0]
 
 
+MOST_ROUNDS = 1000  # of a subspace iteration, which nothing else bounds
+
+
 def _basis(F: Any, A: Any, M: Any, q: int, niter: int) -> Any:
     """Orthonormal columns that nearly span A - M, from random ones, by subspace iteration."""
     columns = F.randn([F.shape(A)[-1], q], dtype=F.dtype(A), device=A.device if F.recording else None)
     Q = _orthonormal(F, _projected(F, A, M, columns))
     up, mean = adjoint(F, A), None if M is None else adjoint(F, M)
+    if niter > MOST_ROUNDS:
+        raise LimitExceeded(f"niter is at most {MOST_ROUNDS}, and a few are enough; got {niter}", param="niter")
     for _ in range(niter):
         Q = _orthonormal(F, _projected(F, up, mean, Q))
         Q = _orthonormal(F, _projected(F, A, M, Q))

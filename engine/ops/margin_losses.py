@@ -23,7 +23,7 @@ from engine.ops.losses import (
     undifferentiable,
 )
 from engine.samples import I, S, T
-from engine.shapes import text
+from engine.shapes import text, wrap_dim
 
 _SIGNS = T(3, values=[1.0, -1.0, 1.0], grad=False)
 
@@ -225,8 +225,8 @@ def multilabel_soft_margin_loss(
     losses = F.neg(F.add(F.mul(target, F.logsigmoid(input)), F.mul(F.sub(1, target), F.logsigmoid(F.neg(input)))))
     if weight is not None:
         losses = F.mul(losses, weight)
-    classes = F.shape(input)[-1]
-    return reduce_in(F, F.div(F.sum(losses, len(F.shape(input)) - 1), classes), reduction)
+    last = wrap_dim(-1, len(F.shape(input)), scalar_ok=False)
+    return reduce_in(F, F.div(F.sum(losses, last), F.shape(input)[last]), reduction)
 
 
 # ---------------------------------------------------------------- several classes

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.carriers import K
-from engine.declare import Array, Dim, composite, op
+from engine.declare import Array, Dim, Dims, Scalar, composite, op
 from engine.dtypes import BOOL, scalar_type, to_real
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
@@ -16,6 +16,7 @@ from engine.ops.decompositions import _lower_of, cholesky_rule
 from engine.ops.linalg import _info_meta, _infos, _inverse_of, check_float, check_matrix, small_minor
 from engine.ops.products import adjoint
 from engine.samples import C, S, T
+from engine.shapes import wrap_dim
 
 # ---------------------------------------------------------------- the exponential
 
@@ -151,7 +152,7 @@ _NORMS = (1, -1, 2, -2, inf, -inf, "fro", "nuc")
     moves=True,
     samples=[S(T(2, 2, spd=True)), S(T(2, 3)), S(T(2, 2, spd=True), 1), S(T(2, 2, spd=True), "fro"), S(T(2, 2), -2)],
 )
-def cond(F: Any, A: Array, p: Any = None) -> Array:
+def cond(F: Any, A: Array, p: Scalar | str | None = None) -> Array:
     """The condition number of a matrix in a norm: the 2-norm's by singular values, else norm(A) * norm(inv(A)).
 
     That of a matrix without elements is 0.
@@ -159,8 +160,9 @@ def cond(F: Any, A: Array, p: Any = None) -> Array:
     a = Spec(tuple(F.shape(A)), F.dtype(A))
     if a.ndim < 2:
         raise ShapeMismatch("linalg.cond: The input tensor must have at least 2 dimensions.", param="A")
-    if isinstance(p, str | int | float) and p not in _NORMS:
-        raise Invalid(f"linalg.cond got an invalid norm type: {p if isinstance(p, str) else f'{p:g}'}", param="p")
+    if p is not None and (isinstance(p, complex) or p not in _NORMS):
+        shown = f"{p:g}" if isinstance(p, int | float) else p
+        raise Invalid(f"linalg.cond got an invalid norm type: {shown}", param="p")
     if not a.numel:
         return F.new_zeros(A, list(a.shape[:-2]), to_real(a.dtype))
     if p is None or p in (2, -2):
@@ -231,11 +233,11 @@ def tensorinv(F: Any, A: Array, ind: int = 2) -> Array:
 @composite(
     family="linalg", name="linalg.tensorsolve", moves=True, samples=[S(T(2, 2, spd=True), T(2)), S(T(2, 3, 6), T(2, 3))]
 )
-def tensorsolve(F: Any, A: Array, B: Array, dims: Any = None) -> Array:
+def tensorsolve(F: Any, A: Array, B: Array, dims: Dims | None = None) -> Array:
     """X with tensordot(A, X, X.ndim) = B; `dims` are moved to the end of A first."""
     if dims is not None:
-        rest = [d for d in range(len(F.shape(A))) if d not in [x % len(F.shape(A)) for x in dims]]
-        A = F.permute(A, [*rest, *dims])
+        last = [wrap_dim(d, len(F.shape(A))) for d in ([dims] if isinstance(dims, int) else dims)]
+        A = F.permute(A, [*(d for d in range(len(F.shape(A))) if d not in last), *last])
     a, b = tuple(F.shape(A)), tuple(F.shape(B))
     unknown = a[len(b) :]
     rows, columns = prod(unknown), prod(b)

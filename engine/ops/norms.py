@@ -197,8 +197,8 @@ def _matrix(F: Any, A: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> An
     a, b = _pair(dim, len(shape))
     if ord == "fro":
         return getattr(F, "linalg.vector_norm")(A, 2, (a, b), keepdim, dtype)
-    if ord != "nuc" and (isinstance(ord, str) or abs(ord) not in (1, 2, inf)):
-        shown = ord if isinstance(ord, str) else f"{ord:g}"
+    if ord != "nuc" and (isinstance(ord, str | complex) or abs(ord) not in (1, 2, inf)):
+        shown = f"{ord:g}" if isinstance(ord, int | float) else ord
         raise Invalid(f"linalg.matrix_norm: Order {shown} not supported.", param="ord")
     A = _cast(F, A, dtype)
     if ord == "nuc" or abs(ord) == 2:
@@ -238,7 +238,12 @@ _MATRICES = [S(T(2, 3)), S(T(2, 3), 1), S(T(2, 3), float("inf")), S(T(2, 3), 2),
     samples=[*_MATRICES, S(T(2, 3, 2), "fro", [0, 2], True), S(T(2, 3, 2), 2, [0, 1], True), S(C(2, 2))],
 )
 def matrix_norm(
-    F: Any, A: Array, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, dtype: DTypeArg | None = None
+    F: Any,
+    A: Array,
+    ord: Scalar | str = "fro",
+    dim: Dims = (-2, -1),
+    keepdim: bool = False,
+    dtype: DTypeArg | None = None,
 ) -> Array:
     """The norm of a matrix: "fro", "nuc", 1, -1, 2, -2, inf or -inf."""
     return _matrix(F, A, ord, dim, keepdim, dtype)
@@ -261,7 +266,12 @@ def matrix_norm(
     ],
 )
 def norm(
-    F: Any, input: Array, ord: Any = None, dim: Dims | None = None, keepdim: bool = False, dtype: DTypeArg | None = None
+    F: Any,
+    input: Array,
+    ord: Scalar | str | None = None,
+    dim: Dims | None = None,
+    keepdim: bool = False,
+    dtype: DTypeArg | None = None,
 ) -> Array:
     """The norm of a vector or a matrix.
 

@@ -547,6 +547,8 @@ _RRELUS = [S(T(2, 3)), S(T(2, 3), 0.1, 0.3), S(T()), S(T(0, 2)), S(T(2, 3), 0.2,
 
 def _rrelu(F: Any, input: Any, lower: Any, upper: Any, training: bool, inplace: bool) -> Any:
     for which, bound in (("lower", lower), ("upper", upper)):
+        if isinstance(bound, complex):
+            raise Invalid("value cannot be converted to type double without overflow", param=which)
         if not isfinite(bound):
             raise Invalid(f"rrelu: {which} bound must be finite, got {bound:g}", param=which)
     if lower > upper:

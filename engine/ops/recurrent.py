@@ -15,7 +15,7 @@ from engine.dtypes import FLOAT, DType, scalar_type
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.samples import C, S, T
-from engine.shapes import broadcast_two, wrap_dim
+from engine.shapes import broadcast_two, text, wrap_dim
 
 # ---------------------------------------------------------------- gates
 
@@ -134,7 +134,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _check_cell(F: Any, input: Any, hidden: Sequence[Any], w_ih: Any, w_hh: Any, gates: int) -> None:
-    x, size = F.shape(input), F.shape(w_hh)[1]
+    x = F.shape(input)
+    for weight in (w_hh, w_ih):
+        wrap_dim(1, len(F.shape(weight)))
+    size = F.shape(w_hh)[1]
     if F.shape(w_ih)[0] != gates * size:
         raise ShapeMismatch(
             f"weight_ih first dim must be {gates} * hidden_size = {gates * size}, but got {F.shape(w_ih)[0]}",
@@ -304,6 +307,9 @@ def _check_step(F: Any, x: Any, states: list[Any], row: list[Any], gates: int) -
     h, w = F.shape(states[0]), F.shape(row[1])
     batch, size = F.shape(x)[1:]
     have = F.shape(row[0])
+    for shape, param in ((h, "hx"), (w, "params"), (have, "params")):
+        if len(shape) != 2:
+            raise ShapeMismatch(f"mat1 and mat2 must be matrices, but one has the shape {text(shape)}", param=param)
     if size != have[1]:
         raise ShapeMismatch(
             f"mat1 and mat2 shapes cannot be multiplied ({F.shape(x)[0] * batch}x{size} and {have[1]}x{have[0]})",
@@ -344,6 +350,8 @@ def _sequence(
     directions = 1 + bidirectional
     if bidirectional and (len(rows) % 2 or F.shape(hidden[0])[0] % 2):
         raise Invalid("Odd number of params or hiddens given to a bidirectional RNN", param="params")
+    for h in hidden:
+        wrap_dim(0, len(F.shape(h)), scalar_ok=False)
     if num_layers * directions != F.shape(hidden[0])[0]:
         raise ShapeMismatch("Expected more hidden states in stacked_rnn", param="hx")
     if num_layers * directions != len(rows):

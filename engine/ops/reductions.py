@@ -125,7 +125,7 @@ def sum(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False, dtyp
     axes = axes_of(dim, input.ndim)
     if k.spec.dtype is bool_:
         return (input != 0).any(axis=axes, keepdims=keepdim)
-    if input.dtype != k.spec.dtype.compute.np:
+    if input.dtype != k.spec.dtype.compute.np or input.dtype.kind == "u":  # NumPy adds bytes up in uint64
         return input.sum(axis=axes, keepdims=keepdim, dtype=k.spec.dtype.np)
     return total(k, input, axes, keepdim)
 

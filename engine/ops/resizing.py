@@ -11,7 +11,7 @@ import numpy as np
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
 from engine.dtypes import FLOAT, float32, int64, uint8
-from engine.errors import Invalid, ShapeMismatch
+from engine.errors import Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.pooling import Pool, _rank_words
@@ -425,9 +425,19 @@ def upsample_bilinear(
 
 
 def _check_listed(output_size: Any, shape: Shape, name: str, dims: int) -> None:
-    """What PyTorch's Python layer refuses of a list of sizes."""
-    if type(output_size) not in (list, tuple):
+    """What PyTorch's Python layer refuses of sizes, which are an int, or a list of ints and nulls."""
+    if type(output_size) is int or output_size is None:
         return
+    if type(output_size) not in (list, tuple):
+        what = type(output_size).__name__
+        raise WrongType(f"{name}(): argument 'output_size' must be tuple of ints, not {what}", param="output_size")
+    for at, size in enumerate(output_size):
+        if type(size) is not int and size is not None:
+            raise WrongType(
+                f"{name}(): argument 'output_size' must be tuple of ints, but found element of type "
+                f"{type(size).__name__} at pos {at}",
+                param="output_size",
+            )
     if dims == 1 and len(output_size) != 1:
         raise Invalid(
             f"{name}() argument 'output_size' should contain one int (got {len(output_size)})", param="output_size"
@@ -594,6 +604,8 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
                 param="input",
             )
     wanted = [output_size] * dims if output_size is None or type(output_size) is int else list(output_size)
+    if len(wanted) != dims:
+        raise Invalid(f"{name}(): internal error: output_size.size() must be {dims}", param="output_size")
     sizes = tuple([n if m is None else m for n, m in zip(shape[-dims:], wanted, strict=True)])
     for m in sizes:
         if m < 0:

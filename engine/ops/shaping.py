@@ -320,8 +320,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _triangle_count(row: int, col: int, offset: int, lower: bool) -> int:
-    below = sum(min(max(i + offset + 1, 0), col) for i in range(row))
-    return below if lower else row * col - sum(min(max(i + offset, 0), col) for i in range(row))
+    """The elements of a triangle: in row i of a lower one those of the first i + offset + 1 columns."""
+    first = offset + 1 if lower else offset
+    start = max(0, min(row, -first))  # rows before have none
+    full = max(start, min(row, col - first))  # rows from here on have all
+    ramp = full - start
+    below = ramp * (start + full - 1) // 2 + ramp * first + col * (row - full)
+    return below if lower else row * col - below
 
 
 def _triangle_indices(name: str, lower: bool) -> None:
@@ -338,8 +343,19 @@ def _triangle_indices(name: str, lower: bool) -> None:
     def kernel(
         k: K, row: int, col: int, offset: int = 0, dtype: DTypeArg | None = None, device: Device | None = None
     ) -> Array:
-        kept = _below(k, row, col, offset) if lower else ~_below(k, row, col, offset - 1)
-        return k.xp.stack(kept.nonzero()).astype(k.spec.dtype.np)
+        xp, total = k.xp, k.spec.shape[1]
+        if not total:
+            return xp.empty((2, 0), k.spec.dtype.np)
+        # The rows that have any: as large as the result at most, whatever `row` and `col` are.
+        start, stop = (max(0, -offset), row) if lower else (0, min(row, col - offset))
+        rows = xp.arange(start, stop)
+        ends = xp.clip(rows + (offset + 1), 0, col) if lower else xp.full_like(rows, col)
+        begins = xp.zeros_like(rows) if lower else xp.clip(rows + offset, 0, col)
+        counts = xp.cumsum(ends - begins)
+        place = xp.arange(total)
+        at = xp.searchsorted(counts, place, side="right")
+        columns = place - (counts - (ends - begins))[at] + begins[at]
+        return xp.stack([rows[at], columns]).astype(k.spec.dtype.np)
 
     kernel.__doc__ = f"Rows and columns of the {'lower' if lower else 'upper'} triangle of a matrix, row by row."
     op(family="shaping", name=name, meta=meta, vjp=None, samples=[S(3, 3), S(2, 4, 1), S(4, 2, -1)])(kernel)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import log, pi, sqrt
+from math import inf, log, pi, sqrt
 from typing import Any, Literal
 
 from engine.approximations import ERF_END, ERF_FAR, ERF_NEAR, ERF_SPLIT
@@ -570,7 +570,8 @@ def round(k: K, input: Array, decimals: int = 0, *, out: Any = None) -> Array:
         return xp.positive(input, out=out)
     if not decimals:
         return xp.rint(input, out=out)
-    scale = 10.0 ** (decimals if decimals > 0 else -decimals)
+    power = decimals if decimals > 0 else -decimals
+    scale = 10.0**power if power <= 308 else inf  # beyond, all is NaN, as in PyTorch
     scaled = input * scale if decimals > 0 else input / scale
     whole = xp.rint(scaled)
     return xp.true_divide(whole, scale, out=out) if decimals > 0 else xp.multiply(whole, scale, out=out)

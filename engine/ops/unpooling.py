@@ -8,7 +8,7 @@ from typing import Any
 from engine.carriers import K
 from engine.declare import Array, Ints, composite, op
 from engine.dtypes import BOOL, COMPLEX, FLOAT, int64, scalar_type
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.scatter import cast_index, check_range, put_along
@@ -79,6 +79,8 @@ def _unpooled_sizes(shape: Shape, kernel: Shape, stride: Shape, padding: Shape, 
     if given is None:
         made = tuple(plain)
     else:
+        if type(given) is int:
+            raise WrongType("output_size must be a tuple of ints, not int", param="output_size")
         wanted = tuple(given)
         if len(wanted) == dims + 2:
             wanted = wanted[2:]
@@ -272,6 +274,8 @@ def _check_fractional(F: Any, input: Any, samples: Any, kernel: Shape, output: S
     dims = len(output) if len(output) in (2, 3) else len(kernel)
     shape = tuple(F.shape(input))
     where = f"fractional_max_pool{dims}d" + ("_out" if dims == 3 else "")
+    if min(kernel, default=1) <= 0:  # PyTorch reads from beside the input then
+        raise Invalid(f"{where}: kernel_size should be greater than zero, but got {text(kernel)}", param="kernel_size")
     if F.dtype(samples) is not F.dtype(input):
         raise DtypeMismatch("Expect _random_samples to have the same dtype as input", param="_random_samples")
     if len(shape) not in (dims + 1, dims + 2):
@@ -430,6 +434,8 @@ def _declare_power(dims: int) -> None:
             return F.neg(largest(F.neg(F.abs(input)), kernel_size, stride, 0, 1, ceil_mode))
         means = mean(F.pow(input, norm_type), kernel_size, stride, 0, ceil_mode)
         kept = F.mul(F.sign(means), F.relu(F.abs(means)))
+        if not norm_type:
+            raise Invalid("float division by zero", param="norm_type")
         return F.pow(F.mul(kept, prod(_each(kernel_size, dims))), 1.0 / norm_type)
 
     lp_pool.__doc__ = (

@@ -17,6 +17,8 @@ from engine.metas import as_dtype
 from engine.samples import B, C, I, S, T
 from engine.shapes import wrap_dim
 
+LISTED = 40  # bytes that an element takes in a list: a number, and the reference to it
+
 
 def host_values(t: Any) -> Any:
     """A tensor's values as a host array that NumPy can count with; bfloat16 widened."""
@@ -40,6 +42,7 @@ def item(ctx: Context, input: Array) -> Any:
 @special(family="values", returns="value", samples=[S(T(2, 3)), S(T()), S(I(3)), S(B(2)), S(T(0, 2))])
 def tolist(ctx: Context, input: Array) -> Any:
     """The elements as nested lists; a 0-d tensor gives its number."""
+    ctx.admit(input.numel * LISTED)
     return host_values(input).tolist()
 
 

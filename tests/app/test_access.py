@@ -17,6 +17,7 @@ from app.settings import Settings
 from engine.errors import Invalid
 from tests.app.conftest import FakeService, served
 from tests.app.test_security import is_problem
+from tests.processes import serving
 
 SCOPES: dict[str, tuple[str, ...]] = {
     "ann": ("read", "write"),
@@ -44,14 +45,22 @@ class Server:
         return self.client.request(method, path, headers=headers, **options)
 
 
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    path = tmp_path_factory.mktemp("access") / "keys.json"
+@pytest.fixture(scope="module", params=["inline", pytest.param("processes", marks=pytest.mark.slow)])
+def started(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """In this process, and once more as a service with two worker processes, over a socket."""
+    folder = tmp_path_factory.mktemp("access")
+    path = folder / "keys.json"
     texts = {}
     for name, scopes in SCOPES.items():
         ((_, texts[name]),) = keys.create(path, [name], scopes, expires=1.0 if name == "lapsed" else None)
-    with served(create_app(Settings(workers="inline", keys_file=path, max_rate=0))) as client:
+    if request.param == "inline":
+        with served(create_app(Settings(workers="inline", keys_file=path, max_rate=0))) as client:
+            yield Server(client, texts)
+        return
+    options = ("--workers", "cpu:2", "--keys-file", str(path), "--max-rate", "0", "--log-level", "error")
+    with serving(folder, *options) as service, httpx.Client(base_url=service.url, timeout=60) as client:
         yield Server(client, texts)
+        assert not service.bugs
 
 
 @pytest.fixture
@@ -127,6 +136,50 @@ def test_scopes_are_kept_on_every_route(server: Server) -> None:
             assert (response.status_code == 403) == (not allowed), (who, method, path, response.text)
             if not allowed:
                 assert response.json()["code"] == "missing-scope"
+
+
+# ---------------------------------------------------------------- foreign pages and names
+
+FOREIGN_PAGES = (
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"},
+    {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+)
+# What a form of a foreign page can send without asking first.
+FORMS = (
+    ("application/x-www-form-urlencoded", b"data=%5B1%5D&name=mine"),
+    ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n1\r\n--x--\r\n'),
+    ("text/plain", b'{"data": [1], "name": "mine"}'),
+)
+
+
+def test_foreign_pages_and_names_are_refused_on_every_route(server: Server) -> None:
+    """With a key that may do everything, so that it is the page or the name that is refused."""
+    mine = _of_ann(server)
+    walked = 0
+    for method, path, _ in calls(server):
+        if path in ("/healthz", "/readyz"):
+            continue
+        kind = "session" if "/sessions" in path else "tensor"
+        where = path.replace("{op}", "add").replace("{id}", mine[kind])
+        inside = {"Curlgrad-Session": mine["session"]}
+        who = "admin" if "/admin/" in path else "ann"
+        for page in FOREIGN_PAGES:
+            response = server.ask(who, method, where, headers={**inside, **page})
+            assert response.status_code == 403, (method, path, page, response.text)
+            assert "access-control-allow-origin" not in response.headers
+            for form, body in FORMS if method != "GET" else ():
+                headers = {**inside, **page, "Content-Type": form}
+                response = server.ask(who, method, where, headers=headers, content=body)
+                assert response.status_code == 403, (method, path, page, form, response.text)
+        for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8000", "0x7f000001"):
+            response = server.ask(who, method, where, headers={**inside, "Host": host})
+            assert (response.status_code, response.json()["code"]) == (421, "unknown-host"), (method, path, host)
+        walked += 1
+    assert walked > 15
+    names = server.ask("ann", "GET", "/v1/tensors", headers={"Curlgrad-Session": mine["session"]}).json()["tensors"]
+    assert sorted(entry["name"] for entry in names) == ["secret", "w"]
 
 
 # ---------------------------------------------------------------- two keys

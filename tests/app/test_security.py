@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
+from app.main import create_app
+from app.settings import Settings
 from tests.app.conftest import FakeService
 
 Make = Callable[..., httpx.Client]
@@ -187,3 +191,23 @@ def test_each_answer_has_an_id_of_its_own(client: httpx.Client) -> None:
 def test_the_phases_of_a_call_are_told(client: httpx.Client, fake: FakeService) -> None:
     fake.answer = {"results": {"r": None}}
     assert client.post("/v1/ops/add", json={}).headers["server-timing"].startswith("queue;dur=1.500, run;dur=2.500, ")
+
+
+def test_a_caller_who_hangs_up_is_no_bug(fake: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is done, nothing is answered, and the log stays empty."""
+    application = create_app(Settings(), fake)  # type: ignore[arg-type]
+    heard = [{"type": "http.request", "body": b'{"steps"', "more_body": True}, {"type": "http.disconnect"}]
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return heard.pop(0)
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/programs", "query_string": b"", "headers": headers}
+    scope |= {"http_version": "1.1", "scheme": "http", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000)}
+    with caplog.at_level(logging.WARNING):
+        anyio.run(application, scope, receive, send)
+    assert (heard, said, fake.asked, caplog.records) == ([], [], [], [])

@@ -8,8 +8,25 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError, Invalid, OutOfMemory
+from engine.limits import Limits
 from engine.session import Session
 from tests.engine.programs import run, state, step
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        step("tril_indices", row=10**6, col=10**6, offset=-(10**6) + 2),
+        step("triu_indices", row=10**12, col=3),
+        step("tril_indices", row=10**12, col=0),
+        step("nn.functional.local_response_norm", input=[[[1.5], [2.5]]], size=10**12),
+        step("round", input=[1.5], decimals=10**6),
+    ],
+    ids=lambda asked: asked["op"],
+)
+def test_large_numbers_that_ask_for_little_are_cheap(asked: dict[str, Any]) -> None:
+    """The result is small, and so are the memory and the work on the way to it."""
+    run(Session("s", seed=0, limits=Limits(session_bytes=1 << 20)), asked, values="none")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +46,21 @@ from tests.engine.programs import run, state, step
         [step("tile", input=[1.5], dims=[10**10])],
         [step("nn.functional.interpolate", input=[[[[1.5]]]], size=[10**5, 10**5])],
         [step("nn.functional.one_hot", input=[3], num_classes=10**12)],
+        # Results that are many rather than large, and work that grows with a number.
+        [step("tensor_split", input=[1.5], sections=2**62)],
+        [step("chunk", input={"data": [], "dtype": "float32"}, chunks=10**12)],
+        [step("ones", "a", size=[1]), step("expand", "b", input="a", size=[10**9]), step("unbind", input="b")],
+        [
+            step("ones", "a", size=[1]),
+            step("expand", "b", input="a", size=[10**9]),
+            step("split", tensor="b", split_size_or_sections=1),
+        ],
+        [step("ones", "a", size=[1]), step("expand", "b", input="a", size=[10**9]), step("tolist", input="b")],
+        [step("tril_indices", row=10**12, col=3)],
+        [step("triu_indices", row=10**6, col=10**6)],
+        [step("bincount", input=[1], minlength=10**12)],
+        [step("linalg.multi_dot", tensors=[[[1.5]]] * 1000)],
+        [step("svd_lowrank", A=[[1.5, 2.5], [3.5, 4.5]], q=1, niter=10**9)],
     ],
     ids=lambda steps: steps[-1]["op"],
 )

@@ -1,0 +1,98 @@
+"""schemathesis against a running service: what the OpenAPI documents say of requests and answers is what happens.
+
+    make test-fuzz                              the short form, as in CI: some families of operations
+    make test-fuzz ARGS='--requests long'       all of them, more than 20,000 requests
+
+Every check but two: `positive_data_acceptance` wants whatever fits the schema to be accepted, but whether tensors fit
+together, exist or are numbers at all (CSV) is not for a schema to say. A 5xx fails in any case; 503 and 507 would be
+documented, and the limits below are chosen so that 507 happens. In scenarios of several calls a session that was made
+need not be there afterwards either: an Idempotency-Key that comes again is answered as the first time, though the
+session was deleted since.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from random import Random
+
+import httpx
+import pytest
+
+from app import keys
+from tests.processes import Served, serving
+
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(7200)]
+
+SMALL = [
+    *("--workers", "cpu:1", "--max-rate", "0", "--max-body", "1MiB", "--log-level", "error"),
+    *("--session-bytes", "32MiB", "--server-bytes", "256MiB"),
+    *("--max-steps", "100", "--max-rounds", "100", "--max-run", "1000", "--max-nesting", "4"),
+]
+# In the core document /v1/ops/{op} has GET alone: the operations' own documents have POST.
+TEMPLATED = "/v1/ops/{op}"
+POSTS = "without=unsupported_method,allow_header_conformance"
+ANSWER_S = 60  # more than any request may take, however busy the machine is
+
+
+def schemathesis(served: Served, document: str, folder: Path, *options: str) -> int:
+    """How many requests were made. Fails with what schemathesis found."""
+    program = os.environ.get("SCHEMATHESIS", "schemathesis")
+    command = [str(Path(program).absolute()) if os.sep in program else program, "run"]
+    command += [f"{served.url}/openapi/{document}.json", "--checks", "all", "--continue-on-failure", "--no-color"]
+    command += [
+        "--exclude-checks",
+        ",".join(["positive_data_acceptance", "ensure_resource_availability", *excluded(options)]),
+    ]
+    command += ["--suppress-health-check", "all", "--generation-database", "none", "--warnings", "off"]
+    command += ["--request-timeout", str(ANSWER_S), *[o for o in options if not o.startswith("without=")]]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert not served.bugs, served.bugs
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated, done.stdout[-2000:]
+    return int(generated[1])
+
+
+def excluded(options: tuple[str, ...]) -> list[str]:
+    return [check for option in options if option.startswith("without=") for check in option[8:].split(",")]
+
+
+@pytest.fixture
+def long(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--requests") == "long")
+
+
+def walk(served: Served, folder: Path, long: bool, seed: int, *options: str) -> int:
+    """The core document, and some or all families of operations."""
+    found = httpx.get(f"{served.url}/openapi/index.json").json()["documents"]
+    families = [entry["name"] for entry in found if entry["name"] != "core"]
+    if not long:
+        families = Random(seed).sample(sorted(families, key=str), 2)
+    many = ["--seed", str(seed), *options]
+    count = schemathesis(served, "core", folder, *many, "-n", "60" if long else "8", "--exclude-path", TEMPLATED)
+    templated = ["--include-path", TEMPLATED, POSTS]
+    count += schemathesis(served, "core", folder, *many, "-n", "20", *templated)
+    for family in families:
+        count += schemathesis(served, family, folder, *many, "-n", "12" if long else "2", POSTS)
+    return count
+
+
+def test_without_keys(tmp_path: Path, long: bool, seed: int) -> None:
+    with serving(tmp_path, *SMALL) as served:
+        count = walk(served, tmp_path, long, seed)
+        print(f"without keys: {count} requests")
+        assert count >= (15_000 if long else 300)
+
+
+def test_with_keys(tmp_path: Path, long: bool, seed: int) -> None:
+    path = tmp_path / "keys.json"
+    ((_, text),) = keys.create(path, ["ann"], ["read", "write", "metrics", "admin"])
+    with serving(tmp_path, *SMALL, "--keys-file", str(path)) as served:
+        many = ["--seed", str(seed), "-H", f"Authorization: Bearer {text}"]
+        many += ["-n", "60" if long else "5", "--exclude-path", TEMPLATED]
+        count = schemathesis(served, "core", tmp_path, *many)
+        print(f"with keys: {count} requests")
+        assert count >= (5_000 if long else 300)
