@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from fastapi import Depends, Request
 from starlette.responses import Response
 
-from app import hints, language
+from app import hangups, hints, language, prefer
 from app.errors import unknown
 from app.language import Language
 from app.security import Exchange, Gate, Principal
@@ -51,6 +51,7 @@ class House:
     def __init__(self, service: Service, gate: Gate, max_rate: float = 0) -> None:
         self.service, self.gate = service, gate
         self.max_rate = max_rate
+        self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
 
@@ -103,6 +104,11 @@ class Call:
                 hint=Hint("one-session"),
             )
         return header if header is not None else query
+
+    @property
+    def prefer(self) -> prefer.Async | None:
+        """Whether what is asked for is to be a job."""
+        return prefer.read(self.headers.getlist("prefer")) if "prefer" in self.headers else None
 
     def one_of(self, name: str, choices: Sequence[str]) -> str:
         """A query parameter that is one of some words, the first being what it is when not given."""
@@ -215,9 +221,8 @@ class Call:
         """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
         explain = self.flag("explain")
         once = None if dry_run else await self.once()
-        reply, timing = await self.house.service.run(
-            self.owner, self.session, program, self.values, dry_run, explain, once
-        )
+        running = self.house.service.run(self.owner, self.session, program, self.values, dry_run, explain, once)
+        reply, timing = await (running if once is not None else hangups.unless_gone(self.request, running))
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
@@ -231,7 +236,8 @@ class Call:
 
     async def ask(self, question: dict[str, Any], values: str | None = None) -> Any:
         """Read from the caller's session."""
-        reply, timing = await self.house.service.query(self.owner, self.session, question, values or self.values)
+        asking = self.house.service.query(self.owner, self.session, question, values or self.values)
+        reply, timing = await hangups.unless_gone(self.request, asking)
         self.exchange.queue_ms += timing.queue_ms
         self.exchange.run_ms += timing.run_ms
         return reply

@@ -11,7 +11,7 @@ from app import errors, openapi, pages
 from app.deps import House
 from app.keys import BadKeysFile, Keys
 from app.rates import Rates
-from app.routes import admin, ops, programs, sessions, system, tensors
+from app.routes import admin, jobs, ops, programs, sessions, system, tensors
 from app.security import Gate, Guard
 from app.settings import Settings, keys_file
 from engine.errors import Invalid
@@ -32,6 +32,8 @@ def service_of(settings: Settings) -> Service:
         owner_bytes=settings.key_bytes,
         plan_from=settings.plan_from,
         idle_s=settings.sleep_after,
+        max_jobs=settings.max_jobs,
+        jobs_s=settings.keep_jobs,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
@@ -72,6 +74,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         ops,
         programs,
         tensors,
+        jobs,
         sessions,
         system,
         admin,

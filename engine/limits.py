@@ -30,6 +30,8 @@ class Limits:
 
     `idle_s`: seconds without a call after which a session is written to the disk and leaves memory, where there is a
     data directory.
+
+    `max_jobs` jobs that have ended are kept with their results, of each owner on each worker, for `jobs_s` seconds.
     """
 
     session_bytes: int = 2 << 30
@@ -45,6 +47,8 @@ class Limits:
     max_names: int = 1_000_000
     plan_from: int = 8  # rounds from which a repeat runs by a plan; 0: never
     idle_s: float = 900.0
+    max_jobs: int = 100
+    jobs_s: float = 24 * 3600.0
 
     def to_data(self) -> dict[str, Any]:
         return asdict(self)

@@ -98,6 +98,7 @@ class Program:
     no_grad: bool = False
     detect_anomaly: bool = False
     if_none_match: bool = False
+    total: int = 0  # the steps it will run, with every round counted; of a function one call
 
 
 _FIELDS = (
@@ -127,6 +128,7 @@ def compile_program(data: Any, limits: Limits) -> Program:
         program.inputs[name] = value
     counts = [0]
     program.steps, total = _compile_steps(_list(data, "steps"), limits, [], counts, 0)
+    program.total = total
     if total > limits.max_run:
         raise LimitExceeded(
             f"this program would run {total} steps, more than the limit of {limits.max_run}",

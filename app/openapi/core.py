@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.openapi import jobs
 from app.openapi.components import Json, ref
 from app.openapi.replies import ASKS, CHANGES, READS, answer, json_of, parameters, problems
 
@@ -11,6 +12,7 @@ TAGS: dict[str, str] = {
     "sessions": "Namespaces of tensors, each with its own random generator, default dtype and device.",
     "tensors": "Upload, read, change and free tensors; gradients and tapes.",
     "programs": "Many operations in one request, entirely or not at all.",
+    "jobs": "Programs that nobody waits for: how far they are, and what came of them.",
     "catalogue": "The operations that there are, as data.",
     "system": "What this server is and whether it is well.",
     "access": "Your key, and for admin keys everyone's sessions.",
@@ -51,7 +53,7 @@ def _body(schema: Json, example: Json) -> Json:
 
 def paths() -> Json:
     """Path -> path item of every fixed route in scope."""
-    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **_system(), **_access()}
+    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **jobs.paths(), **_system(), **_access()}
 
 
 def _sessions() -> Json:
@@ -304,12 +306,16 @@ def _programs() -> Json:
                 "Run a program",
                 {
                     "200": answer(
-                        "What was asked for.", json_of(ref("ProgramResult")), Content_Language="ContentLanguage"
+                        "What was asked for.",
+                        json_of(ref("ProgramResult")),
+                        Content_Language="ContentLanguage",
+                        Preference_Applied="PreferenceApplied",
                     ),
+                    "202": jobs.TAKEN,
                     **problems(CHANGES),
                 },
                 description="If a step fails, the session is as it was before; the problem's `step` is the path to it.",
-                parameters=parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once"),
+                parameters=parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once", "Prefer"),
                 body={"application/json": {"schema": ref("Program"), "example": example}},
             ),
         },

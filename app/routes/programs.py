@@ -7,9 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app import answers
 from app.deps import SESSION_QUERY, Call, untagged
 from app.errors import unknown
-from app.wire import arguments, json_write
+from app.routes import jobs
+from app.wire import arguments
 from app.wire.json_read import Document
 from engine.errors import NoSuchOp, WrongType
 
@@ -26,11 +28,11 @@ async def run_program(request: Request) -> Response:
     if call.only_new_names():
         program["if_none_match"] = True
     call.refuse_if_match()
-    reply = await call.run(program, dry_run=call.flag("dry_run"))
-    reply["results"] = {name: json_write.result(value, call.integers) for name, value in reply["results"].items()}
-    if "notes" in reply:
-        reply["notes"] = {name: call.spoken(notes) for name, notes in reply["notes"].items()}
-    return await call.json(reply, headers=call.told)
+    dry_run, prefer = call.flag("dry_run"), call.prefer
+    if prefer is not None and not dry_run:
+        return await jobs.taken(call, program, prefer)
+    reply = await call.run(program, dry_run=dry_run)
+    return await call.json(answers.of_program(reply, call.integers, call.language), headers=call.told)
 
 
 router.add_route("/v1/programs", run_program, methods=["POST"])

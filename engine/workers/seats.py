@@ -43,6 +43,10 @@ class SessionLike(Protocol):
     def query(self, q: dict[str, Any], values: str = "auto") -> Any:
         """A reply; changes nothing. {"do": "info"} may be asked while a program is between two steps."""
 
+    def progress(self) -> dict[str, Any] | None:
+        """How far the running program is, or how far the last one came: `steps_run` of `steps`, `rounds` of `of`, and
+        what is `collected` so far; None where it has not begun."""
+
     def pack(self) -> dict[str, Any] | None:
         """All that a session without tensors is; None where it has any. `unpack` makes a new session the same."""
 

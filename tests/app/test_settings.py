@@ -55,6 +55,8 @@ GIVEN = {
     "max_run": ("8", 8),
     "max_nesting": ("7", 7),
     "plan_from": ("0", 0),
+    "max_jobs": ("7", 7),
+    "keep_jobs": ("60", 60.0),
     "log_level": ("debug", "debug"),
 }
 FLAGS = {"allow_open", "sync_steps"}
