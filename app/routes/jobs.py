@@ -123,9 +123,9 @@ async def _events(call: Call, id: str, job: dict[str, Any]) -> AsyncIterator[byt
             news = []
             if job["collected"]:
                 news.append(_event("collected", counts, job["collected"], call))
-            if (progress := _progress(job)) != told and not job["more"]:
+            if (progress := {"state": job["state"], **_progress(job)}) != told and not job["more"]:
                 told = progress
-                news.append(_event("progress", counts, {"state": job["state"], **progress}, call))
+                news.append(_event("progress", counts, progress, call))
             if job["state"] in _ENDED and not job["more"]:
                 news.append(_event("done", f"{counts}-end", _object(call, job), call))
             if news:
