@@ -335,6 +335,29 @@ def test_examples_work_and_answers_are_what_the_document_says(http: httpx.Client
         follows(document, call, response)
 
 
+def test_what_is_told_of_jobs_is_what_the_document_says(http: httpx.Client) -> None:
+    document = read(Documents(declared, "curlgrad", "0.1.0").whole())
+    failing = {"steps": [{"op": "mm", "args": {"input": [1.0], "mat2": [1.0]}}]}
+    for path, body in (("/v1/programs", ...), ("/v1/programs", failing), ("/v1/ops/mul", {"input": [1.5], "other": 3})):
+        call = called(document, "post", path)
+        if body is ...:
+            body = call["requestBody"]["content"]["application/json"]["example"]
+        response = http.post(path, json=body, headers={"Prefer": "respond-async"})
+        assert response.status_code == 202
+        follows(document, call, response)
+        where = response.headers["location"]
+        listened = http.get(f"{where}/events")
+        assert "event: done" in listened.text
+        assert (
+            listened.headers["content-type"].partition(";")[0]
+            in (called(document, "get", f"{where}/events")["responses"]["200"]["content"])
+        )
+        read_again = http.get(where)
+        assert ("problem" in read_again.json()) == (body is failing)
+        for method, asked in (("get", where), ("get", "/v1/jobs"), ("delete", where), ("get", "/v1/jobs/none")):
+            follows(document, called(document, method, asked), http.request(method, asked))
+
+
 def test_the_example_of_a_session_works(http: httpx.Client) -> None:
     document = read(Documents(declared, "curlgrad", "0.1.0").whole())
     for method, path in (
