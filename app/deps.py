@@ -18,7 +18,7 @@ from fastapi import Depends, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from app import hints, language
+from app import hangups, hints, language, prefer
 from app.answers import Answer, Body
 from app.errors import unknown
 from app.language import Language
@@ -58,6 +58,7 @@ class House:
         self.service, self.gate = service, gate
         self.max_rate = max_rate
         self.metrics = metrics or Metrics()
+        self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
 
@@ -111,6 +112,12 @@ class Call:
                 hint=Hint("one-session"),
             )
         return header if header is not None else query
+
+    @property
+    def prefer(self) -> prefer.Async | None:
+        """Whether what is asked for is to be a job."""
+        asked = self.headers.get("prefer")
+        return None if asked is None else prefer.read((asked,))
 
     def one_of(self, name: str, choices: Sequence[str]) -> str:
         """A query parameter that is one of some words, the first being what it is when not given."""
@@ -257,7 +264,8 @@ class Call:
         """Run a program in the caller's session; with ?explain=true the reply has `notes`, still as data."""
         explain, shown = self.flag("explain"), values or self.values
         once = None if dry_run else await self.once()
-        reply, timing = await self.house.service.run(self.owner, self.session, program, shown, dry_run, explain, once)
+        running = self.house.service.run(self.owner, self.session, program, shown, dry_run, explain, once)
+        reply, timing = await (running if once is not None else hangups.unless_gone(self.request, running))
         self.exchange.queue_ms, self.exchange.run_ms = timing.queue_ms, timing.run_ms
         return reply
 
@@ -271,7 +279,8 @@ class Call:
 
     async def ask(self, question: dict[str, Any], values: str | None = None) -> Any:
         """Read from the caller's session."""
-        reply, timing = await self.house.service.query(self.owner, self.session, question, values or self.values)
+        asking = self.house.service.query(self.owner, self.session, question, values or self.values)
+        reply, timing = await hangups.unless_gone(self.request, asking)
         self.exchange.queue_ms += timing.queue_ms
         self.exchange.run_ms += timing.run_ms
         return reply

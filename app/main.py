@@ -17,7 +17,7 @@ from app.keys import BadKeysFile, Keys
 from app.logs import AccessLog
 from app.metrics import Metrics
 from app.rates import Rates
-from app.routes import admin, ops, programs, sessions, system, tensors
+from app.routes import admin, jobs, ops, programs, sessions, system, tensors
 from app.security import Direct, Gate, Guard
 from app.settings import Settings, keys_file
 from app.watch import templates
@@ -63,6 +63,8 @@ def service_of(settings: Settings) -> Service:
         max_values=settings.max_values,
         history_bytes=settings.history,
         op_times=settings.op_times,
+        max_jobs=settings.max_jobs,
+        jobs_s=settings.keep_jobs,
     )
     if settings.server_bytes is not None:
         limits.server_bytes = settings.server_bytes
@@ -117,6 +119,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None,
         ops,
         programs,
         tensors,
+        jobs,
         sessions,
         system,
         admin,

@@ -37,9 +37,13 @@ CACHE_CONTROL = b"private, no-cache"
 # An answer is data: a browser that is shown one as a page must run and embed nothing. Pages bring their own policy.
 POLICY = b"default-src 'none'; frame-ancestors 'none'"
 VARY = b"Authorization, Curlgrad-Session, Accept, Accept-Encoding, Accept-Language"
-EXPOSED = "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape, Curlgrad-Simulated"
+EXPOSED = (
+    "Location, ETag, Retry-After, X-Request-Id, Server-Timing, Curlgrad-Dtype, Curlgrad-Shape, Curlgrad-Simulated, "
+    "Preference-Applied"
+)
 ALLOWED_HEADERS = (
-    "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer"
+    "Authorization, Content-Type, Accept, Curlgrad-Session, If-Match, If-None-Match, Idempotency-Key, Prefer, "
+    "Last-Event-ID"
 )
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 PREFLIGHT_AGE_S = 600

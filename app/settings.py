@@ -265,6 +265,12 @@ class Settings:
         default=16,
         metadata=_option(_whole, "N", "the rounds from which a repeat is compiled into a plan; 0 interprets them all"),
     )
+    max_jobs: int = field(
+        default=100, metadata=_option(_count, "N", "the ended jobs that are kept with their results, of one key")
+    )
+    keep_jobs: float = field(
+        default=86400.0, metadata=_option(_seconds, "SECONDS", "how long an ended job is kept with its result")
+    )
     max_seconds: float = field(
         default=Limits.max_seconds,
         metadata=_option(_seconds, "S", "how long a program may run, the turns of others not counted; 0 sets no limit"),

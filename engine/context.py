@@ -33,6 +33,8 @@ class _Kernels(dict[Backend, K]):
 
 # (the tape's sequence number before it, path, rounds, operation) of a step that wrote to the tape.
 Trace = tuple[int, list[int], list[int], str]
+# (steps run, steps in all, rounds of the repeats under way, how many each has) of a program.
+Progress = tuple[int, int, list[int], list[int]]
 TRAIL = 100_000  # steps that are remembered, the newest
 
 
@@ -70,6 +72,8 @@ class Context:
         self.borrows = False  # whether storages of this session may stand on memory of others
         self.seq = 0
         self.undo = Undo(0)
+        self.outcome: Any = None  # of the running program, so far (engine.scope.Outcome)
+        self.ran: Progress | None = None  # how far the last program came
         self.session: Any = None  # the session whose context this is, for operations on its names
         self.ks = _Kernels(self)
 

@@ -2,7 +2,7 @@
 
     EngineError
     ├── Malformed              400  bytes that are not what they claim to be
-    ├── NotFound               404  NoSuchTensor, NoSuchOp, NoSuchSession, NoGrad
+    ├── NotFound               404  NoSuchTensor, NoSuchOp, NoSuchSession, NoSuchJob, NoGrad
     ├── NotAcceptable          406  a form that cannot hold this tensor
     ├── Conflict               409  TapeFreed, SavedChanged, LeafInPlace, NameTaken
     ├── Gone                   410  a session that was yours
@@ -153,6 +153,10 @@ class NoSuchOp(NotFound):
 
 class NoSuchSession(NotFound):
     code = "no-such-session"
+
+
+class NoSuchJob(NotFound):
+    code = "no-such-job"
 
 
 class NoGrad(NotFound):

@@ -30,6 +30,8 @@ class Limits:
 
     `idle_s`: seconds without a call after which a session is written to the disk and leaves memory, where there is a
     data directory.
+
+    `max_jobs` jobs that have ended are kept with their results, of each owner on each worker, for `jobs_s` seconds.
     """
 
     session_bytes: int = 2 << 30
@@ -51,6 +53,8 @@ class Limits:
     max_values: int = 20_000_000  # numbers that an answer in JSON may spell out
     history_bytes: int = 256 << 10  # what a session remembers of its programs, for scripts; 0: nothing
     op_times: bool = False  # whether steps are timed by operation
+    max_jobs: int = 100
+    jobs_s: float = 24 * 3600.0
 
     def to_data(self) -> dict[str, Any]:
         return asdict(self)

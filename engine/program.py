@@ -28,7 +28,7 @@ from engine.tensor import Tensor
 def run_program(program: Program, session: Namespace) -> Generator[None, None, Outcome]:
     """Runs inputs and steps, yielding after each. The caller rolls back when it raises."""
     scope = Scope(session, program.strict)
-    outcome = Outcome(scope, {}, 0)
+    outcome = Outcome(scope, {}, 0, total=program.total)
     for name, value in program.inputs.items():
         try:
             scope.names[name] = (
@@ -43,6 +43,7 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
                 e.hint = e.hint.fill({"input": name})
             raise
     ctx = session.ctx
+    ctx.outcome = outcome
     ctx.trail.clear()
     if program.no_grad:
         ctx.grad_enabled = False
@@ -165,7 +166,8 @@ def returned(function: Function, scope: Scope) -> Any:
 
 
 def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> Iterator[None]:
-    inner = [*rounds, 0]
+    inner = outcome.rounds = [*rounds, 0]
+    outcome.times.append(repeat.times)
     for name in repeat.collect:
         outcome.collected.setdefault(name, [])
     n = 0
@@ -179,6 +181,8 @@ def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int],
             # The last round is the interpreter's: it leaves the names, tapes and gradients that a reader finds.
             yield from planned.run(repeat.times - 1)
             n = inner[-1]
+    outcome.rounds = rounds
+    outcome.times.pop()
 
 
 def _collect(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> None:

@@ -154,6 +154,9 @@ class Outcome:
     collected: dict[str, list[Any]]
     steps_run: int
     plans: dict[tuple[int, ...], PlanReport] = field(default_factory=dict)
+    total: int = 0  # the steps that the program will run, as far as its text says
+    rounds: list[int] = field(default_factory=list)  # of the repeats that are under way, the outer one first
+    times: list[int] = field(default_factory=list)  # how many rounds each of them has
 
 
 @dataclass(slots=True)

@@ -24,6 +24,7 @@ from engine.errors import EngineError, Gone, Hint, Invalid, NoSuchSession, Unava
 from engine.limits import Limits
 from engine.logs import configure as configure_logs
 from engine.session import Session
+from engine.workers.desk import Desk
 from engine.workers.gpus import find_gpus
 from engine.workers.incoming import Incoming, Private
 from engine.workers.messages import Timing, version
@@ -100,6 +101,7 @@ class Service:
             specs, self.limits, threads=threads, factory=factory, sync=sync, cache=cache, sync_steps=sync_steps
         )
         self._data_dir, self._sync = data_dir, sync
+        self._desk = Desk(self._supervisor)
 
     def take_data_dir(self) -> None:
         """Locks the data directory, where there is one; `start` does it if it was not done before. Raises Unavailable
@@ -341,6 +343,54 @@ class Service:
         record = await self._supervisor.find(owner, ref)
         running = self._run(record, program, values, dry_run=dry_run, explain=explain, once=once)
         return await (running if once is None else asyncio.shield(running))
+
+    # ------------------------------------------------ jobs
+
+    async def submit(
+        self,
+        owner: str,
+        ref: str | None,
+        program: dict[str, Any],
+        values: str = "auto",
+        explain: bool = False,
+        *,
+        about: dict[str, Any],
+        once: Once | None = None,
+        wait: float = 0.0,
+    ) -> tuple[dict[str, Any], tuple[dict[str, Any], Timing] | None]:
+        """Takes a program as a job, which stands in its session's line like any call; the job, and its answer where it
+        ends within `wait` seconds. Nothing that happens to the caller cancels it.
+
+        `about` is plain data of the caller's, which comes back with the job. `once`: as in `run`; a job with the same
+        key that has not failed is that job. Raises what refuses a call, and what the program raises within `wait`.
+        """
+        record = await self._supervisor.find(owner, ref)
+        taking = self._desk.submit(record, program, values=values, explain=explain, about=about, once=once, wait=wait)
+        return await asyncio.shield(taking)
+
+    async def job(self, owner: str, id: str, **how: Any) -> dict[str, Any]:
+        """A job as it stands: `job` (its id), `session`, `state`, `created`, `ended`, `kept_until`, `position` (calls
+        of its session that come before it), `steps_run` of `steps`, `rounds` of `of`, `seconds` that it ran, `about`,
+        and `problem`, the data of the error that ended it.
+
+        `seen=[counts]` adds `collected`: the values after those, the new counts as `seen`, and whether there is `more`.
+        `result=True` adds `reply`, what `run` would have returned. Waits for no program. Raises NoSuchJob, Unavailable.
+        """
+        return await self._desk.look(owner, id, **how)
+
+    async def jobs(self, owner: str, *, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+        """{"jobs": [...], "cursor": what to ask with for the next ones, or None}, in the order of their making."""
+        found = [job for job in await self._desk.all(owner) if cursor is None or job["job"] > cursor]
+        return {"jobs": found[:limit], "cursor": found[limit - 1]["job"] if len(found) > limit else None}
+
+    async def cancel_job(self, owner: str, id: str) -> None:
+        """Cancels a job; one that has ended stays as it is. Raises NoSuchJob, Unavailable."""
+        await self._desk.cancel(owner, id)
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is acknowledged outlives the server."""
+        return self._data_dir is not None
 
     async def query(self, owner: str, ref: str | None, q: dict[str, Any], values: str = "auto") -> tuple[Any, Timing]:
         """Reads from the session, after the calls before it ({"do": "info"} waits for none). `ref` may be the public id

@@ -18,7 +18,7 @@ from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
 from engine.commit import Commit, Reached, Rebuild, make_commit
-from engine.context import Context, active, grad_mode
+from engine.context import Context, Progress, active, grad_mode
 from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
@@ -180,6 +180,7 @@ class Session:
         `explain` adds `notes`, by returned name (see engine.explain).
         """
         ctx = self.ctx
+        ctx.ran = None
         self.last_used = time.time()
         compiled = compile_program(program, self.limits)
         if dry_run:
@@ -247,6 +248,32 @@ class Session:
             ctx.undo = Undo(ctx.seq + 1)
             self._fresh = []
             self._reached = None
+            ctx.ran, ctx.outcome = self._progress(), None
+
+    def progress(self) -> dict[str, Any] | None:
+        """How far the running program is, or how far the last one came; None where it has not begun.
+
+        `steps_run` of `steps` (of a function that an operation calls one call is counted), and the repeats under way,
+        the outer one first: `rounds` of `of`. `collected` has the lists themselves, which grow.
+        """
+        found = self._progress()
+        if found is None:
+            return None
+        outcome = self.ctx.outcome
+        steps_run, steps, rounds, of = found
+        return {
+            "steps_run": steps_run,
+            "steps": max(steps, steps_run),
+            "rounds": rounds,
+            "of": of,
+            "collected": {} if outcome is None else outcome.collected,
+        }
+
+    def _progress(self) -> Progress | None:
+        outcome = self.ctx.outcome
+        if outcome is None:
+            return self.ctx.ran
+        return outcome.steps_run, outcome.total, list(outcome.rounds), list(outcome.times)
 
     def _check_expected(self, program: Program) -> None:
         for reference, tag in program.expect.items():

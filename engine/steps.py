@@ -99,6 +99,7 @@ class Program:
     detect_anomaly: bool = False
     if_none_match: bool = False
     contents: Mapping[str, Any] | None = None  # what engine.portable.restore takes: all that the session is to hold
+    total: int = 0  # the steps it will run, with every round counted; of a function one call
 
 
 _FIELDS = (
@@ -129,6 +130,7 @@ def compile_program(data: Any, limits: Limits) -> Program:
         program.inputs[name] = value
     counts = [0]
     program.steps, total = _compile_steps(_list(data, "steps"), limits, [], counts, 0)
+    program.total = total
     if total > limits.max_run:
         raise LimitExceeded(
             f"this program would run {total} steps, more than the limit of {limits.max_run}",

@@ -254,6 +254,10 @@ HINTS: Mapping[str, str] = {
         "leave values=all out and read the tensor by its id: in parts, GET /v1/tensors/{{id}}?index=0:1000, or as "
         "bytes, GET /v1/tensors/{{id}}?as=npy"
     ),
+    "list-jobs": "GET /v1/jobs lists yours; results are kept for a limited time and number",
+    "job-lost": "make the session anew and send it again; `--data-dir` keeps jobs and sessions on disk",
+    "too-many-listeners": "end some of them: at most {limit} requests of one caller may listen at a time",
+    "event-id": "send the `id` of the last event that you got, or leave the header out to hear all from the beginning",
     "list-sessions": "GET /v1/sessions lists yours",
     "delete-sessions": "delete some of your {held} sessions: DELETE /v1/sessions/{{id}}",
     "session-name-rule": "a name has letters, digits, _, . and -, at most 255, and does not begin with . or -",

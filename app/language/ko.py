@@ -251,6 +251,10 @@ HINTS: Mapping[str, str] = {
         "values=all을 빼고 텐서를 id로 읽으세요. 일부만 GET /v1/tensors/{{id}}?index=0:1000, 또는 바이트로 "
         "GET /v1/tensors/{{id}}?as=npy"
     ),
+    "list-jobs": "GET /v1/jobs 요청으로 내 작업을 볼 수 있습니다. 결과는 정해진 시간과 개수만큼만 남습니다",
+    "job-lost": "세션을 새로 만들어 다시 보내세요. 서버를 `--data-dir` 옵션으로 시작하면 작업과 세션이 남습니다",
+    "too-many-listeners": "그 가운데 몇 개를 끊으세요. 한 사람이 한 번에 {limit}개까지 들을 수 있습니다",
+    "event-id": "마지막으로 받은 이벤트의 `id`를 보내거나, 처음부터 다시 들으려면 이 헤더를 빼세요",
     "list-sessions": "GET /v1/sessions 요청으로 내 세션을 볼 수 있습니다",
     "delete-sessions": "가지고 있는 세션 {held}개 가운데 몇 개를 지우세요: DELETE /v1/sessions/{{id}}",
     "session-name-rule": "이름에는 영문자, 숫자, _, ., -를 255자까지 쓸 수 있고, .이나 -로 시작할 수 없습니다",

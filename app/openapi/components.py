@@ -529,6 +529,59 @@ _PROGRAMS: Json = {
         },
         "required": ["results", "steps_run"],
     },
+    "JobProgress": {
+        "type": "object",
+        "properties": {
+            "steps_run": {"type": "integer", "minimum": 0, "description": "Each round's steps are counted."},
+            "steps": {
+                "type": ["integer", "null"],
+                "description": "The steps that it will run in all; of a function that an operation calls one call is "
+                "counted. Null before it has begun.",
+            },
+            "rounds": list_of(
+                {"type": "integer", "minimum": 0}, description="Of the repeats that are under way, the outer one first."
+            ),
+            "of": list_of({"type": "integer", "minimum": 0}, description="How many rounds each of these has."),
+            "seconds": {"type": "number", "minimum": 0, "description": "How long it ran, without waiting for others."},
+        },
+        "required": ["steps_run", "steps", "rounds", "of", "seconds"],
+    },
+    "Job": {
+        "type": "object",
+        "description": "A program that nobody waits for.",
+        "properties": {
+            "id": {"type": "string"},
+            "session": {"type": "string", "description": "The id of the session that it works in."},
+            "state": {"type": "string", "enum": ["queued", "running", "done", "failed", "cancelled"]},
+            "position": {
+                "type": ["integer", "null"],
+                "description": "While it is queued: how many calls of its session come before it.",
+            },
+            "progress": ref("JobProgress"),
+            "created": {"type": "number", "description": "Seconds since 1970."},
+            "ended": {"type": ["number", "null"], "description": "Seconds since 1970."},
+            "kept_until": {
+                "type": ["number", "null"],
+                "description": "When it is forgotten, in seconds since 1970; sooner where more jobs end than are kept.",
+            },
+            "survives_restart": {
+                "type": "boolean",
+                "description": "Whether it, and its result, outlive the end of the server (`--data-dir`).",
+            },
+            "result": {
+                "anyOf": [ref("ProgramResult"), ref("OpResult")],
+                "description": "Of a job that is done: what the call would have answered. Values of a result over "
+                "1 MiB are left out where their tensors have changed since.",
+            },
+            "problem": {**ref("Problem"), "description": "Of a job that failed: what the call would have answered."},
+        },
+        "required": ["id", "session", "state", "position", "progress", "created", "survives_restart"],
+    },
+    "JobList": {
+        "type": "object",
+        "properties": {"jobs": list_of(ref("Job")), "cursor": _CURSOR},
+        "required": ["jobs"],
+    },
     "NewSession": closed(
         {
             **_SESSION_SETTINGS,

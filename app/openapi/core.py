@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.openapi import jobs
 from app.openapi.components import Json, ref
 from app.openapi.replies import ASKS, CHANGES, READS, answer, json_of, parameters, problems
 
@@ -11,6 +12,7 @@ TAGS: dict[str, str] = {
     "sessions": "Namespaces of tensors, each with its own random generator, default dtype and device.",
     "tensors": "Upload, read, change and free tensors; gradients and tapes.",
     "programs": "Many operations in one request, entirely or not at all.",
+    "jobs": "Programs that nobody waits for: how far they are, and what came of them.",
     "catalogue": "The operations that there are, as data.",
     "system": "What this server is and whether it is well.",
     "access": "Your key, and for admin keys everyone's sessions.",
@@ -52,7 +54,7 @@ def _body(schema: Json, example: Json) -> Json:
 
 def paths() -> Json:
     """Path -> path item of every fixed route in scope."""
-    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **_system(), **_access()}
+    return {**_sessions(), **_tensors(), **_tensor(), **_programs(), **jobs.paths(), **_system(), **_access()}
 
 
 def _sessions() -> Json:
@@ -371,13 +373,15 @@ def _programs() -> Json:
                         "entry `program` is the JSON, whose tensor objects have null `values` and the `key` of theirs.",
                         {**json_of(ref("ProgramResult")), _SAFETENSORS: _BINARY},
                         Content_Language="ContentLanguage",
+                        Preference_Applied="PreferenceApplied",
                     ),
+                    "202": jobs.TAKEN,
                     **problems(CHANGES),
                 },
                 description="If a step fails, the session is as it was before; the problem's `step` is the path to it. "
                 "As one safetensors file: its tensors are inputs, and its metadata entry `program` is the JSON.",
                 parameters=[
-                    *parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once"),
+                    *parameters(*_WHERE, *_HOW, "DryRun", "Explain", "Language", "FreeName", "Once", "Prefer"),
                     _query("as", {"type": "string", "enum": ["json", "safetensors"]}, "The form, as `Accept` says it."),
                 ],
                 body={"application/json": {"schema": ref("Program"), "example": example}, _SAFETENSORS: _BINARY},

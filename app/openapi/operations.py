@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 
 from app.openapi.components import Json, closed, ref
+from app.openapi.jobs import TAKEN
 from app.openapi.replies import CHANGES, answer, json_of, parameters, problems
 
 # The engine's words for what is returned -> the schema of the answer; anything else is the general OpResult.
@@ -19,7 +20,7 @@ _COMMON: Json = {
 }
 _PROBLEMS = problems(CHANGES)
 _PARAMETERS = parameters(
-    "SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "Explain", "Language", "FreeName", "Once"
+    "SessionHeader", "SessionQuery", "Values", "Int64", "DryRun", "Explain", "Language", "FreeName", "Once", "Prefer"
 )
 _INPLACE_PARAMETERS = [*_PARAMETERS, *parameters("Unchanged")]
 
@@ -50,7 +51,13 @@ def _operation(entry: Json) -> Json:
             },
         },
         "responses": {
-            "200": answer("The result.", json_of(ref(result)), Content_Language="ContentLanguage"),
+            "200": answer(
+                "The result.",
+                json_of(ref(result)),
+                Content_Language="ContentLanguage",
+                Preference_Applied="PreferenceApplied",
+            ),
+            "202": TAKEN,
             **_PROBLEMS,
         },
     }

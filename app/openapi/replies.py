@@ -71,6 +71,20 @@ PARAMETERS: Json = {
         "Do it once: for 24 hours the same key with the same request is answered as the first time (values left out "
         "where that was over 1 MiB), with another request 422.",
     ),
+    "Prefer": _parameter(
+        "Prefer",
+        "header",
+        {"type": "string", "examples": ["respond-async", "respond-async, wait=20"]},
+        "`respond-async` makes it a job: 202 with its `Location`. With `wait=20` the answer comes as usual where it is "
+        "there within 20 s, else 202 (RFC 7240).",
+    ),
+    "JobPath": _parameter("id", "path", {"type": "string"}, "The job's id.", required=True),
+    "LastEvent": _parameter(
+        "Last-Event-ID",
+        "header",
+        {"type": "string"},
+        "The `id` of the last event that you got: what follows it is told.",
+    ),
     "TensorPath": _parameter("id", "path", {"type": "string"}, "The tensor's id or name.", required=True),
     "Limit": _parameter("limit", "query", {"type": "integer", "minimum": 1}, "How many at most."),
     "Cursor": _parameter("cursor", "query", {"type": "string"}, "Where to go on: the `cursor` of the page before."),
@@ -84,6 +98,10 @@ HEADERS: Json = {
     "ServerTiming": {"description": "`queue`, `run` and `encode`, in ms.", "schema": {"type": "string"}},
     "ETag": {"description": "Opaque; changes with what it tags.", "schema": {"type": "string"}},
     "Location": {"description": "Where the new one is.", "schema": {"type": "string", "format": "uri-reference"}},
+    "PreferenceApplied": {
+        "description": "Which preference was followed (RFC 7240).",
+        "schema": {"type": "string", "examples": ["respond-async"]},
+    },
     "Dtype": {"description": "The dtype of raw bytes.", "schema": {"type": "string"}},
     "Shape": {"description": "The shape of raw bytes, such as `2,3`.", "schema": {"type": "string"}},
     "ContentLanguage": {
@@ -103,7 +121,7 @@ _PROBLEMS: dict[int, tuple[str, str]] = {
     400: ("Malformed", "Not JSON, or not what its media type says."),
     401: ("Unauthorized", "No API key, or none that counts, on a server that asks for one."),
     403: ("Forbidden", "The request comes from a foreign web page, or the key may not do this."),
-    404: ("NotFound", "No such tensor, session or operation."),
+    404: ("NotFound", "No such tensor, session, job or operation."),
     406: ("NotAcceptable", "A form that is not offered, or that cannot hold the dtype."),
     409: (
         "Conflict",

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app import replies
 from app.deps import READ, SESSION_QUERY, Call, House, about
 from app.errors import nearest_hint
 from app.openapi.served import Served
+from app.routes import jobs
 from app.wire import json_write
 from app.wire.arguments import with_arrays
 from engine.errors import Invalid, NoSuchOp, WrongType
@@ -29,14 +31,11 @@ async def run_op(request: Request) -> Response:
     call, op = Call(request, _QUERY), request.path_params["op"]
     document = await call.document()
     program = one_step(op, with_arrays(document.value, call.house.kinds.get(op, {}), document.arrays), call)
-    dry_run = call.flag("dry_run")
+    dry_run, prefer = call.flag("dry_run"), call.prefer
+    if prefer is not None and not dry_run:
+        return await jobs.taken(call, program, prefer, op)
     reply = await call.run_alone(program, dry_run=dry_run)
-    answer = {"op": op, "result": json_write.result(reply["results"]["r"], call.integers)}
-    if dry_run:
-        answer["peak_bytes"] = reply["peak_bytes"]
-    if "notes" in reply:  # without the step: to the caller there is none
-        answer["notes"] = call.spoken([{k: v for k, v in note.items() if k != "step"} for note in reply["notes"]["r"]])
-    return await call.json(answer, headers=call.told)
+    return await call.json(replies.of_op(op, reply, call.integers, call.language, dry_run=dry_run), headers=call.told)
 
 
 # A plain route: FastAPI's parameter handling would double what the front adds to a small operation.

@@ -13,9 +13,11 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from app import replies
 from app.answers import Body
 from app.deps import SESSION_QUERY, Call, an_object, off_loop, untagged
 from app.errors import unknown
+from app.routes import jobs
 from app.wire import arguments, json_read, json_write, media, safetensors
 from app.wire.json_read import Document
 from engine.errors import Hint, Invalid, Malformed, NoSuchOp, WrongType
@@ -38,13 +40,15 @@ async def run_program(request: Request) -> Response:
     if call.only_new_names():
         program["if_none_match"] = True
     call.refuse_if_match()
-    reply = await call.run(program, dry_run=call.flag("dry_run"), values=values)
-    if "notes" in reply:
-        reply["notes"] = {name: call.spoken(notes) for name, notes in reply["notes"].items()}
+    dry_run, prefer = call.flag("dry_run"), call.prefer
+    if prefer is not None and not dry_run:
+        return await jobs.taken(call, program, prefer)
+    reply = await call.run(program, dry_run=dry_run, values=values)
     if call.form == media.SAFETENSORS:
+        if "notes" in reply:
+            reply["notes"] = {name: call.spoken(notes) for name, notes in reply["notes"].items()}
         return await call.encoded(json_write.weight(reply["results"]), lambda: _as_file(reply, call), 200, call.told)
-    reply["results"] = {name: json_write.result(value, call.integers) for name, value in reply["results"].items()}
-    return await call.json(reply, headers=call.told)
+    return await call.json(replies.of_program(reply, call.integers, call.language), headers=call.told)
 
 
 router.add_route("/v1/programs", run_program, methods=["POST"])

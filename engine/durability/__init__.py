@@ -5,6 +5,7 @@
     log.py         the log: segments, group writes, when the disk is told to sync
     snapshots.py   a session as one safetensors file
     recovery.py    from files to sessions: what is there, what was torn off, what is damaged
+    jobs.py        jobs, a file each
     store.py       the door: what a worker asks of all this
     repair.py      `python -m app repair`
 
@@ -16,4 +17,5 @@ Each file imports only what stands above it.
         running                 the call that runs now (store.py)
         00000001.<16 hex>.log   segments, the oldest first (records.py, log.py); *.torn: what was cut off (recovery.py)
         snapshots/              <session>.<n>.safetensors (snapshots.py)
+        jobs/                   <job>.job, .tried, .done (jobs.py)
 """

@@ -26,6 +26,7 @@ from engine.commit import Rebuild, whole
 from engine.context import active
 from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
+from engine.durability.jobs import JobFiles
 from engine.durability.log import SEGMENT_BYTES, Log, Place, Segment
 from engine.durability.records import Damaged, payload_of, tag_of
 from engine.durability.recovery import ANSWER_S, ENDED, Answer, Answers, Kept, Recovered, contents, recover, reply_at
@@ -324,6 +325,7 @@ class Store:
 
     def close(self) -> None:
         """Writes the end of the log, which makes the next start certain of everything before it."""
+        self.mark("")  # what was running is undone: it is no reason of this end
         self.log.close(payload_of({"is": "end", "sessions": self._numbers()}))
         self._marker.close()
         os.close(self._lock)
@@ -348,6 +350,8 @@ class Store:
                     log.error("session %s stays in %s: %s", id, folder, kept.damage)
             self.ended += [one for one in found.ended if one not in self.ended]
             self.deletions += [one for one in found.deletions if one not in self.deletions]
+            if (jobs := folder / "jobs").is_dir():
+                JobFiles(self.folder / "jobs", self.files).adopt(jobs)
             if not left:
                 for path in [*self.files.list(folder / "snapshots"), *self.files.list(folder)]:
                     if path.is_file() and path.name != "lock":

@@ -24,11 +24,10 @@ from engine.ops.scatter import (
     from_rows,
     need_long,
     places,
-    reduce_at,
-    reduce_gradient,
     relaid,
     rows_of,
 )
+from engine.ops.scatter_reduce import reduce_at, reduce_gradient
 from engine.samples import B, C, I, S, T
 from engine.shapes import broadcast_two, text, wrap_dim
 

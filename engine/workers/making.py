@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import backend
+from engine.durability.jobs import JobFiles
 from engine.durability.store import Store
 from engine.limits import Limits
 from engine.tensor import ServerLedger
@@ -46,7 +47,8 @@ def make_worker(start: Message, factory: str) -> Worker:
     data = start.get("data")
     if data is not None:
         folder, adopt = Path(data["folder"]), [Path(other) for other in data["adopt"]]
-        worker.sessions.keep(Store(folder, make=worker.sessions.restore, sync=data["sync"], adopt=adopt))
+        worker.sessions.keep(store := Store(folder, make=worker.sessions.restore, sync=data["sync"], adopt=adopt))
+        worker.jobs.keep(JobFiles(folder / "jobs", sync=data["sync"] != "no"), store.ran_last)
     return worker
 
 

@@ -14,6 +14,10 @@ A message is a dict with string keys. The front says, with `id` a number of its 
                                                 also what it counts
     {"do": "outcome", "id", "session", "call", "values"}    what became of a call that the worker before took: {"known",
                                                             "ok"}
+    {"do": "job",    "id", "sent", "session", "job", "program", "values", "explain", "about", "key", "digest", "waiter"}
+    {"do": "look",   "id", "owner", "job", "seen", "result"}    a job as it stands; nil where it is not here
+    {"do": "jobs",   "id", "owner"}             all of the owner's; never waits, nor does "look" or "drop"
+    {"do": "drop",   "id", "owner", "job"}      cancels a job; nil where it is not here
 
 and the worker answers each once, in whatever order they end:
 
@@ -23,6 +27,7 @@ and the worker answers each once, in whatever order they end:
 `data` is {"folder", "adopt": [folder], "sync"}, or nil where nothing is kept on disk; the answer to "start" has what is
 there: "sessions", "ended" and "ran", the call that ran when the last worker of the folder ended. `call` names a call
 beyond the life of a worker; `key` is an idempotency key (of a run with `digest`, of an open [key, digest]), or nil.
+`waiter` is a second number of the front's: the reply to it is that of the job's program, when that ends.
 `sent` is time.monotonic() of the front, which shares its clock with every worker on the machine. `lost: True` is set
 by the receiving end where the arrays of a message could not be received (no descriptor was free).
 

@@ -48,6 +48,10 @@ class SessionLike(Protocol):
     def bytes_by_device(self) -> dict[str, dict[str, int]]:
         """What is held now, by device and what holds it. May be asked while a program is between two steps."""
 
+    def progress(self) -> dict[str, Any] | None:
+        """How far the running program is, or how far the last one came: `steps_run` of `steps`, `rounds` of `of`, and
+        what is `collected` so far; None where it has not begun."""
+
     def pack(self) -> dict[str, Any] | None:
         """All that a session without tensors is; None where it has any. `unpack` makes a new session the same."""
 

@@ -26,7 +26,7 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -307,6 +307,7 @@ class Supervisor:
         call.again, call.number = True, next(self._ids)
         slot.pending[call.number] = call
         message.update(id=call.number, sent=time.monotonic())
+        message.pop("waiter", None)  # who waited for a job has heard that the worker is gone
         assert slot.transport is not None
         await slot.transport.send(message)
 
@@ -342,27 +343,34 @@ class Supervisor:
 
     # ------------------------------------------------ calls
 
-    async def call(self, record: Record, message: Message, *, changes: bool) -> tuple[Any, Timing]:
-        """Has the session's worker do `message`. A cancelled wait cancels the call, too.
+    async def call(
+        self, record: Record, message: Message, *, changes: bool, before: Callable[[Slot], None] | None = None
+    ) -> tuple[Any, Timing]:
+        """Has the session's worker do `message`. A cancelled wait cancels the call, too. `before` is told which worker
+        it is, before that is asked.
 
         A session that asks for a device which its worker lacks moves to a worker that has it, if it is empty still.
         Raises what the worker raised; Unavailable when it dies first; LimitExceeded, OutOfMemory.
         """
         again = dict(message)
         try:
-            return await self._call(record, message, changes)
+            return await self._call(record, message, changes, before)
         except NoSuchDevice as error:
             if not await self._moved(record, error):
                 raise
-        return await self._call(record, again, changes)
+        return await self._call(record, again, changes, before)
 
-    async def _call(self, record: Record, message: Message, changes: bool) -> tuple[Any, Timing]:
+    async def _call(
+        self, record: Record, message: Message, changes: bool, before: Callable[[Slot], None] | None
+    ) -> tuple[Any, Timing]:
         known_as = self._deadly.admit(message)
         async with record.order:
             # Looked up now: the session may have moved while this call waited.
             slot = self._slot(record)
             if self.data is not None:
                 await self._up(slot)
+            if before is not None:
+                before(slot)
             number, future = self._expect(slot, changes, record)
             call = slot.pending[number]
             message.update(id=number, session=record.id, sent=time.monotonic(), call=f"{self._nonce}-{number}")
@@ -622,25 +630,40 @@ class Supervisor:
         return {key: info for reply in replies for key, info in reply.items() if info is not None}
 
     async def _infos(self, slot: Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
+        try:
+            answer = await self.ask(slot, {"do": "info", "sessions": ids})
+        except Unavailable:
+            return {}
+        known: dict[str, dict[str, Any] | None] = answer["infos"]
+        return known
+
+    async def ask(self, slot: Slot, question: Message) -> Any:
+        """A worker's answer to what waits for no program. Raises Unavailable, and what the worker raises."""
         if self.data is not None:
             await self._up(slot)
         number, future = self._expect(slot, False)
         try:
             if slot.transport is None:
                 raise NotSent("its worker is gone")
-            slot.transport.send_now({"do": "info", "id": number, "sessions": ids})
-        except NotSent:
+            slot.transport.send_now({**question, "id": number})
+        except NotSent as error:
             give_up(slot, number, future)
-            return {}
-        try:
-            answer, _ = await future
-        except Unavailable:
-            return {}
-        return answer["infos"]  # type: ignore[no-any-return]
+            raise not_sent(error, slot) from error
+        answer, _ = await future
+        return answer
 
     async def numbers(self, patience: float = 2.0) -> dict[str, dict[str, Any]]:
         """What each worker counts, by worker (engine.workers.numbers)."""
         return await numbers.ask(self._slots.values(), self._expect, patience)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The places of the workers."""
+        return list(self._slots.values())
+
+    def expect(self, slot: Slot) -> tuple[int, asyncio.Future[tuple[Any, Timing]]]:
+        """A number for a reply that a worker will give later, and what will hold it."""
+        return self._expect(slot, False)
 
     def _slot(self, record: Record) -> Slot:
         return self._slots[record.worker]

@@ -44,6 +44,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.tensor import ServerLedger
+from engine.workers.jobs import Jobs
 from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Message, Peer
 from engine.workers.replies import Replies
 from engine.workers.seats import Seat, Seats, SessionLike, expired
@@ -69,6 +70,10 @@ _FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
     "cancel": {"target": int},
     "info": {"sessions": list},
     "leave": {"session": str},
+    "job": {"session": str, "job": str, "program": dict, "values": str, "explain": bool, "about": dict},
+    "look": {"owner": str, "job": str},
+    "jobs": {"owner": str},
+    "drop": {"owner": str, "job": str},
     "devices": {},
 }
 
@@ -112,6 +117,7 @@ class Worker:
         self._staged: list[tuple[Change, Callable[[EngineError | None], None]]] = []
         self._tick_at = clock() + TICK
         self._turns: Turns[Seat] = Turns()
+        self.jobs = Jobs(self)
         self._calls: dict[tuple[Peer, int], _Call] = {}
         self._waiting: dict[str, int] = {}  # calls of each owner, the running ones too
 
@@ -119,7 +125,7 @@ class Worker:
 
     def serve(self, inbox: Inbox) -> None:
         """Answers messages until the last peer is gone, then frees all sessions."""
-        busy, look = False, 0.0
+        busy, look = bool(self._calls), 0.0  # jobs of the worker before this one
         try:
             while True:
                 if not busy or self._clock() >= look:
@@ -151,6 +157,7 @@ class Worker:
         if message is None:
             for call in [call for (who, _), call in self._calls.items() if who is peer]:
                 self._withdraw(call)
+            self.jobs.leave(peer)
             return
         now = self._clock()
         number, word = _checked(message)
@@ -166,6 +173,8 @@ class Worker:
             self._answer(peer, number, self._query_at_once, message)
         elif word == "outcome":
             self._answer(peer, number, self._outcome, message)
+        elif word in Jobs.words:
+            self._answer(peer, number, partial(Jobs.words[word], self.jobs, peer), message)
         elif (peer, number) in self._calls:
             raise BadMessage(f"id {number} is in use")
         else:
@@ -240,35 +249,44 @@ class Worker:
     # ------------------------------------------------ calls that wait for their turn
 
     def _enqueue(self, peer: Peer, message: Message, now: float) -> None:
-        number, word = message["id"], message["do"]
         try:
-            seat = self.sessions.find(message)
-            payer = message.get("by") or seat.owner
-            waiting = self._waiting.get(payer, 0)
-            if message.get("lost"):
-                raise Unavailable(
-                    "the server had no memory, or too many open files, to take this call's arrays; nothing was done",
-                    code="not-applied",
-                    hint=Hint("try-again"),
-                )
-            if waiting >= self.limits.max_queue and word != "close":
-                raise QueueFull(
-                    f"{waiting} of your calls are waiting on worker {self.name} already; nothing was done",
-                    hint=Hint("queue-full", waiting=waiting, limit=self.limits.max_queue),
-                    waiting=waiting,
-                    limit=self.limits.max_queue,
-                )
+            seat = self.admit(message)
         except EngineError as error:
-            self._reply(peer, number, error=error)
+            self._reply(peer, message["id"], error=error)
             return
+        self.line_up(peer, message, seat, now)
+
+    def admit(self, message: Message) -> Seat:
+        """The seat in whose line a call may stand. Raises NoSuchSession, Gone, QueueFull, Unavailable."""
+        seat = self.sessions.find(message)
+        waiting = self._waiting.get(message.get("by") or seat.owner, 0)
+        if message.get("lost"):
+            raise Unavailable(
+                "the server had no memory, or too many open files, to take this call's arrays; nothing was done",
+                code="not-applied",
+                hint=Hint("try-again"),
+            )
+        if waiting >= self.limits.max_queue and message["do"] != "close":
+            raise QueueFull(
+                f"{waiting} of your calls are waiting on worker {self.name} already; nothing was done",
+                hint=Hint("queue-full", waiting=waiting, limit=self.limits.max_queue),
+                waiting=waiting,
+                limit=self.limits.max_queue,
+            )
+        return seat
+
+    def line_up(self, peer: Peer, message: Message, seat: Seat, now: float | None = None) -> _Call:
+        """A call takes the last place in its session's line."""
+        now = self._clock() if now is None else now
         sent = message.get("sent")
         # On another machine's clock the difference means nothing.
         arrived = sent if type(sent) is float and 0.0 <= now - sent < _LONGEST_WAIT else now
         call = _Call(peer, message, seat, arrived)
-        self._calls[peer, number] = call
-        self._waiting[payer] = waiting + 1
+        self._calls[peer, message["id"]] = call
+        self._waiting[call.payer] = self._waiting.get(call.payer, 0) + 1
         seat.calls.append(call)
         self._turns.enter(seat)
+        return call
 
     def _run(self, call: _Call, until: float) -> Any:
         seat, message = call.seat, call.message
@@ -559,10 +577,14 @@ class Worker:
         call = self._calls.get((peer, target))
         if call is None or call.word not in ("run", "query"):
             return {"cancelled": False}
+        self.cancel(call)
+        return {"cancelled": True}
+
+    def cancel(self, call: _Call) -> None:
+        """Ends a call that is under way, undone."""
         self._withdraw(call)
         error = Conflict("the call was cancelled; the session is as it was before", code="cancelled")
         self._finish(call, None, error)
-        return {"cancelled": True}
 
     # ------------------------------------------------ memory and disk
 
@@ -570,6 +592,7 @@ class Worker:
         """What is due from time to time: leases, sleep, snapshots, and files that nothing needs any more."""
         self._tick_at = self._clock() + TICK
         now, store = self.sessions.wall(), self.sessions.store
+        self.jobs.tidy(now)
         for seat in list(self.sessions.seats.values()):
             if seat.calls:
                 continue

@@ -27,6 +27,7 @@ STATUSES = {
     "NoSuchTensor": 404,
     "NoSuchOp": 404,
     "NoSuchSession": 404,
+    "NoSuchJob": 404,
     "NoGrad": 404,
     "NotAcceptable": 406,
     "Conflict": 409,
@@ -122,7 +123,7 @@ def test_the_service_goes_on_after_a_bug(client: httpx.Client, fake: FakeService
         ("/v1/tensors/", "did you mean GET /v1/tensors?"),
         ("/tensors", "did you mean GET /v1/tensors?"),
         ("/v1/nothing", "the calls are described at /docs, the operations listed at /v1/ops"),
-        ("/v1/jobs/1", "the calls are described at /docs, the operations listed at /v1/ops"),
+        ("/v1/nowhere/1", "the calls are described at /docs, the operations listed at /v1/ops"),
     ],
 )
 def test_a_path_that_is_none_is_404_with_the_nearest(client: httpx.Client, path: str, hint: str) -> None:

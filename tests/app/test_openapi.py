@@ -125,7 +125,10 @@ def test_every_call_can_answer_with_problems_of_the_documented_statuses(whole: J
         if path.startswith("/v1/"):
             assert statuses >= {401, 403, 406, 421, 422, 429}
         if path.startswith("/v1/ops/") and "requestBody" in call:
-            assert statuses == {200, 400, 401, 403, 404, 406, 409, 410, 412, 413, 415, 421, 422, 429, 503, 504, 507}
+            assert statuses == {
+                *(200, 202, 400, 401, 403, 404, 406, 409, 410, 412, 413, 415, 421, 422, 429),
+                *(503, 504, 507),
+            }
     for response in whole["components"]["responses"].values():
         assert response["content"] == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -342,6 +345,29 @@ def test_examples_work_and_answers_are_what_the_document_says(http: httpx.Client
         if body is not None and "ragged" not in response.text:
             assert response.status_code < 300 or path == "/v1/ops/add", (path, response.text)
         follows(document, call, response)
+
+
+def test_what_is_told_of_jobs_is_what_the_document_says(http: httpx.Client) -> None:
+    document = read(Documents(declared, "curlgrad", "0.1.0").whole())
+    failing = {"steps": [{"op": "mm", "args": {"input": [1.0], "mat2": [1.0]}}]}
+    for path, body in (("/v1/programs", ...), ("/v1/programs", failing), ("/v1/ops/mul", {"input": [1.5], "other": 3})):
+        call = called(document, "post", path)
+        if body is ...:
+            body = call["requestBody"]["content"]["application/json"]["example"]
+        response = http.post(path, json=body, headers={"Prefer": "respond-async"})
+        assert response.status_code == 202
+        follows(document, call, response)
+        where = response.headers["location"]
+        listened = http.get(f"{where}/events")
+        assert "event: done" in listened.text
+        assert (
+            listened.headers["content-type"].partition(";")[0]
+            in (called(document, "get", f"{where}/events")["responses"]["200"]["content"])
+        )
+        read_again = http.get(where)
+        assert ("problem" in read_again.json()) == (body is failing)
+        for method, asked in (("get", where), ("get", "/v1/jobs"), ("delete", where), ("get", "/v1/jobs/none")):
+            follows(document, called(document, method, asked), http.request(method, asked))
 
 
 def test_the_example_of_a_session_works(http: httpx.Client) -> None:

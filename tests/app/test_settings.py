@@ -63,6 +63,8 @@ GIVEN = {
     "max_values": ("10", 10),
     "history": ("0", 0),
     "root_path": ("/class/tensors/", "/class/tensors"),
+    "max_jobs": ("7", 7),
+    "keep_jobs": ("60", 60.0),
     "log_level": ("debug", "debug"),
     "log_format": ("JSON", "json"),
     "slow_request": ("2.5", 2.5),

@@ -73,6 +73,7 @@ class FakeSession:
         self.seed, self.default_dtype, self.limits = seed, default_dtype, limits
         self.variables: dict[str, Any] = {}
         self.closed = False
+        self.count: int | None = None
         self.on_commit = None
 
     def run(
@@ -85,6 +86,7 @@ class FakeSession:
             for step in program["steps"]:
                 for _ in range(step.get("times", 1)):
                     count += 1
+                    self.count = count
                     TRACE.append((self.name or self.id, step["op"]))
                     self._step(step["op"], step.get("args", {}), results)
                     yield
@@ -151,6 +153,13 @@ class FakeSession:
                 self.default_dtype = args["d"]
             case _:
                 raise AssertionError(op)
+
+    def progress(self) -> dict[str, Any] | None:
+        return (
+            None
+            if self.count is None
+            else {"steps_run": self.count, "steps": 0, "rounds": [], "of": [], "collected": {}}
+        )
 
     def query(self, q: dict[str, Any], values: str = "auto") -> Any:
         match q["do"]:
