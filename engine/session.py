@@ -24,6 +24,7 @@ from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
 from engine.explain import Watch, on_tensor
 from engine.fork import fork, separate
+from engine.graph import graph_of
 from engine.history import History, Told
 from engine.holders import Holdings
 from engine.limits import Limits
@@ -34,13 +35,12 @@ from engine.random import Generator as RandomGenerator
 from engine.record import REC
 from engine.scope import Outcome, Scope
 from engine.steps import Program, compile_program, count_steps
-from engine.tape import FREED, Node, shown_grad_fn
+from engine.tape import shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tally, Tensor
 from engine.undo import Borrowed, Undo
 
 VALUES_LIMIT = 1000  # `values=auto` shows tensors up to this many elements
 SLICE_S = 0.001  # how long a program runs before others get a turn, at the next step boundary
-GRAPH_LIMIT = 10_000
 
 Reply = dict[str, Any]
 
@@ -565,49 +565,7 @@ class Session:
         }
 
     def _graph(self, q: Mapping[str, Any], values: str) -> Reply:
-        t = self._found(q)
-        nodes: list[Reply] = []
-        edges: list[Reply] = []
-        seen: set[str] = set()
-        root = _node_id(t.edge[0] if t.edge is not None else t)
-        stack: list[Any] = [t.edge[0] if t.edge is not None else t]
-        total = 0
-        while stack and len(nodes) < GRAPH_LIMIT:
-            thing = stack.pop()
-            label = _node_id(thing)
-            if label in seen:
-                continue
-            seen.add(label)
-            if type(thing) is Tensor:
-                nodes.append(
-                    {
-                        "id": label,
-                        "name": "AccumulateGrad",
-                        "tensor": thing.name or thing.id,
-                        "shapes": [list(thing.shape)],
-                        "saved_bytes": 0,
-                    }
-                )
-                continue
-            total += thing.saved_bytes
-            nodes.append(
-                {
-                    "id": label,
-                    "name": thing.grad_fn,
-                    "op": thing.op.name,
-                    "seq": thing.seq,
-                    "saved_bytes": thing.saved_bytes,
-                    "freed": thing.saved is FREED,
-                    "shapes": [list(s.shape) for s in thing.outs if s is not None],
-                }
-            )
-            for e in thing.edges:
-                if e is None:
-                    continue
-                target, output = e if type(e) is tuple else (e, 0)
-                edges.append({"from": label, "to": _node_id(target), "output": output})
-                stack.append(target)
-        return {"root": root, "nodes": nodes, "edges": edges, "saved_bytes": total, "truncated": bool(stack)}
+        return graph_of(self._found(q))
 
     def _info(self, q: Mapping[str, Any], values: str) -> Reply:
         return {
@@ -675,10 +633,6 @@ def _ids(found: Any) -> Any:
     if type(found) is list:
         return [_ids(x) for x in found]
     return {k: _ids(x) for k, x in found.items()} if type(found) is dict else None
-
-
-def _node_id(thing: Any) -> str:
-    return f"n{thing.seq}" if type(thing) is Node else f"leaf:{thing.id or id(thing)}"
 
 
 def _index_part(part: str) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 from typing import Any
 
-from engine.errors import Hint, LimitExceeded, OutOfMemory, Unavailable
+from engine.errors import Bug, EngineError, Hint, LimitExceeded, OutOfMemory, Unavailable
 from engine.workers.messages import CannotPack, Message, Timing
 from engine.workers.plans import WorkerSpec
 from engine.workers.registry import Record
 from engine.workers.transports import NotSent, Transport
+
+log = logging.getLogger("curlgrad.supervisor")
 
 
 @dataclasses.dataclass(slots=True)
@@ -58,6 +61,29 @@ class Slot:
             "restarts": self.restarts,
             "last_exit": self.last_exit,
         }
+
+
+def answered(call: Pending, slot: Slot, message: Message) -> None:
+    """Gives whoever waits what the worker replied."""
+    assert call.future is not None
+    try:
+        if "error" in message:
+            call.future.set_exception(EngineError.from_data(message["error"]))
+        elif "lost" in message:
+            call.future.set_exception(
+                Unavailable(
+                    "the server had no memory, or too many files open, to take the arrays of the answer",
+                    code="outcome-unknown" if call.changes else "not-applied",
+                    hint=Hint("try-again"),
+                )
+            )
+        else:
+            timing = Timing(float(message["queue_ms"]), float(message["run_ms"]))
+            call.future.set_result((message["ok"], timing))
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        # Ours, not the wire's: it ends this call, and not the worker with everyone's sessions.
+        log.exception("worker %s: a reply without what a reply has", slot.name)
+        call.future.set_exception(Bug(f"a bug of the server: a reply without what a reply has ({problem!r})"))
 
 
 def end(call: Pending, slot: Slot, why: str, *, known: bool) -> None:

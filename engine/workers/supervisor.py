@@ -34,7 +34,6 @@ from typing import Any
 from engine.backend import devices_hint
 from engine.durability.store import DataDir, data_bytes
 from engine.errors import (
-    Bug,
     EngineError,
     Gone,
     Hint,
@@ -44,14 +43,14 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
-from engine.workers import numbers
+from engine.workers import questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
-from engine.workers.slots import Pending, Slot, device_of, end, give_up, not_sent, unknown_devices
+from engine.workers.slots import Pending, Slot, answered, device_of, end, give_up, not_sent
 from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
 
 FAILING = 5
@@ -292,7 +291,7 @@ class Supervisor:
             end(call, slot, "the session is lost", known=not call.changes)
             return
         if message["do"] == "run" and call.changes:
-            found = await self._outcome(slot, record, message)
+            found = await questions.outcome(slot, self._expect, record.id, message, _START_TIMEOUT)
             if found["known"]:
                 if found["ok"] is None:
                     end(call, slot, "it was done, but its answer is lost", known=False)
@@ -310,17 +309,6 @@ class Supervisor:
         message.pop("waiter", None)  # who waited for a job has heard that the worker is gone
         assert slot.transport is not None
         await slot.transport.send(message)
-
-    async def _outcome(self, slot: Slot, record: Record, message: Message) -> Any:
-        number, future = self._expect(slot, False)
-        question = {"do": "outcome", "id": number, "session": record.id, "call": message["call"]}
-        assert slot.transport is not None
-        slot.transport.send_now({**question, "values": message["values"]})
-        try:
-            found, _ = await asyncio.wait_for(future, _START_TIMEOUT)
-        except Gone:  # set aside: nobody can know
-            return {"known": True, "ok": None}
-        return found
 
     async def _up(self, slot: Slot) -> None:
         """Waits a little for a worker that is being started again."""
@@ -460,24 +448,7 @@ class Supervisor:
             raise BadMessage(f"a reply to nothing: id={number!r}")
         if call.future is None or call.future.done():
             return
-        try:
-            if "error" in message:
-                call.future.set_exception(EngineError.from_data(message["error"]))
-            elif "lost" in message:
-                call.future.set_exception(
-                    Unavailable(
-                        "the server had no memory, or too many files open, to take the arrays of the answer",
-                        code="outcome-unknown" if call.changes else "not-applied",
-                        hint=Hint("try-again"),
-                    )
-                )
-            else:
-                timing = Timing(float(message["queue_ms"]), float(message["run_ms"]))
-                call.future.set_result((message["ok"], timing))
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            # Ours, not the wire's: it ends this call, and not the worker with everyone's sessions.
-            log.exception("worker %s: a reply without what a reply has", slot.name)
-            call.future.set_exception(Bug(f"a bug of the server: a reply without what a reply has ({problem!r})"))
+        answered(call, slot, message)
 
     # ------------------------------------------------ sessions
 
@@ -653,8 +624,8 @@ class Supervisor:
         return answer
 
     async def numbers(self, patience: float = 2.0) -> dict[str, dict[str, Any]]:
-        """What each worker counts, by worker (engine.workers.numbers)."""
-        return await numbers.ask(self._slots.values(), self._expect, patience)
+        """What each worker counts, by worker (engine.workers.questions)."""
+        return await questions.numbers(self._slots.values(), self._expect, patience)
 
     @property
     def slots(self) -> list[Slot]:
@@ -709,21 +680,7 @@ class Supervisor:
 
     async def device_facts(self) -> list[dict[str, Any]]:
         """Each worker's devices as it describes them; those of a worker that does not answer by name alone."""
-        asked = [self._device_facts(slot) for slot in self._slots.values()]
-        return [facts for found in await asyncio.gather(*asked) for facts in found]
-
-    async def _device_facts(self, slot: Slot) -> list[dict[str, Any]]:
-        unknown = unknown_devices(slot)
-        if slot.state != "ready" or slot.transport is None:
-            return unknown
-        number, future = self._expect(slot, False)
-        try:
-            slot.transport.send_now({"do": "devices", "id": number})
-            answer, _ = await asyncio.wait_for(future, _PATIENCE)
-        except (NotSent, Unavailable, TimeoutError):
-            give_up(slot, number, future)
-            return unknown
-        return [{**facts, "worker": slot.name} for facts in answer]
+        return await questions.device_facts(self._slots.values(), self._expect, _PATIENCE)
 
     def simulated(self) -> bool:
         """Whether any device is a simulation."""

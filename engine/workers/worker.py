@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
@@ -31,7 +30,6 @@ from engine import backend
 from engine.durability.recovery import Answer
 from engine.durability.store import Change
 from engine.errors import (
-    Bug,
     Conflict,
     DeviceLost,
     EngineError,
@@ -44,6 +42,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.tensor import ServerLedger
+from engine.workers.faults import as_error
 from engine.workers.jobs import Jobs
 from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Message, Peer
 from engine.workers.replies import Replies
@@ -645,26 +644,9 @@ class Worker:
         self._reply(peer, number, ok=answer, error=error, timing=timing)
 
     def _as_error(self, problem: Exception, word: str) -> EngineError:
-        fault = next(filter(None, (one.fault(problem) for one in self._backends)), None)
-        error: EngineError
-        if fault is not None:
-            error = fault
-        elif isinstance(problem, EngineError):
-            error = problem
-        elif isinstance(problem, MemoryError):
-            error = OutOfMemory(f"the worker ran out of memory: {str(problem) or 'nothing more is known'}")
-        else:
-            reference = secrets.token_hex(4)
-            log.error("%s: a bug in a %s, reference %s", self.name, word, reference, exc_info=problem)
-            error = Bug(
-                f"a bug of the server ({type(problem).__name__}); its log has the traceback under {reference}",
-                hint=Hint("report-bug", reference=reference),
-                reference=reference,
-            )
+        error = as_error(problem, f"{self.name}: {word}", self._backends)
         if isinstance(error, DeviceLost):
             self._lost = error
-        # A traceback holds the frames it went through, and they the tensors of the failed program, in a cycle.
-        problem.__traceback__ = problem.__context__ = problem.__cause__ = None
         return error
 
     def _reply(

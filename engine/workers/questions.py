@@ -1,0 +1,70 @@
+"""What a front asks of workers that they answer between two steps, with patience."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from engine.errors import EngineError, Gone, Unavailable
+from engine.workers.messages import Message
+from engine.workers.slots import Slot, give_up, unknown_devices
+from engine.workers.transports import NotSent
+
+Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[Any]"]]
+
+
+async def numbers(slots: Iterable[Slot], expect: Expect, patience: float) -> dict[str, dict[str, Any]]:
+    """What each worker counts, by worker; of one that does not answer in time (a long step) what it said last."""
+    slots = list(slots)
+    await asyncio.gather(*(_numbers(slot, expect, patience) for slot in slots))
+    return {slot.name: slot.numbers for slot in slots}
+
+
+async def _numbers(slot: Slot, expect: Expect, patience: float) -> None:
+    slot.numbers = {**slot.numbers, "answered": False}
+    if slot.transport is None or slot.state != "ready":
+        return
+    number, future = expect(slot, False)
+    try:
+        slot.transport.send_now({"do": "info", "id": number, "sessions": [], "numbers": True})
+    except NotSent:
+        give_up(slot, number, future)
+        return
+    with contextlib.suppress(TimeoutError, EngineError):
+        known, _ = await asyncio.wait_for(future, patience)
+        slot.numbers = {**known["numbers"], "waiting": known["waiting"], "answered": True}
+
+
+async def device_facts(slots: Iterable[Slot], expect: Expect, patience: float) -> list[dict[str, Any]]:
+    """Each worker's devices as it describes them; those of a worker that does not answer by name alone."""
+    found = await asyncio.gather(*(_device_facts(slot, expect, patience) for slot in slots))
+    return [facts for of_one in found for facts in of_one]
+
+
+async def _device_facts(slot: Slot, expect: Expect, patience: float) -> list[dict[str, Any]]:
+    unknown = unknown_devices(slot)
+    if slot.state != "ready" or slot.transport is None:
+        return unknown
+    number, future = expect(slot, False)
+    try:
+        slot.transport.send_now({"do": "devices", "id": number})
+        answer, _ = await asyncio.wait_for(future, patience)
+    except (NotSent, Unavailable, TimeoutError):
+        give_up(slot, number, future)
+        return unknown
+    return [{**facts, "worker": slot.name} for facts in answer]
+
+
+async def outcome(slot: Slot, expect: Expect, session: str, message: Message, patience: float) -> Any:
+    """What became of a call that the incarnation before took: {"known", "ok"}."""
+    number, future = expect(slot, False)
+    question = {"do": "outcome", "id": number, "session": session, "call": message["call"]}
+    assert slot.transport is not None
+    slot.transport.send_now({**question, "values": message["values"]})
+    try:
+        found, _ = await asyncio.wait_for(future, patience)
+    except Gone:  # set aside: nobody can know
+        return {"known": True, "ok": None}
+    return found
