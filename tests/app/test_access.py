@@ -190,7 +190,11 @@ def _of_ann(server: Server) -> dict[str, str]:
     where = {"Curlgrad-Session": made["id"]}
     for body in ({"data": [1.5, 2.5], "name": "w", "requires_grad": True}, {"data": [7.0], "name": "secret"}):
         assert server.ask("ann", "POST", "/v1/tensors", json=body, headers=where).status_code == 201
-    return {"session": made["id"], "name": "lesson", "tensor": "secret"}
+    told = {**where, "Prefer": "respond-async"}
+    job = server.ask(
+        "ann", "POST", "/v1/ops/add", json={"input": [7.0], "other": 0, "keep": False}, headers=told
+    ).json()["id"]
+    return {"session": made["id"], "name": "lesson", "tensor": "secret", "job": job}
 
 
 def _answers(server: Server, who: str, path_values: dict[str, str], session: str) -> list[tuple[str, str, int, Any]]:
@@ -204,7 +208,7 @@ def _answers(server: Server, who: str, path_values: dict[str, str], session: str
             continue
         if "/admin/" in path:
             continue
-        kind = "session" if path.startswith("/v1/sessions") else "tensor"
+        kind = next((kind for kind in ("session", "job") if path.startswith(f"/v1/{kind}s")), "tensor")
         where = path.replace("{id}", path_values[kind])
         bodies = {"POST": {}, "PATCH": {"name": "mine"}, "PUT": {}}
         if path.startswith("/v1/ops/"):
@@ -225,7 +229,7 @@ def _answers(server: Server, who: str, path_values: dict[str, str], session: str
         else:
             sent = {"json": body} if body is not None else {}
         response = server.ask(who, method, where + query, headers=headers, **sent)
-        told = re.sub(r"s-[0-9a-f]{32}|[0-9a-f]{16}", "*", response.text)
+        told = re.sub(r"s-[0-9a-f]{32}|j-[0-9a-f]{46}|[0-9a-f]{16}", "*", response.text)
         found.append((method, path, response.status_code, told))
     return found
 
@@ -235,9 +239,10 @@ def test_one_key_neither_sees_nor_changes_what_another_made(server: Server) -> N
     mine = _of_ann(server)
     never = "s-" + "0" * 32
     with_hers = _answers(server, "bob", mine, mine["session"])
-    with_none = _answers(server, "bob", {**mine, "session": never}, never)
+    with_none = _answers(server, "bob", {**mine, "session": never, "job": "j-" + "0" * 46}, never)
     assert with_hers == with_none
-    assert {status for _, path, status, _ in with_hers if path != "/v1/sessions" and path != "/v1/ops"} == {404}
+    assert {status for _, path, status, _ in with_hers if path not in ("/v1/ops", "/v1/jobs")} == {404}
+    assert [told for _, path, _, told in with_hers if path == "/v1/jobs"] == ['{"jobs":[],"cursor":null}\n']
     for text in (told for _, _, _, told in with_hers):
         assert "7.0" not in text
         assert "lesson" not in text
