@@ -167,5 +167,5 @@ lock: $(BIN)/python
 	$(BIN)/python scripts/lock.py $(ARGS)
 
 clean:
-	rm -rf .venv .venv-cuda12 .venv-cuda13 .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist curlgrad.egg-info
+	rm -rf .venv .venv-cuda12 .venv-cuda13 .venv-fuzz .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist curlgrad.egg-info
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
