@@ -15,6 +15,7 @@ SAFETENSORS = "safetensors"
 RAW = "raw"
 CSV = "csv"
 DOT = "dot"
+SVG = "svg"
 
 MEDIA_TYPES: Mapping[str, str] = {
     JSON: json_write.MEDIA_TYPE,
@@ -24,6 +25,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     RAW: raw.MEDIA_TYPE,
     CSV: csv.MEDIA_TYPE,
     DOT: "text/vnd.graphviz",
+    SVG: "image/svg+xml",
 }
 BINARY = frozenset((NPY, SAFETENSORS, RAW))
 TENSOR_FORMS = (JSON, TEXT, NPY, SAFETENSORS, RAW, CSV)
