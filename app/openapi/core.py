@@ -322,7 +322,11 @@ def _tensor() -> Json:
                 {
                     "200": answer(
                         "Nodes, edges and saved bytes.",
-                        {**json_of(ref("Graph")), "text/vnd.graphviz": {"schema": {"type": "string"}}},
+                        {
+                            **json_of(ref("Graph")),
+                            "text/vnd.graphviz": {"schema": {"type": "string"}},
+                            "image/svg+xml": {"schema": {"type": "string"}},
+                        },
                     ),
                     **problems(READS),
                 },

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.answers import Body
 from app.deps import READ, Call, check_expected, etag_of, is_json, off_loop, takes, unsupported
-from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, raw, safetensors
+from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, raw, safetensors, svg
 from engine.errors import Hint, Invalid, MissingParameter, WrongType
 from engine.service import TensorAnswer
 
@@ -275,11 +275,13 @@ async def describe_tensor(ref: str, call: Annotated[Call, takes(offers=(media.TE
 
 
 @router.api_route("/v1/tensors/{ref}/graph", methods=READ)
-async def read_graph(ref: str, call: Annotated[Call, takes(offers=(media.JSON, media.DOT))]) -> Response:
+async def read_graph(ref: str, call: Annotated[Call, takes(offers=(media.JSON, media.DOT, media.SVG))]) -> Response:
     """The tape behind the tensor: its nodes and edges, and what they save."""
     graph = await call.ask({"do": "graph", "ref": ref})
     if call.form == media.DOT:
         return Response(dot.write(graph), media_type=media.MEDIA_TYPES[media.DOT])
+    if call.form == media.SVG:
+        return Response(svg.graph(graph), media_type=media.MEDIA_TYPES[media.SVG])
     return await call.json(graph)
 
 

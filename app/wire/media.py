@@ -16,6 +16,7 @@ RAW = "raw"
 CSV = "csv"
 DOT = "dot"
 EVENTS = "events"
+SVG = "svg"
 
 MEDIA_TYPES: Mapping[str, str] = {
     JSON: json_write.MEDIA_TYPE,
@@ -26,6 +27,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     CSV: csv.MEDIA_TYPE,
     DOT: "text/vnd.graphviz",
     EVENTS: "text/event-stream",
+    SVG: "image/svg+xml",
 }
 BINARY = frozenset((NPY, SAFETENSORS, RAW))
 TENSOR_FORMS = (JSON, TEXT, NPY, SAFETENSORS, RAW, CSV)

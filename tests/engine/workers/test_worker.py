@@ -274,6 +274,15 @@ def test_a_queue_has_an_end(house: House) -> None:
     assert house.run("t", "noop") not in house.front.answered()
 
 
+def test_readers_of_what_is_public_stand_in_their_own_queue(house: House) -> None:
+    house.open("s")
+    asked = [house.say("query", session="s", q={"do": "peek"}, values="none", by="bob") for _ in range(101)]
+    assert house.front.of(asked[-1])["error"]["facts"] == {"waiting": 100, "limit": 100}
+    mine = house.run("s", "noop")
+    house.finish()
+    assert "ok" in house.front.of(mine)
+
+
 @pytest.mark.parametrize(
     "message",
     [
