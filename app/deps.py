@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app import hangups, hints, language, prefer
@@ -177,10 +176,7 @@ class Call:
     async def body(self) -> bytes:
         """The body, in one piece."""
         self._refuse_encoding()
-        try:
-            return await self.request.body()
-        except ClientDisconnect:
-            raise _ended_early() from None
+        return await self.request.body()
 
     async def elements(self, *, changed: bool = False) -> bytes | memoryview:
         """A body that is mostly a tensor's elements: a long one is received into the memory that its worker gets.
@@ -197,7 +193,7 @@ class Call:
                 memory.write(part)
             self._elements = memory.finish()
             return self._elements
-        except (ClientDisconnect, ValueError):  # a server counts a body's bytes; a test's need not
+        except ValueError:  # a server counts a body's bytes; a test's need not
             raise _ended_early() from None
         except MemoryError as error:
             raise OutOfMemory(f"the server has no memory for this body: {error}") from error

@@ -85,8 +85,8 @@ async def test_a_session_s_life(workers: str) -> None:
             "ann", {"name": "x", "device": "cpu", "seed": 7, "default_dtype": "torch.double"}
         )
         assert list(made) == [
-            "id", "name", "tensors", "bytes", "seed", "worker", "device", "default_dtype", "created", "last_used",
-            "expires_at",
+            "id", "name", "state", "tensors", "bytes", "seed", "worker", "device", "default_dtype", "created",
+            "last_used", "expires_at", "public_id",
         ]  # fmt: skip
         assert (made["name"], made["seed"], made["device"], made["default_dtype"]) == ("x", 7, "cpu", "float64")
         assert made["expires_at"] is None
