@@ -41,7 +41,12 @@ FUNCTIONS = frozenset(
         "threshold_",
     )
 )
-PROPERTIES = frozenset(("H", "T", "mH", "mT", "ndim", "shape"))
+PROPERTIES = frozenset(
+    ("H", "T", "mH", "mT", "ndim", "shape", "grad_fn", "is_leaf", "itemsize", "nbytes", "requires_grad")
+)
+# What is written as another function that does the same: torch.ctc_loss takes its reduction as a number, and without
+# one combines nothing.
+ELSEWHERE = {"ctc_loss": "nn.functional.ctc_loss"}
 # What takes its tensors one after the other instead of as a list.
 STARRED = frozenset(
     ("block_diag", "broadcast_shapes", "broadcast_tensors", "cartesian_prod", "chain_matmul", "meshgrid", "einsum")
@@ -51,6 +56,7 @@ OPTIMIZERS = {
     for name in ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "ASGD", "Adagrad", "Adadelta")
 }
 
+_FUNCTION = "object of inputs, steps and return"
 _NUMBERS = {"NaN": 'float("nan")', "Infinity": 'float("inf")', "-Infinity": '-float("inf")'}
 _TAKEN = frozenset((*keyword.kwlist, *dir(builtins), "torch", "optimizer_step"))
 _ID = re.compile(r"t\d+\Z")
@@ -112,6 +118,7 @@ class _Script:
         self.variables: dict[str, str] = {}  # ids, and the variable of each
         self.missing: dict[str, str] = {}
         self.optimizes = False
+        self.functions = 0
         self.locals: dict[str, str] = {}
         self._indent = 0
 
@@ -158,8 +165,8 @@ class _Script:
         return "result" if ids else ""
 
     def _fresh_variables(self, number: int, inputs: Iterable[str], made: Iterable[str]) -> dict[str, str]:
-        """For each local name a variable that the session does not use."""
-        used = {*self.variables.values(), *self.missing.values()}
+        """For each local name a variable that neither the session nor a program around it uses."""
+        used = {*self.variables.values(), *self.missing.values(), *self.locals.values()}
         variables: dict[str, str] = {}
         for local in dict.fromkeys((*inputs, *made)):
             variable = _identifier(local)
@@ -248,6 +255,29 @@ class _Script:
                 self.lines.append("    " * (self._indent + 1) + append)
         self._indent -= 1
 
+    def _function(self, function: Mapping[str, Any]) -> str:
+        """Steps that an operation calls, as a function before its line: the function's name."""
+        self.functions += 1
+        inputs, steps, returns = function["inputs"], function["steps"], function["return"]
+        made = list(dict.fromkeys(_made_by(steps)))
+        (name,) = self._fresh_variables(self.functions, [f"function_{self.functions}"], ()).values()
+        variables = self._fresh_variables(self.functions, inputs, made)
+        self.line(f"def {name}({', '.join(variables[local] for local in inputs)}):")
+        self._indent += 1
+        for local in made:  # until a step has made it, a name is what it is around the function
+            outside = local in self.locals or self._known(local)
+            if outside and local not in inputs and _read_first(steps, local) is not False:
+                self.line(f"{variables[local]} = {self._reference(local)}")
+        around, self.locals = self.locals, {**self.locals, **variables}
+        self._steps(steps, variables, 1)
+        if isinstance(returns, list):
+            self.line(f"return ({''.join(f'{self._reference(local)}, ' for local in returns).strip()})")
+        else:
+            self.line(f"return {self._reference(returns)}")
+        self.locals = around
+        self._indent -= 1
+        return name
+
     def _step(self, step: Mapping[str, Any], variables: Mapping[str, str]) -> None:
         op, args, out = step["op"], dict(step.get("args") or {}), step.get("out")
         text = self._private(op, args) or self._call(op, args)
@@ -311,6 +341,11 @@ class _Script:
         order = [p["name"] for p in params if p["name"] in args] or list(args)
         order += [name for name in args if name not in order]
         values = [(name, self._argument(args[name], types.get(name, "any"), name)) for name in order]
+        if _FUNCTION in types.values():  # these take several tensors as a tuple alone
+            values = [
+                (name, f"tuple({text})" if isinstance(args[name], list) and _tensors(args[name]) else text)
+                for name, text in values
+            ]
         if op in PROPERTIES:
             return f"{values[0][1]}.{op}"
         if op == "tensor":
@@ -328,7 +363,7 @@ class _Script:
         if op in METHODS or (kind.endswith("_") and "." not in op and op not in FUNCTIONS):
             (_, owner), *values = values
             return f"{owner}.{op}({_arguments(values, positional - 1)})"
-        return f"torch.{op}({_arguments(values, positional)})"
+        return f"torch.{ELSEWHERE.get(op, op)}({_arguments(values, positional)})"
 
     def _constructed(self, args: Mapping[str, Any]) -> str:
         given = {name: value for name, value in args.items() if value is not None and name != "data"}
@@ -354,11 +389,13 @@ class _Script:
     def _argument(self, value: Any, type_: str, name: str) -> str:
         if value is None:
             return "None"
+        if type_ == _FUNCTION:
+            return self._function(value)
         if type_ == "index":
             return f"[{self._index(value)}]"
         if "dtype" in type_ or (name in ("dtype", "d", "type") and type(value) is str and value in DTYPES):
             return f"torch.{value}"
-        if type_.startswith("Tensor or list of Tensors") and isinstance(value, list):
+        if type_.startswith("Tensor or list of Tensors") and isinstance(value, list) and _tensors(value):
             return self._list(value)
         if type_.startswith("Tensor"):
             return self._tensor(value, "Number" in type_)
@@ -451,6 +488,38 @@ def _made_by(steps: Sequence[Mapping[str, Any]]) -> Iterable[str]:
             yield out
         else:
             yield from (name for name in out or () if name)
+
+
+def _read_first(steps: Sequence[Mapping[str, Any]], name: str) -> bool | None:
+    """Whether steps read a name before one of them makes it; None where they do neither."""
+    for step in steps:
+        if "repeat" in step:
+            found = _read_first(step.get("steps") or [], name) if step["repeat"] else None
+        elif _mentions(step.get("args"), name):
+            found = True
+        else:
+            found = False if name in _made_by([step]) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _mentions(value: Any, name: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_mentions(item, name) for item in value.values())
+    if isinstance(value, list):
+        return any(_mentions(item, name) for item in value)
+    return type(value) is str and name in (value, value.removesuffix(".grad"))
+
+
+def _tensors(values: Sequence[Any]) -> bool:
+    """Whether a list where one tensor may stand too is several: the service's own rule, see engine.arguments."""
+    return any(
+        (type(v) is str and v not in _NUMBERS)
+        or isinstance(v, dict | ArrayData)
+        or (isinstance(v, list) and _tensors(v))
+        for v in values
+    )
 
 
 def _spread(name: Any, ids: Any) -> Any:

@@ -10,6 +10,8 @@ from typing import Any
 from app.scripts.client import start_of
 from app.scripts.history import opening, request_of
 
+_LONGEST = 100_000  # bytes of a body that is an argument of curl: Linux takes 131,072 in one
+
 _HEAD = """
 set -eu
 URL="${{CURLGRAD_URL:-http://127.0.0.1:8000}}"
@@ -34,8 +36,13 @@ def write(history: Mapping[str, Any], catalogue: Sequence[Mapping[str, Any]]) ->
     lines.append(_HEAD.format(session=shlex.quote(_json(start_of(history)))))
     for told in history["calls"]:
         request = request_of(told["program"])
-        body = "" if request.body is None else f" -d {shlex.quote(_json(request.body))}"
-        lines.append(f"call {request.method} {shlex.quote(request.path)}{body}")
+        call = f"call {request.method} {shlex.quote(request.path)}"
+        if request.body is None:
+            lines.append(call)
+            continue
+        body = shlex.quote(_json(request.body))
+        long = len(body.encode()) > _LONGEST
+        lines.append(f"printf %s {body} | {call} --data-binary @-" if long else f"{call} -d {body}")
     return "\n".join(lines) + "\n"
 
 

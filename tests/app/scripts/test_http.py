@@ -41,7 +41,7 @@ ROUND = {
 
 
 def work(client: httpx.Client, headers: dict[str, str]) -> None:
-    """Something of every kind of call, with quotes, negative zeros, infinities and long data."""
+    """Something of every kind of call, with quotes, negative zeros, infinities, long and longest data."""
 
     def call(method: str, path: str, body: Any = None, **more: Any) -> None:
         response = client.request(method, path, headers={**headers, **more.pop("headers", {})}, json=body, **more)
@@ -54,6 +54,8 @@ def work(client: httpx.Client, headers: dict[str, str]) -> None:
         {"data": [float(i) / 3 for i in range(2000)], "name": "long"},
         params={"values": "none"},
     )
+    # more than a shell hands over as one argument
+    call("POST", "/v1/tensors", {"data": [float(i) / 7 for i in range(9000)], "dtype": "float64", "name": "longest"})
     call("POST", "/v1/tensors", {"data": ["NaN", "-Infinity", -0.0], "dtype": "float64"})
     call("POST", "/v1/tensors", {"data": [[1.0, 2.0]], "dtype": "complex64", "name": "z"})
     call("POST", "/v1/ops/randn", {"size": [3], "out_name": "noise"})
