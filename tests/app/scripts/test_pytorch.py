@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -262,9 +263,12 @@ def ran(session: Session) -> dict[str, Any]:
     return variables
 
 
-@pytest.mark.parametrize(
-    "name", [op["name"] for op in CATALOGUE if op["name"] not in OPEN and "_state" not in op["name"]]
-)
+COMPARED = [op["name"] for op in CATALOGUE if op["name"] not in OPEN and "_state" not in op["name"]]
+if find_spec("torch") is None:  # one skipped test says it as well as a thousand
+    COMPARED = COMPARED[:1]
+
+
+@pytest.mark.parametrize("name", COMPARED)
 @pytest.mark.filterwarnings("ignore")
 def test_every_operation_comes_to_the_same_in_pytorch(name: str, session: Session) -> None:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
