@@ -557,7 +557,11 @@ def local_response_norm(
         )
     if 0 in shape:
         return F.clone(input)
-    channels, padding = shape[1], (size // 2, (size - 1) // 2)
+    channels = shape[1]
+    widest = 2 * channels + 1  # a window of that many channels holds all there are, wherever it lies
+    if size > widest + 1:
+        alpha, size = alpha * widest / size, widest
+    padding = (size // 2, (size - 1) // 2)
     squares = F.reshape(F.mul(input, input), (shape[0], 1, channels, shape[2], prod(shape[3:])))
     if len(shape) == 3:  # the pools that PyTorch takes, with their dtypes
         around = F.avg_pool2d(F.pad(F.squeeze(squares, -1), (0, 0, *padding)), (size, 1), 1)

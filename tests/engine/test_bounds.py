@@ -218,6 +218,7 @@ def test_over_memory_says_what_holds_it() -> None:
 
 def test_every_operation_whose_size_is_in_the_values_asks_for_memory_itself() -> None:
     dynamic = {op.name: op for op in REGISTRY.values() if op.kind != "overloads" and op.dynamic}
+    del dynamic["_lstsq"]  # of whose size the values decide only whether there are residuals: one number a column
     assert len(dynamic) >= 7
     assert [name for name, op in dynamic.items() if op.guard is None] == []
 

@@ -164,7 +164,8 @@ class Client(threading.Thread):
     def slow_reader(self) -> None:
         """Reads a large answer in small parts with pauses, and at times not to its end."""
         self.ask("op", "POST", "/v1/ops/zeros", {"size": [300_000], "out_name": "wide"})
-        head = f"GET /v1/tensors/wide?as=npy HTTP/1.1\r\nHost: 127.0.0.1\r\nCurlgrad-Session: {self.session}\r\n\r\n"
+        head = "GET /v1/tensors/wide?as=npy HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+        head += f"Curlgrad-Session: {self.session}\r\n\r\n"
         left = self.chance.choice((10, 200))
         with socket.create_connection(("127.0.0.1", self.port), timeout=60) as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)

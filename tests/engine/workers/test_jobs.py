@@ -223,7 +223,7 @@ def test_a_full_line_takes_no_job() -> None:
     house.open("a")
     house.job("j1", "a", "noop")
     house.run("a", "noop")
-    with pytest.raises(AssertionError, match="not-applied"):
+    with pytest.raises(AssertionError, match="queue-full"):
         house.job("j2", "a", "noop")
     assert house.look("j2") is None
     with pytest.raises(AssertionError, match="moved"):
