@@ -447,9 +447,12 @@ _ANSWERS: Json = {
 }
 
 _SESSION_SETTINGS: Json = {
-    "name": {**ref("OutName"), "description": "A name for the session, usable wherever its id is."},
-    "seed": {"type": "integer", "description": "The seed of its random generator."},
-    "default_dtype": ref("DTypeArg"),
+    "name": {
+        "anyOf": [ref("OutName"), {"type": "null"}],
+        "description": "A name for the session, usable wherever its id is.",
+    },
+    "seed": {"type": ["integer", "null"], "description": "The seed of its random generator."},
+    "default_dtype": {"anyOf": [ref("DTypeArg"), {"type": "null"}]},
     "lease_s": {
         "type": ["number", "null"],
         "minimum": 1,
@@ -585,9 +588,9 @@ _PROGRAMS: Json = {
     "NewSession": closed(
         {
             **_SESSION_SETTINGS,
-            "device": ref("DeviceArg"),
+            "device": {"anyOf": [ref("DeviceArg"), {"type": "null"}]},
             "fork": {
-                "type": "string",
+                "type": ["string", "null"],
                 "description": "A public id: a copy of that session, on shared memory until one of the two is changed; "
                 "device, seed and default_dtype are its.",
             },
@@ -597,7 +600,7 @@ _PROGRAMS: Json = {
         {
             **_SESSION_SETTINGS,
             "public": {
-                "type": "boolean",
+                "type": ["boolean", "null"],
                 "description": "Whether others may read and fork it: `public_id` of the answer is for them.",
             },
         },

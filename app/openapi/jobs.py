@@ -59,7 +59,7 @@ def paths() -> Json:
                 "listen_to_job",
                 "Listen to a job",
                 {
-                    "200": answer("The events.", {"text/event-stream": {"schema": {"type": "string"}}}),
+                    "200": answer("The events.", {"text/event-stream": {"schema": {}}}),
                     "204": answer("`Last-Event-ID` is the last one."),
                     **known,
                 },

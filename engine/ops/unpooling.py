@@ -266,6 +266,7 @@ def _fractional_sizes(F: Any, input: Any, kernel_size: Any, output_size: Any, ou
             raise Invalid(
                 f"{name} requires output_ratio to either be a single Int or tuple of Ints.", param="output_ratio"
             )
+        wrap_dim(-dims, len(shape))
         output_size = [int(shape[i - dims] * r) for i, r in enumerate(ratios)]
     return _each(kernel_size, dims), _each(output_size, dims)
 
