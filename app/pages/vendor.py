@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import sys
 import tarfile
 from dataclasses import dataclass, field
@@ -22,8 +23,20 @@ TARGET = STATIC / "vendor"
 
 
 @dataclass(frozen=True)
+class Cut:
+    """A change to a file of others: what it takes out, in words; a pattern; and what stands in its place."""
+
+    what: str
+    pattern: str
+    instead: str
+
+
+@dataclass(frozen=True)
 class Package:
-    """What is taken out of a package: member -> name here, and the edits (member -> what is replaced by what)."""
+    """What is taken out of a package: member -> name here, and the edits (member -> what is replaced by what).
+
+    `cuts`: member -> what else is changed, each by a pattern that fits once.
+    """
 
     name: str
     version: str
@@ -32,7 +45,19 @@ class Package:
     folder: str
     members: dict[str, str]
     edits: dict[str, dict[str, str]] = field(default_factory=dict)
+    cuts: dict[str, tuple[Cut, ...]] = field(default_factory=dict)
 
+
+# Redoc offers to hand the page on to services of others, whose addresses these are.
+HANDING_ON = (
+    Cut("the addresses of services that a page could be handed to", r"mye=\{[^{}]*\}", "mye={}"),
+    Cut("the entries of the menu that hand a page on", r"let f=\[u,.*?\]\.map\(", "let f=[u].map("),
+    Cut(
+        "the address at which a service could be told of this server",
+        r"return`https://[^`]*add-custom-connector[^`]*`",
+        "return`data:,`",
+    ),
+)
 
 PACKAGES = (
     Package(
@@ -66,10 +91,9 @@ PACKAGES = (
                 "https://cdn.redocly.com/icons/fa/7.0.0": "data:,",
                 "https://cdn.redocly.com/icons/code/5.24.0": "data:,",
                 "https://otel.cloud.redocly.com/v1/traces": "data:,",
-                "https://chatgpt.com": "data:,",
-                "https://claude.ai/new": "data:,",
             }
         },
+        {"bundles/redoc.standalone.js": HANDING_ON},
     ),
 )
 
@@ -91,7 +115,17 @@ def unpack(package: Package, archive: Path, target: Path = TARGET) -> None:
                 if old.encode() not in body:
                     raise ValueError(f"{member} has no {old!r} to replace")
                 body = body.replace(old.encode(), new.encode())
+            for cut in package.cuts.get(member, ()):
+                body = applied(cut, body, member)
             (folder / name).write_bytes(body)
+
+
+def applied(cut: Cut, body: bytes, member: str) -> bytes:
+    """The file after the change. Raises ValueError where the pattern does not fit exactly once."""
+    changed, times = re.subn(cut.pattern.encode(), lambda _: cut.instead.encode(), body)
+    if times != 1:
+        raise ValueError(f"{member}: {cut.what} should be there once, and {times} were found")
+    return changed
 
 
 def integrity(sha512: bytes) -> str:
@@ -126,6 +160,9 @@ def inventory() -> str:
             + "; ".join(f"`{old}` became `{new}`" if new else f"`{old}` was taken out" for old, new in changes)
             + ".",
         ]
+        taken = [cut.what for cuts in package.cuts.values() for cut in cuts]
+        if taken:
+            lines += ["", f"Taken out: {'; '.join(taken)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -179,6 +179,22 @@ def test_vendored_files_call_nobody() -> None:
             text = (vendor.TARGET / package.folder / package.members[member]).read_text(encoding="utf-8")
             for old in edits:
                 assert old not in text
+        for member, cuts in package.cuts.items():
+            body = (vendor.TARGET / package.folder / package.members[member]).read_bytes()
+            for cut in cuts:
+                assert cut.instead.encode() in body
+                found = re.findall(cut.pattern.encode(), body)
+                assert found in ([], [cut.instead.encode()])
+
+
+@pytest.mark.parametrize("body, times", [(b"none", 0), (b"x=1;x=2", 2)])
+def test_a_cut_that_does_not_fit_once_is_refused(body: bytes, times: int) -> None:
+    with pytest.raises(ValueError, match=f"{times} were found"):
+        vendor.applied(vendor.Cut("a number", r"x=\d", "x=0"), body, "a.js")
+
+
+def test_a_cut_is_made() -> None:
+    assert vendor.applied(vendor.Cut("a number", r"x=\d", "x=0"), b"a;x=1;b", "a.js") == b"a;x=0;b"
 
 
 def archive(path: Path, members: dict[str, bytes]) -> vendor.Package:
