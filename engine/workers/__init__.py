@@ -1,6 +1,7 @@
 """Workers own the tensors; the web front owns none.
 
     messages.py    what is said, and its bytes: msgpack, arrays apart
+    pages.py       memory behind a descriptor, and what of it is used again
     frames.py      those bytes on a Unix socket, with big arrays as file descriptors
     replies.py     answers as bytes to keep
     turns.py       who runs next: fair turns by owner

@@ -51,7 +51,7 @@ class SocketPeer:
         # A front that is gone is noticed by the next poll.
         with contextlib.suppress(Closed):
             if blobs:
-                self.wire.post(parcel(body, blobs))
+                self.wire.post(parcel(body, blobs, pages=self.wire.pages))
             else:
                 self.wire.post_body(body)
 
@@ -105,9 +105,14 @@ class SocketInbox:
         return found
 
     def _wait(self, timeout: float | None) -> float | None:
-        """Milliseconds to wait for; watches for room in those sockets that have something to send."""
+        """Milliseconds to wait for; watches for room in those sockets that have something to send, and for memory that
+        was kept long enough."""
         choked = False
         for fd, peer in self._peers.items():
+            pages = peer.wire.pages
+            if pages is not None and pages.kept_bytes:
+                left = pages.expire()
+                timeout = timeout if left is None else left if timeout is None else min(timeout, left)
             if not peer.wire.waiting and self._watched[fd] == select.POLLIN:
                 continue
             if peer.wire.choked:

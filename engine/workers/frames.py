@@ -5,14 +5,15 @@ A frame, little-endian:
     offset  size
     0       2     "cg"
     2       1     protocol (messages.PROTOCOL)
-    3       1     flags: 1 = the blobs' bytes follow the body, there are no descriptors
+    3       1     flags: 1 = the blobs' bytes follow the body, there are no descriptors; 2 = memory comes back
     4       4     u32 bytes of the body
     8       4     u32 blobs
     12      4     u32 descriptors, 64 at most (one sendmsg carries 253)
     16      8     u64 bytes after the body: the blobs' bytes one after the other where flag 1 is set, else 0
-    24      24*n  for each blob: u32 descriptor, u32 zero, u64 offset, u64 length
-                  (offset: within the descriptor's file, or with flag 1 within the bytes after the body)
-    …             body: one msgpack value (messages.py)
+    24      24*n  for each blob: u32 descriptor, u32 number, u64 offset, u64 length
+                  (offset: within the descriptor's file, or with flag 1 within the bytes after the body;
+                  number: 0, or the file's: it is to come back)
+    …             body: one msgpack value (messages.py); with flag 2, a u32 for each file that comes back, by number
     …             with flag 1, the blobs' bytes
 
 The descriptors travel as SCM_RIGHTS with the first byte of their frame, in one sendmsg, and no two frames share one.
@@ -23,30 +24,32 @@ behind by a killed process, and no size limit of /dev/shm applies.
 A blob has a descriptor of its own, so that its memory can be freed alone; where there are more than 64, neighbours
 share one, and a receiver that keeps its arrays (`keeps=True`, the worker) copies them out. Where no descriptor can be
 made (the process has too many open), bytes follow the body; where none could be received, the message says `lost`.
+
+What a worker answers is read once and let go. So it keeps the file of a big array, and the front says when nothing
+there reads it any more: filling pages that exist costs a fifth of what fresh ones do (pages.py). What a front sends
+stays with the worker's tensors, and does not come back.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import errno
-import mmap
 import os
 import socket
 import struct
 import sys
-import tempfile
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Codec, Message
+from engine.workers.pages import REUSED_FROM, Mapping, Pages, behind, create, fill, map_whole, seal
 
 if sys.platform != "win32":
-    import fcntl
     import resource
 
 MAX_DESCRIPTORS = 64
@@ -54,168 +57,15 @@ _HEADER = struct.Struct("<4sIIIQ")
 _ROW = struct.Struct("<IIQQ")
 _PLAIN = bytes((*b"cg", PROTOCOL, 0))
 _BYTES_FOLLOW = bytes((*b"cg", PROTOCOL, 1))
-_KINDS = (_PLAIN, _BYTES_FOLLOW)
+_COMES_BACK = bytes((*b"cg", PROTOCOL, 2))
+_KINDS = (_PLAIN, _BYTES_FOLLOW, _COMES_BACK)
+_NUMBER = struct.Struct("<I")
 _MAX_BODY = 1 << 30
 _MAX_BLOBS = 1 << 20
 _BUFFER = 256 << 10
 _SCM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
 _RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _ALIGN = 64
-_EVEN = 16  # the widest element, complex128
-_SLACK = 64 << 10  # bytes beside an array in a file that is passed on whole: the header of a format
-
-
-# ---------------------------------------------------------------- memory behind a descriptor
-
-
-def _create() -> int:
-    if sys.platform == "linux":
-        return os.memfd_create("curlgrad", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    else:
-        with tempfile.TemporaryFile(buffering=0) as file:
-            return os.dup(file.fileno())
-
-
-def _write(fd: int, blob: Blob, offset: int) -> None:
-    # pwrite, not a mapping: it fills fresh pages without zeroing and faulting them first, twice as fast.
-    view = blob.data
-    while view:
-        done = os.pwrite(fd, view, offset)
-        view, offset = view[done:], offset + done
-
-
-def _seal(fd: int) -> None:
-    if sys.platform == "linux":
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
-
-
-def _sealed(fd: int) -> bool:
-    return sys.platform != "linux" or bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.mmap.restype = ctypes.c_void_p
-_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
-_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_FAILED = ctypes.c_void_p(-1).value
-
-
-class _Mapping:
-    """Mapped memory that NumPy can hold, unmapped when the last array on it is gone.
-
-    Not the mmap module: before Python 3.13 each of its maps keeps a descriptor open, and a session may hold
-    thousands of uploaded tensors.
-    """
-
-    __slots__ = ("__array_interface__", "_address", "_unmap", "fd", "length")
-
-    def __init__(self, fd: int, length: int, *, writable: bool) -> None:
-        self.fd = -1  # a descriptor of the file, where it is kept to be passed on
-        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = _libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
-        if address is None or address == _FAILED:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
-        self._address, self.length, self._unmap = address, length, _libc.munmap
-        self.__array_interface__ = {
-            "data": (address, not writable),
-            "shape": (length,),
-            "typestr": "|u1",
-            "version": 3,
-        }
-
-    def __del__(self) -> None:
-        if hasattr(self, "_unmap"):
-            self._unmap(self._address, self.length)
-            if self.fd >= 0:
-                os.close(self.fd)
-
-    def place(self, blob: Blob) -> int:
-        """Where in the file the bytes of `blob`, an array on this memory, begin."""
-        return int(blob.ctypes.data) - int(self._address)
-
-
-class Shared:
-    """Memory to be filled (incoming.py) that a worker process is passed as it is, by its descriptor.
-
-    Raises MemoryError where the machine has no room, or too many files are open.
-    """
-
-    def __init__(self, length: int) -> None:
-        self.length, self.filled = length, 0
-        try:
-            self._fd = _create()
-        except OSError as error:
-            raise MemoryError(f"no memory for {length} bytes: {error}") from error
-
-    def write(self, data: bytes | memoryview) -> None:
-        """The next bytes. Raises ValueError where they are more than was announced."""
-        view = memoryview(data)
-        if self.filled + len(view) > self.length:
-            raise ValueError("more bytes than were announced")
-        while view:
-            try:
-                done = os.pwrite(self._fd, view, self.filled)
-            except OSError as error:
-                raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
-            view = view[done:]
-            self.filled += done
-
-    def finish(self) -> memoryview:
-        """All of it, read-only. Raises ValueError where bytes are missing."""
-        if self.filled < self.length:
-            raise ValueError("fewer bytes than were announced")
-        _seal(self._fd)
-        try:
-            mapping = _Mapping(self._fd, self.length, writable=False)
-        except OSError as error:
-            raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
-        mapping.fd, self._fd = self._fd, -1
-        return np.asarray(mapping).data
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-
-
-def _behind(blob: Blob) -> _Mapping | None:
-    """The mapping that the blob lies in, if its descriptor is kept, the blob is nearly all of it, and lies evenly."""
-    owner: Any = blob
-    while owner is not None:
-        if isinstance(owner, memoryview):
-            owner = owner.obj
-        elif isinstance(owner, np.ndarray):
-            owner = owner.base
-        else:
-            break
-    if type(owner) is not _Mapping or owner.fd < 0:
-        return None
-    return owner if blob.nbytes >= owner.length - _SLACK and owner.place(blob) % _EVEN == 0 else None
-
-
-def _map(fd: int, *, writable: bool) -> Blob:
-    """The whole file as bytes. Raises BadMessage for a file that a sender could still cut short; MemoryError."""
-    length = os.fstat(fd).st_size
-    if length == 0 or not _sealed(fd):
-        raise BadMessage("a descriptor that is empty, or not sealed against resizing")
-    try:
-        return np.asarray(_Mapping(fd, length, writable=writable))
-    except OSError as error:
-        if error.errno != errno.ENOMEM:
-            raise
-        # The number of mappings of a process is limited (65,530 by default); the heap may still have room.
-        blob = np.empty(length, np.uint8)
-        view, offset = blob.data, 0
-        while view:
-            done = os.preadv(fd, [view], offset)
-            if done == 0:
-                raise BadMessage("a descriptor that was cut short") from error
-            view, offset = view[done:], offset + done
-        blob.flags.writeable = writable
-        return blob
-
-
-# ---------------------------------------------------------------- frames
 
 
 class Parcel:
@@ -235,16 +85,17 @@ class Parcel:
         self.descriptors = []
 
 
-def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0) -> Parcel:
+def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0, pages: Pages | None = None) -> Parcel:
     """The frame of a packed message; copies the blobs, so their arrays may change afterwards. Any thread may do it.
 
-    `tag` is the caller's name for it. Raises MemoryError where the machine has no room for the copies.
+    `tag` is the caller's name for it; with `pages` big arrays go in memory that comes back. Raises MemoryError where
+    the machine has no room for the copies.
     """
     if not blobs:
         header = _HEADER.pack(_PLAIN, len(body), 0, 0, 0)
         return Parcel([memoryview(header + body)], [], tag)
     try:
-        descriptors, rows = _share(blobs)
+        descriptors, rows = _share(blobs, pages)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise MemoryError(f"no memory to pass {sum(b.nbytes for b in blobs)} bytes on: {error}") from error
@@ -260,29 +111,44 @@ def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0) -> Parcel:
     return Parcel([memoryview(b"".join([header, *rows, body]))], descriptors, tag)
 
 
-def _share(blobs: Sequence[Blob]) -> tuple[list[int], list[bytes]]:
+def comes_back(number: int) -> Parcel:
+    """The frame that says that nothing here reads the memory of that number any more."""
+    return Parcel([memoryview(_HEADER.pack(_COMES_BACK, _NUMBER.size, 0, 0, 0) + _NUMBER.pack(number))], [], 0)
+
+
+def _share(blobs: Sequence[Blob], pages: Pages | None) -> tuple[list[int], list[bytes]]:
     """Descriptors with the blobs' bytes in them, and the rows of the frame that say where."""
     each = -(-len(blobs) // MAX_DESCRIPTORS)
     descriptors: list[int] = []
     rows: list[bytes] = []
+    numbers: list[int] = []
     try:
         for first in range(0, len(blobs), each):
-            behind = _behind(blobs[first]) if each == 1 else None
-            if behind is not None:
-                descriptors.append(os.dup(behind.fd))
-                rows.append(_ROW.pack(len(descriptors) - 1, 0, behind.place(blobs[first]), blobs[first].nbytes))
+            whole = behind(blobs[first]) if each == 1 else None
+            if whole is not None:
+                descriptors.append(os.dup(whole.fd))
+                rows.append(_ROW.pack(len(descriptors) - 1, 0, whole.place(blobs[first]), blobs[first].nbytes))
                 continue
-            fd = _create()
+            if pages is not None and each == 1 and blobs[first].nbytes >= REUSED_FROM:
+                number, fd = pages.send(blobs[first])
+                numbers.append(number)
+                descriptors.append(fd)
+                rows.append(_ROW.pack(len(descriptors) - 1, number, 0, blobs[first].nbytes))
+                continue
+            fd = create()
             descriptors.append(fd)
             offset = 0
             for blob in blobs[first : first + each]:
-                _write(fd, blob, offset)
+                fill(fd, blob, offset)
                 rows.append(_ROW.pack(len(descriptors) - 1, 0, offset, blob.nbytes))
                 offset = -(-(offset + blob.nbytes) // _ALIGN) * _ALIGN
-            _seal(fd)
+            seal(fd)
     except BaseException:
         for fd in descriptors:
             os.close(fd)
+        for number in numbers:
+            assert pages is not None
+            pages.back(number)
         raise
     return descriptors, rows
 
@@ -290,12 +156,16 @@ def _share(blobs: Sequence[Blob]) -> tuple[list[int], list[bytes]]:
 class Wire:
     """One end of a connected Unix stream socket that carries messages. Never blocks; the owner polls.
 
-    `keeps`: whether arrays are received to stay (writable, each freed alone) or to be read soon and dropped.
+    `keeps`: whether arrays are received to stay (writable, each freed alone) or to be read soon and dropped. An end
+    that keeps has `pages` for what it sends; the other calls `let_go`, in any thread, with the number of each file that
+    is to come back.
     """
 
     def __init__(self, sock: socket.socket, *, keeps: bool) -> None:
         sock.setblocking(False)
         self._sock, self._keeps = sock, keeps
+        self.pages = Pages() if keeps else None
+        self.let_go: Callable[[int], None] | None = None
         self._codec = Codec()
         self._view = memoryview(bytearray(_BUFFER))
         self._fill = 0
@@ -417,6 +287,10 @@ class Wire:
                     found = self._bytes(rows, view[first + body : end])
                 else:
                     found = self._shared(rows, descriptors)
+            elif kind == _COMES_BACK:
+                self._come_back(view[first:end])
+                start = end
+                continue
             messages.append(self._codec.unpack(view[first : first + body], found))
             start = end
         if 4 <= fill - start < _HEADER.size and bytes(view[start : start + 4]) not in _KINDS:
@@ -427,6 +301,12 @@ class Wire:
             self._fill = 0
         else:
             self._make_room(start)
+
+    def _come_back(self, numbers: memoryview) -> None:
+        if self.pages is None or len(numbers) % _NUMBER.size:
+            raise BadMessage("memory that was not passed on comes back")
+        for (number,) in _NUMBER.iter_unpack(numbers):
+            self.pages.back(number)
 
     def _bytes(self, rows: list[tuple[Any, ...]], after: memoryview) -> list[Blob | None]:
         blobs: list[Blob | None] = []
@@ -445,6 +325,8 @@ class Wire:
             raise BadMessage("descriptors were announced and did not come")
         files = self._batches.popleft()
         if files is None:
+            for _, number, *_ in rows:
+                self._let_go(number)
             return [None] * len(rows)
         if len(files) != descriptors:
             raise BadMessage(f"{len(files)} descriptors came, {descriptors} were announced")
@@ -454,12 +336,22 @@ class Wire:
                 raise BadMessage("a blob of a descriptor that is not there")
             holders[which] += 1
         blobs: list[Blob | None] = []
-        for which, _, offset, length in rows:
+        for which, number, offset, length in rows:
             if offset + length > files[which].nbytes:
                 raise BadMessage("a blob beyond its descriptor's end")
             blob = files[which][offset : offset + length]
+            if number:
+                mapping = files[which].base
+                if type(mapping) is Mapping:
+                    mapping.back = partial(self._let_go, number)
+                else:  # it was copied
+                    self._let_go(number)
             blobs.append(blob.copy() if self._keeps and holders[which] > 1 else blob)
         return blobs
+
+    def _let_go(self, number: int) -> None:
+        if number and self.let_go is not None:
+            self.let_go(number)
 
     def _descriptors(self, ancillary: list[tuple[int, int, bytes]], *, whole: bool) -> list[Blob] | None:
         """Maps what came and closes the descriptors; None where some could not be received or mapped."""
@@ -468,7 +360,7 @@ class Wire:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
         try:
-            return [_map(fd, writable=self._keeps) for fd in fds] if whole else None
+            return [map_whole(fd, writable=self._keeps) for fd in fds] if whole else None
         except MemoryError:
             return None
         finally:
@@ -497,6 +389,8 @@ class Wire:
             item.close()
         self._queue.clear()
         self._batches.clear()
+        if self.pages is not None:
+            self.pages.close()
         self._sock.close()
 
 

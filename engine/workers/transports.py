@@ -27,7 +27,8 @@ from engine.workers.making import make_worker
 from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message, Peer
 
 if sys.platform != "win32":
-    from engine.workers.frames import Parcel, Shared, Wire, parcel, raise_file_limit
+    from engine.workers.frames import Parcel, Wire, comes_back, parcel, raise_file_limit
+    from engine.workers.pages import Shared
 
 _OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
 _MAX_WAITING = 64 << 20
@@ -257,6 +258,7 @@ class ProcessTransport(Transport):
             raise
         self.pid = self._process.pid
         self._wire = Wire(ours, keeps=False)
+        self._wire.let_go = self._let_go
         self._loop.add_reader(ours.fileno(), self._readable)
         try:
             self.send_now(start)
@@ -357,6 +359,17 @@ class ProcessTransport(Transport):
             assert self._loop is not None
             self._loop.remove_writer(wire.fileno())
             self._writing = False
+
+    def _let_go(self, number: int) -> None:
+        """Nothing here reads that memory any more. Called in any thread, by whatever drops the last array on it."""
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the worker gone with it
+            self._loop.call_soon_threadsafe(self._give_back, number)
+
+    def _give_back(self, number: int) -> None:
+        if self._wire is not None and not self._closing:
+            with contextlib.suppress(NotSent):  # it is gone, or so busy that it does without
+                self._post(comes_back(number))
 
     def unsent(self) -> set[int]:
         return self._wire.unsent() if self._wire is not None else set()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from engine.answer import ArrayData
-from engine.workers import frames
+from engine.workers import frames, pages
 from engine.workers.frames import MAX_DESCRIPTORS, Wire, parcel
 from engine.workers.messages import BadMessage, Closed, Codec
 from tests.engine.workers.fakes import process_facts
@@ -181,7 +181,7 @@ def test_bytes_follow_where_no_descriptor_can_be_made(
     def full() -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
-    monkeypatch.setattr(frames, "_create", full)
+    monkeypatch.setattr(frames, "create", full)
     for sender, receiver in ((front, worker), (worker, front)):
         message = {"arrays": [big(1), big(2, 20_000)], "b": ArrayData(np.ones(BIG, bool), "bool")}
         post(sender, message)
@@ -196,7 +196,8 @@ def test_no_memory_for_the_copy_is_a_memory_error(wires: tuple[Wire, Wire], monk
     def full(fd: int, blob: object, offset: int) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(frames, "_write", full)
+    monkeypatch.setattr(frames, "fill", full)
+    monkeypatch.setattr(pages, "fill", full)
     with pytest.raises(MemoryError):
         post(wires[0], {"a": big(), "b": big()})
 
@@ -224,7 +225,7 @@ def test_arrays_are_read_where_they_cannot_be_mapped(wires: tuple[Wire, Wire], m
         raise OSError(errno.ENOMEM, "too many mappings")
 
     front, worker = wires
-    monkeypatch.setattr(frames, "_Mapping", refused)
+    monkeypatch.setattr(pages, "Mapping", refused)
     post(front, {"a": big(3)})
     got = receive(worker)["a"].array
     assert got.mean() == 3.0
@@ -249,7 +250,7 @@ def memfd(size: int, *, seal: bool = True) -> int:
     fd = os.memfd_create("lie", os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, size)
     if seal:
-        frames._seal(fd)
+        pages.seal(fd)
     return fd
 
 
@@ -403,7 +404,7 @@ def test_too_many_descriptors_under_way_is_tried_again(
 
 
 def filled(data: bytes) -> memoryview:
-    memory = frames.Shared(len(data))
+    memory = pages.Shared(len(data))
     for start in range(0, len(data), 30_000):
         memory.write(data[start : start + 30_000])
     return memory.finish()
@@ -438,7 +439,7 @@ def test_a_part_of_what_came_in_is_copied(wires: tuple[Wire, Wire], part: slice)
 
 def test_what_comes_in_is_as_long_as_was_said() -> None:
     before = process_facts()["fds"]
-    memory = frames.Shared(10)
+    memory = pages.Shared(10)
     memory.write(b"12345")
     with pytest.raises(ValueError, match="fewer"):
         memory.finish()

@@ -1,0 +1,266 @@
+"""Memory behind a descriptor: what two processes pass to each other instead of bytes. Linux and macOS.
+
+A fresh page costs several times what copying into it does, since the kernel has to find and book it: filling 100 MB
+took 52 ms where the copy is 9. So a worker keeps the memory of a big answer once the front has let go of it, and fills
+it again: `Pages`, and the frames by which memory comes back (frames.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from engine.workers.messages import BadMessage, Blob
+
+if sys.platform != "win32":
+    import fcntl
+
+_EVEN = 16  # the widest element, complex128
+_SLACK = 64 << 10  # bytes beside an array in a file that is passed on whole: the header of a format
+REUSED_FROM = 1 << 20  # bytes of an array from which its memory is kept: below, fresh pages cost less than saying so
+KEPT_BYTES = 256 << 20  # of memory that waits to be used again
+KEPT_SECONDS = 5.0
+
+
+def create() -> int:
+    """A file without a name. Raises OSError."""
+    if sys.platform == "linux":
+        return os.memfd_create("curlgrad", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
+
+
+def fill(fd: int, blob: Blob, offset: int) -> None:
+    """Writes the bytes. Raises OSError."""
+    # pwrite, not a mapping: it fills fresh pages without zeroing and faulting them first, twice as fast.
+    view = blob.data
+    while view:
+        done = os.pwrite(fd, view, offset)
+        view, offset = view[done:], offset + done
+
+
+def seal(fd: int) -> None:
+    """From now on the file can neither grow nor shrink."""
+    if sys.platform == "linux":
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+
+
+def sealed(fd: int) -> bool:
+    """Whether no holder can cut the file short."""
+    return sys.platform != "linux" or bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Mapping:
+    """Mapped memory that NumPy can hold, unmapped when the last array on it is gone.
+
+    Not the mmap module: before Python 3.13 each of its maps keeps a descriptor open, and a session may hold
+    thousands of uploaded tensors.
+    """
+
+    __slots__ = ("__array_interface__", "_address", "_unmap", "back", "fd", "length")
+
+    def __init__(self, fd: int, length: int, *, writable: bool) -> None:
+        self.fd = -1  # a descriptor of the file, where it is kept to be passed on
+        self.back: Callable[[], None] | None = None  # called, in any thread, once nothing reads the memory any more
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        address = _libc.mmap(None, length, protection, mmap.MAP_SHARED, fd, 0)
+        if address is None or address == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._address, self.length, self._unmap = address, length, _libc.munmap
+        self.__array_interface__ = {
+            "data": (address, not writable),
+            "shape": (length,),
+            "typestr": "|u1",
+            "version": 3,
+        }
+
+    def __del__(self) -> None:
+        if hasattr(self, "_unmap"):
+            self._unmap(self._address, self.length)
+            if self.fd >= 0:
+                os.close(self.fd)
+            if self.back is not None:
+                self.back()
+
+    def place(self, blob: Blob) -> int:
+        """Where in the file the bytes of `blob`, an array on this memory, begin."""
+        return int(blob.ctypes.data) - int(self._address)
+
+
+class Shared:
+    """Memory to be filled (incoming.py) that a worker process is passed as it is, by its descriptor.
+
+    Raises MemoryError where the machine has no room, or too many files are open.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length, self.filled = length, 0
+        try:
+            self._fd = create()
+        except OSError as error:
+            raise MemoryError(f"no memory for {length} bytes: {error}") from error
+
+    def write(self, data: bytes | memoryview) -> None:
+        """The next bytes. Raises ValueError where they are more than was announced."""
+        view = memoryview(data)
+        if self.filled + len(view) > self.length:
+            raise ValueError("more bytes than were announced")
+        while view:
+            try:
+                done = os.pwrite(self._fd, view, self.filled)
+            except OSError as error:
+                raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
+            view = view[done:]
+            self.filled += done
+
+    def finish(self) -> memoryview:
+        """All of it, read-only. Raises ValueError where bytes are missing."""
+        if self.filled < self.length:
+            raise ValueError("fewer bytes than were announced")
+        seal(self._fd)
+        try:
+            mapping = Mapping(self._fd, self.length, writable=False)
+        except OSError as error:
+            raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
+        mapping.fd, self._fd = self._fd, -1
+        return np.asarray(mapping).data
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+
+def behind(blob: Blob) -> Mapping | None:
+    """The mapping that the blob lies in, if its descriptor is kept, the blob is nearly all of it, and lies evenly."""
+    owner: Any = blob
+    while owner is not None:
+        if isinstance(owner, memoryview):
+            owner = owner.obj
+        elif isinstance(owner, np.ndarray):
+            owner = owner.base
+        else:
+            break
+    if type(owner) is not Mapping or owner.fd < 0:
+        return None
+    return owner if blob.nbytes >= owner.length - _SLACK and owner.place(blob) % _EVEN == 0 else None
+
+
+def map_whole(fd: int, *, writable: bool) -> Blob:
+    """The whole file as bytes. Raises BadMessage for a file that a sender could still cut short; MemoryError."""
+    length = os.fstat(fd).st_size
+    if length == 0 or not sealed(fd):
+        raise BadMessage("a descriptor that is empty, or not sealed against resizing")
+    try:
+        return np.asarray(Mapping(fd, length, writable=writable))
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        # The number of mappings of a process is limited (65,530 by default); the heap may still have room.
+        blob = np.empty(length, np.uint8)
+        view, offset = blob.data, 0
+        while view:
+            done = os.preadv(fd, [view], offset)
+            if done == 0:
+                raise BadMessage("a descriptor that was cut short") from error
+            view, offset = view[done:], offset + done
+        blob.flags.writeable = writable
+        return blob
+
+
+class Pages:
+    """The files of big arrays that were sent and come back: each is out, under its number, or kept for the next one.
+
+    Only the process that fills a file can write to it, and it does so only once the other has said that it let go.
+    """
+
+    def __init__(self) -> None:
+        self.kept_bytes = 0
+        self._out: dict[int, tuple[int, int]] = {}  # number: descriptor, bytes
+        self._kept: list[tuple[float, int, int]] = []  # since when, bytes, descriptor; the oldest first
+        self._last = 0
+
+    def send(self, blob: Blob) -> tuple[int, int]:
+        """A file with the bytes of `blob`: its number, and a descriptor for the caller to close. Raises OSError."""
+        number = self._last = self._last % 0xFFFF_FFFF + 1
+        fd, size = self._take(blob.nbytes)
+        try:
+            try:
+                fill(fd, blob, 0)
+            except OSError:
+                if not self._kept:
+                    raise
+                self.clear()  # the machine has no room, and this is some
+                fill(fd, blob, 0)
+            if not sealed(fd):
+                seal(fd)
+            sent = os.dup(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._out[number] = fd, size
+        return number, sent
+
+    def _take(self, size: int) -> tuple[int, int]:
+        """The smallest kept file that holds so much without being much larger; else a new one."""
+        fitting = [one for one in self._kept if size <= one[1] <= size + size // 4]
+        if not fitting:
+            return create(), size
+        best = min(fitting, key=lambda one: one[1])
+        self._kept.remove(best)
+        self.kept_bytes -= best[1]
+        return best[2], best[1]
+
+    def back(self, number: int) -> None:
+        """The other process reads this file no more. Raises BadMessage for one that is not out."""
+        if number not in self._out:
+            raise BadMessage(f"memory that was not passed on comes back: {number}")
+        fd, size = self._out.pop(number)
+        if size > KEPT_BYTES:
+            os.close(fd)
+            return
+        self._kept.append((time.monotonic(), size, fd))
+        self.kept_bytes += size
+        while self.kept_bytes > KEPT_BYTES:
+            self._drop_oldest()
+
+    def expire(self) -> float | None:
+        """Frees what has waited long enough; in how many seconds there will be more, None where nothing waits."""
+        now = time.monotonic()
+        while self._kept and self._kept[0][0] + KEPT_SECONDS <= now:
+            self._drop_oldest()
+        return self._kept[0][0] + KEPT_SECONDS - now if self._kept else None
+
+    def _drop_oldest(self) -> None:
+        _, size, fd = self._kept.pop(0)
+        self.kept_bytes -= size
+        os.close(fd)
+
+    def clear(self) -> None:
+        """Frees all that waits."""
+        while self._kept:
+            self._drop_oldest()
+
+    def close(self) -> None:
+        """Frees all of it; what the other process has mapped stays until it lets go."""
+        self.clear()
+        for fd, _ in self._out.values():
+            os.close(fd)
+        self._out.clear()

@@ -1,0 +1,242 @@
+"""Memory of big answers that comes back and is filled again: never before everything that reads it has let go."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import random
+import select
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.answer import ArrayData
+from engine.workers import pages
+from engine.workers.frames import Wire, comes_back, parcel
+from engine.workers.messages import PROTOCOL, BadMessage, Closed
+from engine.workers.pages import REUSED_FROM, Pages
+from tests.engine.workers.fakes import process_facts
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors and mappings in /proc")
+
+SIZE = REUSED_FROM // 8
+
+
+class Ends:
+    """A worker's end and a front's, with a front that says at once what it lets go."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        self.front, self.worker = Wire(ours, keeps=False), Wire(theirs, keeps=True)
+        self.front.let_go = self._let_go
+        assert self.worker.pages is not None
+        self.pages = self.worker.pages
+
+    def _let_go(self, number: int) -> None:
+        with contextlib.suppress(Closed):
+            self.front.post(comes_back(number))
+
+    def answer(self, *arrays: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+        """What the front gets of the arrays that the worker sends."""
+        message = {"a": [ArrayData(array, array.dtype.name) for array in arrays]}
+        assert self.worker.post(parcel(*self.worker.pack(message), pages=self.pages))
+        (got,) = self.front.receive()
+        return [one.array for one in got["a"]]
+
+    def hear(self) -> None:
+        """The worker reads what the front has said."""
+        gc.collect()
+        while select.select([self.worker], [], [], 0)[0]:
+            assert self.worker.receive() == []
+
+    def files(self) -> set[int]:
+        """The files that the worker holds, by inode."""
+        held = [fd for fd, _ in self.pages._out.values()] + [fd for *_, fd in self.pages._kept]
+        return {os.fstat(fd).st_ino for fd in held}
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    """Nothing may be left open or mapped at the end."""
+    gc.collect()
+    before = process_facts()
+    made = Ends()
+    yield made
+    made.front.close()
+    made.worker.close()
+    gc.collect()
+    after = process_facts()
+    assert (after["fds"], after["maps"]) == (before["fds"], before["maps"])
+
+
+def test_memory_that_was_let_go_is_filled_again(ends: Ends) -> None:
+    seen = set()
+    for i in range(5):
+        (got,) = ends.answer(np.full(SIZE, i, np.float64))
+        assert (got == i).all()
+        del got
+        ends.hear()
+        seen |= ends.files()
+    assert len(seen) == 1
+    assert ends.pages.kept_bytes == SIZE * 8
+
+
+def test_memory_that_is_still_read_is_left_alone(ends: Ends) -> None:
+    (first,) = ends.answer(np.full(SIZE, 1.0))
+    view = memoryview(first)[10:20]  # what a socket has not taken yet
+    del first
+    ends.hear()
+    (second,) = ends.answer(np.full(SIZE, 2.0))
+    assert list(view) == [1.0] * 10
+    assert (second == 2.0).all()
+    assert len(ends.files()) == 2
+    del view
+    ends.hear()
+    (third,) = ends.answer(np.full(SIZE, 3.0))
+    assert (second == 2.0).all()
+    assert (third == 3.0).all()
+    assert len(ends.files()) == 2
+
+
+def test_readers_that_let_go_in_any_order_never_see_another_answer(ends: Ends) -> None:
+    rng = random.Random(0)
+    held: list[tuple[float, np.ndarray[Any, Any]]] = []
+    for i in range(200):
+        count = SIZE + rng.randrange(SIZE // 2)
+        for got in ends.answer(*(np.full(count, float(i)) for _ in range(rng.randrange(1, 3)))):
+            assert got.size == count
+            held.append((float(i), got))
+        del got
+        rng.shuffle(held)
+        del held[rng.randrange(1, 6) :]
+        ends.hear()
+        for value, array in held:
+            assert (array == value).all()
+    assert len(ends.pages._out) == len(held)
+
+
+def test_a_file_is_used_for_what_nearly_fills_it_and_for_nothing_smaller(ends: Ends) -> None:
+    ends.answer(np.zeros(SIZE * 2))
+    ends.hear()
+    (a,) = ends.answer(np.full(SIZE * 2 - 1000, 7.0))
+    assert ends.pages.kept_bytes == 0
+    (b,) = ends.answer(np.full(SIZE, 8.0))
+    assert len(ends.files()) == 2
+    assert a.sum() == 7.0 * a.size
+    assert b.sum() == 8.0 * b.size
+
+
+def test_small_arrays_are_not_kept(ends: Ends) -> None:
+    ends.answer(np.zeros(SIZE - 1), np.zeros(SIZE // 2))
+    ends.hear()
+    assert not ends.files()
+
+
+def test_what_is_kept_has_a_bound_and_an_end(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "KEPT_BYTES", SIZE * 8 * 3)
+    now = 100.0
+    monkeypatch.setattr(pages.time, "monotonic", lambda: now)
+    got = ends.answer(*(np.full(SIZE, float(i)) for i in range(5)))
+    del got
+    ends.hear()
+    assert ends.pages.kept_bytes == SIZE * 8 * 3
+    assert len(ends.files()) == 3
+    assert ends.pages.expire() == pages.KEPT_SECONDS
+    now += pages.KEPT_SECONDS / 2
+    (again,) = ends.answer(np.zeros(SIZE))
+    del again
+    ends.hear()
+    now += pages.KEPT_SECONDS / 2
+    assert ends.pages.expire() == pages.KEPT_SECONDS / 2
+    assert ends.pages.kept_bytes == SIZE * 8
+    now += pages.KEPT_SECONDS / 2
+    assert ends.pages.expire() is None
+    assert not ends.files()
+
+
+def test_a_machine_without_room_gets_back_what_is_kept(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends.answer(np.zeros(SIZE))
+    ends.hear()
+    fill, refused = pages.fill, []
+
+    def full(fd: int, blob: Any, offset: int) -> None:
+        if ends.pages.kept_bytes:
+            refused.append(fd)
+            raise OSError(errno.ENOSPC, "no space")
+        fill(fd, blob, offset)
+
+    monkeypatch.setattr(pages, "fill", full)
+    (got,) = ends.answer(np.ones(SIZE * 3))
+    assert got.all()
+    assert len(refused) == 1
+
+
+def test_an_answer_that_fails_halfway_keeps_nothing_out(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = pages.create, []
+
+    def second_fails() -> int:
+        if made:
+            raise OSError(errno.EMFILE, "too many open files")
+        made.append(True)
+        return real()
+
+    monkeypatch.setattr(pages, "create", second_fails)
+    message = {"a": [ArrayData(np.full(SIZE, 1.0 + i), "float64") for i in range(2)]}
+    item = parcel(*ends.worker.pack(message), pages=ends.pages)
+    assert not item.descriptors  # bytes follow instead
+    assert not ends.pages._out
+    item.close()
+
+
+def test_what_could_not_be_received_comes_back(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.ENOMEM, "too many mappings")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pages, "Mapping", refused)
+        (got,) = ends.answer(np.full(SIZE, 4.0))
+    ends.hear()
+    assert not ends.pages._out
+    assert (got == 4.0).all()
+
+
+def test_a_worker_frees_what_is_out_when_its_front_is_gone(ends: Ends) -> None:
+    (got,) = ends.answer(np.full(SIZE, 5.0))
+    ends.worker.close()
+    assert not ends.files()
+    assert (got == 5.0).all()
+
+
+@pytest.mark.parametrize("numbers", [[7], [1, 1], [0]])
+def test_memory_that_is_not_out_cannot_come_back(ends: Ends, numbers: list[int]) -> None:
+    (got,) = ends.answer(np.zeros(SIZE))
+    body = struct.pack(f"<{len(numbers)}I", *numbers)
+    with socket.socket(fileno=os.dup(ends.front.fileno())) as sock:
+        sock.sendall(struct.pack("<4sIIIQ", bytes((*b"cg", PROTOCOL, 2)), len(body), 0, 0, 0) + body)
+    with pytest.raises(BadMessage, match="not passed on"):
+        ends.worker.receive()
+    assert got.size == SIZE
+
+
+def test_a_front_is_given_back_nothing(ends: Ends) -> None:
+    with socket.socket(fileno=os.dup(ends.worker.fileno())) as sock:
+        sock.sendall(struct.pack("<4sIIIQI", bytes((*b"cg", PROTOCOL, 2)), 4, 0, 0, 0, 1))
+    with pytest.raises(BadMessage, match="not passed on"):
+        ends.front.receive()
+
+
+def test_numbers_begin_anew_after_the_last() -> None:
+    files = Pages()
+    files._last = 0xFFFF_FFFE
+    sent = [files.send(np.zeros(10, np.uint8)) for _ in range(2)]
+    assert [number for number, _ in sent] == [0xFFFF_FFFF, 1]
+    for _, fd in sent:
+        os.close(fd)
+    files.close()
