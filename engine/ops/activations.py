@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import pi, sqrt
+from math import isfinite, pi, sqrt
 from typing import Any, Literal
 
 from engine.approximations import TAIL_A, TAIL_P
@@ -12,7 +12,7 @@ from engine.dtypes import BOOL, COMPLEX, INT, int64, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
-from engine.ops.common import fitting, in_blocks, lacking, publish_inplace, put, select
+from engine.ops.common import bounded, fitting, in_blocks, lacking, publish_inplace, put, select
 from engine.samples import C, I, S, T
 
 _REAL = [S(T(2, 3)), S(T()), S(T(0, 2))]
@@ -95,7 +95,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _logsigmoid(xp: Any, x: Any, out: Any) -> None:
-    low = xp.minimum(x, 0)
+    low = bounded(xp, x, high=0.0)
     xp.abs(x, out=out)
     xp.negative(out, out=out)
     xp.exp(out, out=out)
@@ -143,6 +143,8 @@ _RELU = lacking(
 )
 def relu(k: K, input: Array, *, out: Any = None) -> Array:
     """max(x, 0). The gradient at 0 is 0."""
+    if input.dtype.kind == "f":
+        return bounded(k.xp, input, 0.0, out=out)
     return k.xp.maximum(input, 0, out=out)
 
 
@@ -216,6 +218,8 @@ def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0,
         min_val, max_val = int(min_val), int(max_val)
     if min_val > max_val:
         raise Invalid("min_val cannot be greater than max_val", param="min_val")
+    if input.dtype.kind == "f" and isfinite(min_val) and isfinite(max_val):
+        return bounded(k.xp, input, float(min_val), float(max_val), out)
     raised = k.xp.maximum(input, min_val, out=out)
     return k.xp.minimum(raised, max_val, out=raised if raised.ndim else out)
 
@@ -330,7 +334,7 @@ def exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> A
     """elu with its three numbers, as a function of blocks."""
 
     def run(xp: Any, x: Any, out: Any) -> None:
-        t = xp.minimum(x, 0)
+        t = bounded(xp, x, high=0.0)
         if input_scale != 1:
             xp.multiply(t, input_scale, out=t)
         xp.expm1(t, out=t)
@@ -529,7 +533,7 @@ def _gelu_none(k: K) -> Any:
         if x.dtype.itemsize == 4:  # x P(X <= x) = max(x, 0) - |x| P(X > |x|), where nothing cancels
             r, t = _tail(xp, x)
             xp.multiply(r, xp.abs(x, out=t), out=r)
-            xp.subtract(xp.maximum(x, 0), r, out=out)
+            xp.subtract(bounded(xp, x, 0.0, out=t), r, out=out)
         else:
             t = xp.multiply(x, -1 / sqrt(2))
             k.sp.special.erfc(t, out=t)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 from engine.carriers import NUMBERS, K
@@ -10,7 +11,7 @@ from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, can_cast, s
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
-from engine.ops.common import fitting, lacking, not_implemented, scalar_or_tensor
+from engine.ops.common import bounded, fitting, lacking, not_implemented, scalar_or_tensor
 from engine.samples import I, S, T
 from engine.shapes import broadcast_two
 
@@ -52,6 +53,11 @@ def _clamp_node(input: Any, min: Any, max: Any) -> str:
     return "ClampBackward0" if type(min) is Spec or type(max) is Spec else "ClampBackward1"
 
 
+def _finite(bound: Any) -> bool:
+    """Whether a bound is missing, or a number that every float dtype of ours has."""
+    return bound is None or (type(bound) in (int, float) and abs(bound) < 1e38)
+
+
 @op(
     family="pointwise",
     meta=_clamp_meta,
@@ -82,6 +88,10 @@ def clamp(
 ) -> Array:
     """Every element moved into [min, max]; where min > max, max. NaN stays NaN. Bounds are numbers or tensors."""
     xp = k.xp
+    if input.dtype.kind == "f" and _finite(min) and _finite(max):
+        low, high = -inf if min is None else float(min), inf if max is None else float(max)  # type: ignore[arg-type]
+        if low <= high:
+            return bounded(xp, input, low, high, out)
     if max is None:
         return xp.maximum(input, min, out=out)
     if min is None:
@@ -154,6 +164,8 @@ def _number_cast(k: K, input: Any, *bounds: Any) -> None:
 )
 def clamp_min(k: K, input: Array, min: Array | Scalar, *, out: Any = None) -> Array:
     """Every element raised to at least `min`."""
+    if input.dtype.kind == "f" and _finite(min):
+        return bounded(k.xp, input, float(min), out=out)  # type: ignore[arg-type]
     return k.xp.maximum(input, min, out=out)
 
 
@@ -176,6 +188,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 )
 def clamp_max(k: K, input: Array, max: Array | Scalar, *, out: Any = None) -> Array:
     """Every element lowered to at most `max`."""
+    if input.dtype.kind == "f" and _finite(max):
+        return bounded(k.xp, input, high=float(max), out=out)  # type: ignore[arg-type]
     return k.xp.minimum(input, max, out=out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ def _pixels(F: Any, x: Any, n: int, align: bool, dims: int) -> Any:
 def _whole(k: K, x: Array, how: str) -> Array:
     """x rounded down, or to the nearest even; what is no number or too large becomes -100, which lies outside."""
     made = k.xp.floor(x) if how == "floor" else k.xp.rint(x)
+    if k.backend.kind == "cpu" and made.size and made.max() < 1e9 and made.min() > -1e9:  # neither with a NaN
+        return made
     return k.xp.where(abs(made) < 1e9, made, k.xp.asarray(-100, dtype=x.dtype))
 
 
@@ -127,12 +130,33 @@ def _images(k: K, x: Array, extra: int = 0) -> Array:
     return made
 
 
+# Entries of one sparse matrix, at most: it stands for as many samples as that.
+_ENTRIES = 1 << 17
+
+
 def _sparse(k: K, weights: Array | None, index: Array, pixels: int, dtype: Any) -> Any:
-    """One sample's (places, pixels + 1) matrix of weights."""
-    taps, count = index.shape
-    values = k.xp.ones(count * taps, dtype) if weights is None else weights.T.reshape(-1)
-    starts = k.xp.arange(0, count * taps + 1, taps, dtype=index.dtype)
-    return k.sp.sparse.csr_matrix((values, index.T.reshape(-1), starts), shape=(count, pixels + 1))
+    """The weights of some samples as a matrix, (samples * places, samples * (pixels + 1))."""
+    xp = k.xp
+    n, taps, count = index.shape
+    values = xp.ones(n * count * taps, dtype) if weights is None else weights.swapaxes(1, 2).reshape(-1)
+    columns = (index + xp.arange(n, dtype=index.dtype)[:, None, None] * (pixels + 1)).swapaxes(1, 2).reshape(-1)
+    starts = xp.arange(0, n * count * taps + 1, taps, dtype=index.dtype)
+    return k.sp.sparse.csr_matrix((values, columns, starts), shape=(n * count, n * (pixels + 1)))
+
+
+def _sample_blocks(index: Array, pixels: int) -> Iterator[slice]:
+    """Samples that share a sparse matrix; its columns have to fit the index's dtype."""
+    n, taps, count = index.shape
+    step = max(1, min(_ENTRIES // max(taps * count, 1), (1 << 29) // (pixels + 1)))
+    return (slice(at, min(at + step, n)) for at in range(0, n, step))
+
+
+def _compiled(k: K, name: str, weights: Array | None, index: Array, *arrays: Array) -> Any:
+    """(the compiled kernel or None, the weights)."""
+    run = k.backend.compiled(name, *arrays, *(() if weights is None else (weights,)))
+    if run is None or not index.flags.c_contiguous:
+        return None, weights
+    return run, k.xp.ones(index.shape, arrays[0].dtype) if weights is None else weights
 
 
 def _mix_meta(k: K, image: Spec, weights: Spec | None, index: Spec, places: Any) -> Spec:
@@ -148,12 +172,17 @@ def _grid_mix(k: K, image: Array, weights: Array | None, index: Array, places: A
     if not made.size:
         return made.reshape(k.spec.shape)
     pixels = prod(image.shape[2:])
+    flat = _images(k, image)
+    run, given = _compiled(k, "grid_mix", weights, index, flat, made)
+    if run is not None:
+        run(flat, given, index, made)
+        return made.reshape(k.spec.shape)
     if k.backend.kind == "cpu" and weights is not None:
-        flat = _images(k, image)
-        for i in range(n):
-            lines = xp.zeros((pixels + 1, c), image.dtype)
-            lines[:-1] = flat[i].T
-            made[i] = (_sparse(k, weights[i], index[i], pixels, image.dtype) @ lines).T
+        for part in _sample_blocks(index, pixels):
+            lines = xp.zeros((part.stop - part.start, pixels + 1, c), image.dtype)
+            lines[:, :-1] = flat[part].swapaxes(1, 2)
+            matrix = _sparse(k, weights[part], index[part], pixels, image.dtype)
+            made[part] = (matrix @ lines.reshape(-1, c)).reshape(len(lines), -1, c).swapaxes(1, 2)
         return made.reshape(k.spec.shape)
     flat = _images(k, image, 1)
     for i in range(n):
@@ -188,10 +217,15 @@ def _grid_spread(k: K, grad: Array, weights: Array | None, index: Array, sizes: 
     if not grad.size:
         return made.reshape(k.spec.shape)
     flat = _images(k, grad)
+    run, given = _compiled(k, "grid_spread", weights, index, flat, made)
+    if run is not None:
+        run(flat, given, index, made)
+        return made.reshape(k.spec.shape)
     if k.backend.kind == "cpu":
-        for i in range(n):
-            matrix = _sparse(k, None if weights is None else weights[i], index[i], pixels, grad.dtype)
-            made[i] = (matrix.T @ xp.ascontiguousarray(flat[i].T))[:-1].T
+        for part in _sample_blocks(index, pixels):
+            matrix = _sparse(k, None if weights is None else weights[part], index[part], pixels, grad.dtype)
+            lines = matrix.T @ flat[part].swapaxes(1, 2).reshape(-1, c)
+            made[part] = lines.reshape(-1, pixels + 1, c)[:, :-1].swapaxes(1, 2)
         return made.reshape(k.spec.shape)
     rows = xp.arange(c)[:, None] * (pixels + 1)
     for i in range(n):
@@ -225,7 +259,12 @@ def _grid_dots(k: K, image: Array, grad: Array, index: Array) -> Array:
     made = xp.zeros(index.shape, image.dtype)
     if not made.size or not grad.size:
         return made
-    flat, values = _images(k, image, 1), _images(k, grad)
+    flat, values = _images(k, image), _images(k, grad)
+    run, _ = _compiled(k, "grid_dots", None, index, flat, values, made)
+    if run is not None:
+        run(flat, values, index, made)
+        return made
+    flat = _images(k, image, 1)
     for i in range(index.shape[0]):
         for tap in range(index.shape[1]):
             part = xp.take(flat[i], index[i, tap], axis=1)

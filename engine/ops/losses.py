@@ -11,7 +11,7 @@ from engine.declare import Array, composite, op
 from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, DType, can_cast, promote_types, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import joint, not_implemented
+from engine.ops.common import bounded, joint, not_implemented
 from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import broadcast_two, text
@@ -159,9 +159,20 @@ _mse_loss.vjp(_difference_rule(lambda F, d, limit: d * 2))
 )
 def _smooth_l1_loss(k: K, input: Array, target: Array, reduction: Any, limit: Any = 1.0) -> Array:
     """Quadratic within `limit`, linear with slope one beyond, reduced."""
+    made = _bent(k, input, target, limit)
+    made /= limit
+    return apply_reduction(k, made, reduction)
+
+
+def _bent(k: K, input: Array, target: Array, limit: float) -> Array:
+    """c (d - c / 2), where d is the difference and c the smaller of d and `limit`."""
     xp = k.xp
-    d = xp.abs(xp.subtract(input, target))
-    return apply_reduction(k, xp.where(d < limit, d * d * (0.5 / limit), d - 0.5 * limit), reduction)
+    d = xp.asarray(xp.subtract(input, target))
+    xp.abs(d, out=d)
+    made = xp.asarray(bounded(xp, d, high=limit))
+    xp.subtract(d, made * 0.5, out=d)
+    xp.multiply(made, d, out=made)
+    return made
 
 
 _smooth_l1_loss.vjp(_difference_rule(lambda F, d, limit: F.clamp(d / limit, -1.0, 1.0)))
@@ -184,9 +195,7 @@ def _huber_types(k: K, input: Spec, target: Spec, *rest: Any) -> tuple[DType, DT
 )
 def _huber_loss(k: K, input: Array, target: Array, reduction: Any, limit: Any = 1.0) -> Array:
     """Quadratic within `limit`, linear with slope `limit` beyond, reduced."""
-    xp = k.xp
-    d = xp.abs(xp.subtract(input, target))
-    return apply_reduction(k, xp.where(d <= limit, d * d * 0.5, (d - 0.5 * limit) * limit), reduction)
+    return apply_reduction(k, _bent(k, input, target, limit), reduction)
 
 
 _huber_loss.vjp(_difference_rule(lambda F, d, limit: F.clamp(d, -limit, limit)))

@@ -12,7 +12,7 @@ from engine.dtypes import FLOAT, float32
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.outer import add_outer, outer_product
+from engine.ops.outer import add_outer, less_column, outer_product, times_column
 from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import text
@@ -85,6 +85,17 @@ def row_blocks(k: K, x: Array) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
+def scratched(k: K, x: Array, count: int) -> Iterator[tuple[slice, list[Array]]]:
+    """The blocks of `row_blocks` for a matrix, each with `count` temporaries of its size, whose memory is one."""
+    rows = x.shape[0]
+    memory: list[Array] = []
+    for part in row_blocks(k, x):
+        n = min(part.stop, rows) - part.start
+        if not memory:
+            memory = [k.xp.empty((n, *x.shape[1:]), x.dtype) for _ in range(count)]
+        yield part, [m[:n] for m in memory]
+
+
 def _whole(k: K, x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
     """Weight and bias for a compiled kernel, which takes no None: ones and zeros where they are missing."""
     xp, n = k.xp, x.shape[1]
@@ -134,13 +145,12 @@ def _layer_norm(
         return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
     mean = xp.true_divide(total(k, x, (1,), True), width)
     ones = xp.ones(max(x.shape), x.dtype)
-    for part in row_blocks(k, x):
-        here = made[part]
-        here[...] = x[part]
-        add_outer(k, here, mean[part, 0], ones[:width], -1.0)
-        r = 1 / xp.sqrt(xp.true_divide(sum_squares(k, here), width) + eps)
-        rstd[part, 0] = r
-        here *= outer_product(k, rstd[part, 0], ones[:width] if w is None else w, here)
+    for part, (centred,) in scratched(k, x, 1):
+        here, r = made[part], rstd[part, 0]
+        less_column(k, x[part], mean[part, 0], ones[:width], centred)
+        r[...] = 1 / xp.sqrt(xp.true_divide(sum_squares(k, centred), width) + eps)
+        outer_product(k, r, ones[:width] if w is None else w, here)
+        here *= centred
         if b is not None:
             add_outer(k, here, ones[: here.shape[0]], b)
     return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
@@ -249,12 +259,11 @@ def _layer_norm_back(
     made = None if of_input is None else of_input.reshape(g.shape)
     of_weight = xp.zeros(width, g.dtype) if need_weight else None
     of_bias = xp.zeros(width, g.dtype) if need_bias else None
-    for part in row_blocks(k, g):
+    for part, (centred, both) in scratched(k, g, 2):
         # Sums along and across rows are products with vectors, which is the fastest way to add up.
         grad, r = g[part], rstd[part, 0]
-        centred = x[part].copy()
-        add_outer(k, centred, mean[part, 0], ones, -1.0)
-        both = xp.multiply(grad, centred)
+        less_column(k, x[part], mean[part, 0], ones, centred)
+        xp.multiply(grad, centred, out=both)
         if of_weight is not None:
             of_weight += r @ both
         if of_bias is not None:
@@ -262,10 +271,12 @@ def _layer_norm_back(
         if made is not None:
             first = xp.true_divide(grad @ w, max(width, 1)) * r
             second = xp.true_divide(both @ w, max(width, 1)) * (r * r * r)
-            here = xp.multiply(grad, outer_product(k, r, w, grad), out=made[part])
+            here, term = made[part], both
+            outer_product(k, r, w, here)
+            here *= grad
+            times_column(k, centred, second, ones, term)
+            here -= term
             add_outer(k, here, first, ones, -1.0)
-            centred *= second[:, None]
-            here -= centred
     return (
         of_input,
         None if of_weight is None else of_weight.reshape(shape[outer:]),

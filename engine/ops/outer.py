@@ -12,6 +12,8 @@ from engine.declare import Array
 
 # Of fewer elements the call of BLAS would cost more than it saves.
 _LARGE = 1 << 14
+# Along rows as long as this broadcasting costs less than BLAS's second pass.
+_LONG_ROW = 1024
 _LETTERS = {"f": "s", "d": "d"}
 
 
@@ -31,9 +33,28 @@ def add_outer(k: K, a: Array, column: Array, row: Array, factor: float = 1.0) ->
         ger(factor, row, column, a=a.T, overwrite_a=1)
 
 
-def outer_product(k: K, column: Array, row: Array, like: Array) -> Array:
-    """column * row as a matrix, or something that broadcasts to it; `like` is a matrix of that size."""
-    gemm = _routine(k, "gemm", like)
+def outer_product(k: K, column: Array, row: Array, out: Array) -> None:
+    """out = column * row, for a C-contiguous matrix; what was in it does not matter."""
+    gemm = _routine(k, "gemm", out)
     if gemm is None:
-        return column[:, None] * row
-    return gemm(1.0, row[:, None], column[:, None], trans_b=1).T
+        k.xp.multiply(column[:, None], row, out=out)
+    else:
+        gemm(1.0, row[:, None], column[:, None], trans_b=1, c=out.T, overwrite_c=1)
+
+
+def less_column(k: K, x: Array, column: Array, ones: Array, out: Array) -> None:
+    """out = x - column, for C-contiguous matrices; `ones` is a vector as long as their rows."""
+    if x.shape[1] >= _LONG_ROW or _routine(k, "ger", x) is None:
+        k.xp.subtract(x, column[:, None], out=out)
+        return
+    out[...] = x
+    add_outer(k, out, column, ones, -1.0)
+
+
+def times_column(k: K, x: Array, column: Array, ones: Array, out: Array) -> None:
+    """out = x * column, for C-contiguous matrices that are not the same; `ones` is a vector as long as their rows."""
+    if x.shape[1] >= _LONG_ROW or _routine(k, "gemm", x) is None:
+        k.xp.multiply(x, column[:, None], out=out)
+        return
+    outer_product(k, column, ones, out)
+    out *= x

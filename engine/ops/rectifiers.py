@@ -13,7 +13,7 @@ from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
 from engine.ops.activations import below_zero, exponential_below, gradient
-from engine.ops.common import fitting, in_blocks, lacking, not_implemented, number, select
+from engine.ops.common import bounded, fitting, in_blocks, lacking, not_implemented, number, select
 from engine.record import REC
 from engine.samples import I, S, T
 from engine.shapes import wrap_dim
@@ -153,8 +153,7 @@ def glu(F: Any, input: Array, dim: Dim = -1) -> Array:
 
 def _ramp(xp: Any, x: Any, out: Any) -> None:
     xp.add(x, 3, out=out)
-    xp.maximum(out, 0, out=out)
-    xp.minimum(out, 6, out=out)
+    bounded(xp, out, 0.0, 6.0, out)
 
 
 def _hardsigmoid_values(xp: Any, x: Any, out: Any) -> None:

@@ -10,6 +10,7 @@ from engine.dtypes import FLOAT
 from engine.metas import as_dtype, reduce
 from engine.op import Spec
 from engine.ops.common import not_implemented
+from engine.ops.outer import less_column
 from engine.ops.reductions import SHORT_LINE, kept, largest, spread, total
 from engine.samples import C, I, S, T
 from engine.shapes import wrap_dim, wrap_dims
@@ -57,6 +58,18 @@ def compiled_rows(k: K, name: str, axis: int, *arrays: Array) -> Any:
     return run, [a.reshape(-1, first.shape[-1]) for a in arrays]
 
 
+# From here on a pass that looks for the largest and smallest elements costs less than one that subtracts.
+_LARGE = 1 << 14
+_MODEST = 60.0  # exp of numbers up to this size, and sums of 2^40 of them, are normal numbers of float32
+
+
+def _modest(k: K, x: Array) -> bool:
+    """Whether exp(x) and its sums neither overflow nor lose digits, so that nothing has to be subtracted first."""
+    if k.backend.kind != "cpu" or x.size < _LARGE or x.dtype.kind != "f":
+        return False
+    return bool(x.max() < _MODEST) and bool(x.min() > -_MODEST)  # neither with a NaN
+
+
 def probabilities(k: K, x: Array, axis: int) -> tuple[Array, Array, Array]:
     """(softmax in new memory, the sum of exp(x - max), max), the last two with the axis kept."""
     run, (rows, *_) = compiled_rows(k, "softmax", axis, x)
@@ -89,7 +102,11 @@ def softmax(k: K, input: Array, dim: Dim, dtype: DTypeArg | None = None) -> Arra
     if input.size == 0:
         return input.copy()
     x, axis, turned = turned_lines(k, input, wrap_dim(dim, input.ndim))
-    made = probabilities(k, x, axis)[0]
+    if compiled_rows(k, "softmax", axis, x)[0] is None and _modest(k, x):
+        made = k.xp.exp(x)
+        made /= total(k, made, (axis,), True)
+    else:
+        made = probabilities(k, x, axis)[0]
     return made.T.reshape(input.shape) if turned else made
 
 
@@ -120,9 +137,14 @@ def _softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
             run(rows, p, made.reshape(p.shape))
             return made
     g = k.xp.ascontiguousarray(grad.reshape(-1, grad.shape[-1]).T) if turned else grad
-    made = k.xp.multiply(g, y)
-    inner = total(k, made, (axis,), True)
-    k.xp.subtract(g, inner, out=made)
+    if y.size and axis == y.ndim - 1 and k.backend.kind == "cpu" and g.flags.c_contiguous and y.flags.c_contiguous:
+        made, n = k.xp.empty_like(y), y.shape[-1]
+        rows = g.reshape(-1, n)
+        less_column(k, rows, k.xp.vecdot(rows, y.reshape(-1, n)), k.xp.ones(n, y.dtype), made.reshape(-1, n))
+    else:
+        made = k.xp.multiply(g, y)
+        inner = total(k, made, (axis,), True)
+        k.xp.subtract(g, inner, out=made)
     made *= y
     return made.T.reshape(grad.shape) if turned else made
 
@@ -276,6 +298,8 @@ def logsumexp(k: K, input: Array, dim: Dims, keepdim: bool = False) -> Array:
             made = xp.empty(k.spec.shape, input.dtype)
             run(rows, made.reshape(-1))
             return made
+    if _modest(k, input):
+        return xp.log(total(k, xp.exp(input), axes, True)).reshape(k.spec.shape)
     real = input.real if input.dtype.kind == "c" else input
     top = largest(k, real, axes[0], True) if len(axes) == 1 else real.max(axis=axes, keepdims=True)
     top = xp.where(xp.isfinite(top), top, xp.zeros((), top.dtype))

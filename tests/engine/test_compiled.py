@@ -156,6 +156,20 @@ CASES = {
     "cumsum": Case(
         {"cumsum"}, lambda x: call("cumsum", x, 1), _all(_normal(40, 30)), True, BOTH, True
     ),
+    "grid_sample": Case(
+        {"grid_mix", "grid_spread", "grid_dots"},
+        lambda x, g: call("nn.functional.grid_sample", x, g, align_corners=False),
+        _all(_normal(2, 3, 16, 17), _normal(2, 19, 20, 2)),
+        True,
+        BOTH,
+    ),
+    "grid_sample, the nearest": Case(
+        {"grid_mix", "grid_spread"},
+        lambda x, g: call("nn.functional.grid_sample", x, g, "nearest", "border", False),
+        _all(_wild(2, 3, 16, 17), _normal(2, 19, 20, 2)),
+        True,
+        BOTH,
+    ),
     "cumsum of rows": Case(
         {"cumsum"}, lambda x: call("cumsum", x, 1), _all(_normal(3, 20, 300)), True, BOTH, True
     ),

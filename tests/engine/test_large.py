@@ -45,6 +45,42 @@ def test_layer_norm_of_a_large_matrix(d: Any, parameters: int, context: Context)
         np.testing.assert_allclose(whole[2], (grad * normal).sum(0), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("spread", [1.0, 30.0])  # beyond the second the maximum is subtracted first
+@pytest.mark.parametrize("name", ["softmax", "logsumexp"])
+def test_exponentials_of_a_large_matrix(name: str, spread: float, context: Context) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = rng.standard_normal((200, 100)) * spread, rng.standard_normal((200, 100))
+    grad = grad if name == "softmax" else grad[:, 0]
+    made, slope = _gradients(lambda x: call(name, x, 1), [x.astype(np.float32)], grad.astype(np.float32))
+    p = special.softmax(x, 1)
+    if name == "softmax":
+        wanted, back = p, p * (grad - (grad * p).sum(1, keepdims=True))
+    else:
+        wanted, back = special.logsumexp(x, 1), p * grad[:, None]
+    np.testing.assert_allclose(made, wanted, rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(slope, back, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("shape, dim", [((1 << 15) + 7, None), ((3, 20_000), 1), ((3, 20_000), None), ((9, 50), 1)])
+def test_sums_along_long_rows(shape: Any, dim: int | None, context: Context) -> None:
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32) + 1
+    for name, wanted in (("sum", x.sum(dim, np.float64)), ("mean", x.mean(dim, np.float64)), ("amax", x.max(dim))):
+        made = host(call(name, tensor(x), *(() if dim is None else (dim,))))
+        assert made.shape == wanted.shape
+        np.testing.assert_allclose(made, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, None), (None, 0.5), (-1.0, 1.0), (0.5, -0.5), (-1, 2)])
+def test_many_elements_are_bounded_as_few_are(low: float | None, high: float | None, context: Context) -> None:
+    x = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+    x[:6] = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0]
+    whole = host(call("clamp", tensor(x), low, high))
+    parts = [host(call("clamp", tensor(x[i : i + 100]), low, high)) for i in range(0, 3000, 100)]
+    np.testing.assert_array_equal(whole.view(np.uint32), np.concatenate(parts).view(np.uint32))
+    if low == 0:
+        assert np.signbit(whole[5])  # as in PyTorch
+
+
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("kind", ["distinct", "ties", "equal", "nan", "infinite", "int64", "uint8"])
 def test_topk_of_a_large_matrix_is_the_beginning_of_its_order(kind: str, largest: bool, context: Context) -> None:

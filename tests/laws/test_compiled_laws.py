@@ -22,6 +22,7 @@ OPERATIONS = (
     "nn.functional.batch_norm",
     "nn.functional.cross_entropy",
     "nn.functional.gelu",
+    "nn.functional.grid_sample",
     "nn.functional.layer_norm",
     "nn.functional.silu",
     "optim.adam_",
