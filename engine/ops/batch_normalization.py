@@ -11,6 +11,7 @@ from engine.declare import Array, composite, op
 from engine.dtypes import FLOAT
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
+from engine.ops.channels import add_to_channels, affine, channel_dots, per_channel
 from engine.ops.common import not_implemented
 from engine.ops.losses import torch_size
 from engine.ops.normalization import mixed, row_blocks
@@ -19,10 +20,6 @@ from engine.samples import S, T
 from engine.shapes import wrap_dim
 
 # ---------------------------------------------------------------- batch_norm
-
-
-def _per_channel(p: Array, ndim: int) -> Array:
-    return p.reshape((-1,) + (1,) * (ndim - 2))
 
 
 def _check_batch(input: Spec, training: bool, **parameters: Spec | None) -> None:
@@ -87,32 +84,18 @@ def _batch_norm(
     made = None
     if mean is None:
         n = x.size // x.shape[1] if x.shape[1] else 0
-        mean = xp.true_divide(total(k, x, (0,)) if x.ndim == 2 else x.sum(axis=(0, *range(2, x.ndim))), n)
-        made = xp.subtract(x, _per_channel(mean, x.ndim))
-        lines = made.reshape(*made.shape[:2], -1)
-        var = xp.true_divide(xp.einsum("nci,nci->nc", lines, lines).sum(axis=0), n)
+        mean = xp.true_divide(total(k, x, (0,)) if x.ndim == 2 else total(k, x, (0, *range(2, x.ndim))), n)
+        made = xp.subtract(x, per_channel(mean, x.ndim))
+        var = xp.true_divide(total(k, made * made, (0,)) if x.ndim == 2 else channel_dots(k, made, made), n)
     rstd = 1 / xp.sqrt(var + eps)
     scale = rstd if weight is None else weight.reshape(-1) * rstd
     if made is None:  # by statistics that are known: x * scale + shift
         shift = -(mean.reshape(-1) * scale) if bias is None else bias.reshape(-1) - mean.reshape(-1) * scale
-        return _affine(k, x, scale.astype(x.dtype), shift.astype(x.dtype)), mean, rstd
-    made *= _per_channel(scale.astype(made.dtype), x.ndim)
+        return affine(k, x, scale.astype(x.dtype), shift.astype(x.dtype)), mean, rstd
+    made *= per_channel(scale.astype(made.dtype), x.ndim)
     if bias is not None:
-        made += _per_channel(bias.astype(made.dtype), x.ndim)
+        add_to_channels(k, made, bias.astype(made.dtype, copy=False))
     return made, mean, rstd
-
-
-def _affine(k: K, x: Array, scale: Array, shift: Array) -> Array:
-    """x times one number and plus another for each channel."""
-    inner = prod(x.shape[2:])
-    run = k.backend.compiled("affine_rows", x) if inner > 1 else None
-    if run is None:
-        made = x * _per_channel(scale, x.ndim)
-        made += _per_channel(shift, x.ndim)
-        return made
-    made = k.xp.empty_like(x)
-    run(x.reshape(-1, inner), scale.reshape(-1), shift.reshape(-1), made.reshape(-1, inner))
-    return made
 
 
 @_batch_norm.vjp
@@ -169,30 +152,34 @@ def _batch_norm_back(
     xp = k.xp
     samples, channels = grad.shape[:2]
     inner = prod(grad.shape[2:])
-    g, x = grad.reshape(samples, channels, inner), input.reshape(samples, channels, inner)
+    shape = (samples, channels, inner) if inner != 1 else (samples, channels)
+    g, x = grad.reshape(shape), input.reshape(shape)
     mean, rstd = mean.reshape(-1), rstd.reshape(-1)
-    of_bias = g.sum(axis=(0, 2))
+    of_bias = total(k, g, (0, 2) if inner != 1 else (0,))
     of_weight = xp.zeros(channels, g.dtype)
     for part in row_blocks(k, g):
-        centred = xp.subtract(x[part], mean[:, None])
-        of_weight += xp.einsum("nci,nci->nc", g[part], centred).sum(axis=0)
+        centred = xp.subtract(x[part], per_channel(mean, g.ndim))
+        if inner == 1:
+            centred *= g[part]
+            of_weight += total(k, centred, (0,))
+        else:
+            of_weight += channel_dots(k, g[part], centred)
     of_weight *= rstd
     if not need_input:
         return None, of_weight, of_bias
     a = rstd if weight is None else rstd * weight.reshape(-1)
     of_input = xp.empty(grad.shape, g.dtype)  # not a view: that would be copied
     made = of_input.reshape(g.shape)
-    xp.multiply(g, a[:, None], out=made)
+    xp.multiply(g, per_channel(a, g.ndim), out=made)
     if own:
         n = max(samples * inner, 1)
         b = -a * rstd * of_weight / n
         c = -a * of_bias / n - b * mean
-        b, c = b.astype(g.dtype)[:, None], c.astype(g.dtype)[:, None]
+        b, c = b.astype(g.dtype), c.astype(g.dtype)
         for part in row_blocks(k, g):
             here = made[part]
-            term = xp.multiply(x[part], b)
-            term += c
-            here += term
+            here += xp.multiply(x[part], per_channel(b, g.ndim))
+            add_to_channels(k, here, c)
     return of_input, of_weight, of_bias
 
 

@@ -11,6 +11,7 @@ from engine.declare import Array, Shape, composite, op
 from engine.dtypes import FLOAT, float32
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
+from engine.ops.channels import _channel_affine  # noqa: F401  it registers itself
 from engine.ops.common import not_implemented
 from engine.ops.outer import add_outer, less_column, outer_product, times_column
 from engine.ops.reductions import total
@@ -149,8 +150,11 @@ def _layer_norm(
         here, r = made[part], rstd[part, 0]
         less_column(k, x[part], mean[part, 0], ones[:width], centred)
         r[...] = 1 / xp.sqrt(xp.true_divide(sum_squares(k, centred), width) + eps)
-        outer_product(k, r, ones[:width] if w is None else w, here)
-        here *= centred
+        if w is None:
+            times_column(k, centred, r, ones[:width], here)
+        else:
+            outer_product(k, r, w, here)
+            here *= centred
         if b is not None:
             add_outer(k, here, ones[: here.shape[0]], b)
     return made.reshape(input.shape), mean.reshape(stats), rstd.reshape(stats)
@@ -272,8 +276,11 @@ def _layer_norm_back(
             first = xp.true_divide(grad @ w, max(width, 1)) * r
             second = xp.true_divide(both @ w, max(width, 1)) * (r * r * r)
             here, term = made[part], both
-            outer_product(k, r, w, here)
-            here *= grad
+            if weight is None:
+                times_column(k, grad, r, ones, here)
+            else:
+                outer_product(k, r, w, here)
+                here *= grad
             times_column(k, centred, second, ones, term)
             here -= term
             add_outer(k, here, first, ones, -1.0)
@@ -492,11 +499,8 @@ def _grouped(F: Any, input: Any, num_groups: int, weight: Any, bias: Any, eps: f
     lines = F.reshape(input, (shape[0] * num_groups, inner))
     made, mean, rstd = F._layer_norm(lines, [inner], None, None, eps)
     made = F.reshape(made, shape)
-    wide = (shape[1],) + (1,) * (len(shape) - 2)
-    if weight is not None:
-        made = F.mul(made, F.reshape(weight, wide))
-    if bias is not None:
-        made = F.add(made, F.reshape(bias, wide))
+    if weight is not None or bias is not None:
+        made = F._channel_affine(made, weight, bias)
     return made, F.reshape(mean, (shape[0], num_groups)), F.reshape(rstd, (shape[0], num_groups))
 
 

@@ -12,8 +12,8 @@ from engine.declare import Array
 
 # Of fewer elements the call of BLAS would cost more than it saves.
 _LARGE = 1 << 14
-# Along rows as long as this broadcasting costs less than BLAS's second pass.
-_LONG_ROW = 1024
+# Along rows as long as these broadcasting costs less than BLAS's two passes.
+_LONG_SUM, _LONG_PRODUCT = 2048, 512
 _LETTERS = {"f": "s", "d": "d"}
 
 
@@ -44,7 +44,7 @@ def outer_product(k: K, column: Array, row: Array, out: Array) -> None:
 
 def less_column(k: K, x: Array, column: Array, ones: Array, out: Array) -> None:
     """out = x - column, for C-contiguous matrices; `ones` is a vector as long as their rows."""
-    if x.shape[1] >= _LONG_ROW or _routine(k, "ger", x) is None:
+    if x.shape[1] >= _LONG_SUM or _routine(k, "ger", x) is None:
         k.xp.subtract(x, column[:, None], out=out)
         return
     out[...] = x
@@ -53,7 +53,7 @@ def less_column(k: K, x: Array, column: Array, ones: Array, out: Array) -> None:
 
 def times_column(k: K, x: Array, column: Array, ones: Array, out: Array) -> None:
     """out = x * column, for C-contiguous matrices that are not the same; `ones` is a vector as long as their rows."""
-    if x.shape[1] >= _LONG_ROW or _routine(k, "gemm", x) is None:
+    if x.shape[1] >= _LONG_PRODUCT or _routine(k, "gemm", x) is None:
         k.xp.multiply(x, column[:, None], out=out)
         return
     outer_product(k, column, ones, out)

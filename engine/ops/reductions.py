@@ -45,7 +45,7 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
     if axes is None and x.size >= LONG_LINE:
         axes = tuple(range(x.ndim))
     if axes and x.dtype.kind == "f" and x.flags.c_contiguous and x.size:
-        shape = x.shape
+        shape, axes = x.shape, tuple(sorted(axes))
         if axes == (x.ndim - 1,) and shape[-1] <= MIDDLE_LINE:
             made = k.xp.einsum("ij->i", x.reshape(-1, shape[-1]))
             return made.reshape(reduced(shape, axes, keepdims))
@@ -61,6 +61,11 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
             made = total(k, columns[:, :whole].reshape(lead, -1, BLOCK, tail).sum(axis=2), (1,))
             if whole < count:
                 made += columns[:, whole:].sum(axis=1)
+            return made.reshape(reduced(shape, axes, keepdims))
+        if last == x.ndim - 1 and last - first + 1 != len(axes):  # the last ones first, whose lines are long
+            tail = next(i for i in range(x.ndim, 0, -1) if i - 1 not in axes)
+            lines = total(k, x.reshape(*shape[:tail], -1), (tail,))
+            made = total(k, lines, tuple([a for a in axes if a < tail]))
             return made.reshape(reduced(shape, axes, keepdims))
     return k.xp.add.reduce(x, axis=axes, keepdims=keepdims)  # what `x.sum` calls
 
