@@ -31,6 +31,6 @@ def available() -> bool:
 
 def load() -> Mapping[str, Kernel]:
     """The table of kernels. Where Numba is missing they run as Python, which is how tests check what they compute."""
-    from engine.compiled import maps, moves, rows, sampling  # noqa: F401  they enter themselves
+    from engine.compiled import images, maps, moves, rows, sampling  # noqa: F401  they enter themselves
 
     return KERNELS

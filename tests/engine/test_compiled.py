@@ -156,6 +156,23 @@ CASES = {
     "cumsum": Case(
         {"cumsum"}, lambda x: call("cumsum", x, 1), _all(_normal(40, 30)), True, BOTH, True
     ),
+    "conv2d": Case(
+        {"add_columns"},
+        lambda x, w: call("nn.functional.conv2d", x, w, None, [2, 1], [2, 0], [1, 2], 2),
+        _all(_normal(3, 6, 17, 18), _normal(8, 3, 4, 3)),
+        True,
+        BOTH,
+    ),
+    "conv1d": Case(
+        {"add_columns"},
+        lambda x, w: call("nn.functional.conv1d", x, w, None, 1, 3),
+        _all(_normal(3, 6, 101), _normal(8, 6, 4)),
+    ),
+    "conv_transpose3d": Case(
+        {"add_columns"},
+        lambda x, w: call("nn.functional.conv_transpose3d", x, w, None, [2, 1, 3], [1, 0, 2]),
+        _all(_normal(2, 6, 5, 6, 4), _normal(6, 3, 3, 2, 4)),
+    ),
     "grid_sample": Case(
         {"grid_mix", "grid_spread", "grid_dots"},
         lambda x, g: call("nn.functional.grid_sample", x, g, align_corners=False),
