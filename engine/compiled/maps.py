@@ -128,3 +128,60 @@ def unless_low(g: Array, y: Array, out: Array) -> None:
     zero = g.dtype.type(0)
     for i in range(g.size):
         out[i] = zero if y[i] <= zero else g[i]
+
+
+# ---------------------------------------------------------------- made of pieces
+
+
+@kernel(FLOATS, exact=True)
+def leaky(g: Array, x: Array, out: Array, slope: float) -> None:
+    """g where x > 0, elsewhere slope * g."""
+    factor = g.dtype.type(slope)
+    for i in range(g.size):
+        out[i] = g[i] if x[i] > 0 else g[i] * factor
+
+
+@kernel(FLOATS, exact=True)
+def between(g: Array, x: Array, out: Array, low: float, high: float) -> None:
+    """g, but 0 where x <= low or x >= high."""
+    bottom, top, zero = g.dtype.type(low), g.dtype.type(high), g.dtype.type(0)
+    for i in range(g.size):
+        out[i] = zero if x[i] <= bottom or x[i] >= top else g[i]
+
+
+@kernel(FLOATS, exact=True)
+def beyond(g: Array, x: Array, out: Array, bound: float) -> None:
+    """g, but 0 where -bound <= x <= bound."""
+    top, zero = g.dtype.type(bound), g.dtype.type(0)
+    for i in range(g.size):
+        out[i] = zero if x[i] >= -top and x[i] <= top else g[i]
+
+
+@kernel(FLOATS, exact=True)
+def softshrink(x: Array, out: Array, bound: float) -> None:
+    """x moved towards 0 by bound, and no further."""
+    top, zero = x.dtype.type(bound), x.dtype.type(0)
+    for i in range(x.size):
+        v = x[i]
+        out[i] = v - top if v > top else v + top if v < -top else v * zero
+
+
+@kernel(FLOATS, exact=True)
+def hardswish(x: Array, out: Array) -> None:
+    """x * min(max(x + 3, 0), 6) / 6."""
+    three, six, zero = x.dtype.type(3), x.dtype.type(6), x.dtype.type(0)
+    for i in range(x.size):
+        t = x[i] + three
+        t = zero if t < zero else t
+        t = six if t > six else t
+        out[i] = t * x[i] / six
+
+
+@kernel(FLOATS, exact=True)
+def hardswish_slope(g: Array, x: Array, out: Array) -> None:
+    """g times the slope of hardswish."""
+    three, half, zero = x.dtype.type(3), x.dtype.type(0.5), x.dtype.type(0)
+    for i in range(x.size):
+        v = x[i]
+        inner = (v / three + half) * g[i] if v < three else g[i]
+        out[i] = zero if v <= -three else inner

@@ -232,6 +232,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _hardtanh_backward(k: K, g: Array, x: Array, low: float, high: float) -> Array:
     """g where low < x < high, elsewhere 0."""
+    if g.shape == x.shape and (run := k.backend.compiled("between", g, x)) is not None:
+        made = k.xp.empty_like(g)
+        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), low, high)
+        return made
     return select(k, (x <= low) | (x >= high), 0, g)
 
 
@@ -289,7 +293,12 @@ def _leaky(k: K, slope: float) -> Any:
 )
 def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any = None) -> Array:
     """x where it is positive, negative_slope * x elsewhere."""
-    return in_blocks(k, _leaky(k, float(negative_slope)), (input,), out)
+    slope = float(negative_slope)
+    if out is None and (run := k.backend.compiled("leaky", input)) is not None:
+        made, flat = k.xp.empty_like(input), input.reshape(-1)
+        run(flat, flat, made.reshape(-1), slope)
+        return made
+    return in_blocks(k, _leaky(k, slope), (input,), out)
 
 
 @_leaky_relu.vjp
@@ -300,6 +309,10 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _leaky_backward(k: K, g: Array, x: Array, slope: float) -> Array:
     """g where x > 0, slope * g elsewhere."""
+    if g.shape == x.shape and (run := k.backend.compiled("leaky", g, x)) is not None:
+        made = k.xp.empty_like(g)
+        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), slope)
+        return made
     return select(k, x > 0, g, g * slope)
 
 

@@ -210,7 +210,7 @@ def _hardswish_values(xp: Any, x: Any, out: Any) -> None:
 )
 def _hardswish(k: K, input: Array, *, out: Any = None) -> Array:
     """x * min(max(x + 3, 0), 6) / 6."""
-    return in_blocks(k, _hardswish_values, (input,), out)
+    return in_blocks(k, _hardswish_values, (input,), out, "hardswish")
 
 
 @_hardswish.vjp
@@ -232,7 +232,7 @@ def _hardswish_slope(k: K) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("x",), "x": ("g", "x")})
 def _hardswish_backward(k: K, g: Array, x: Array) -> Array:
     """g times the slope of hardswish: 0 up to -3, x / 3 + 1/2 in between, 1 from 3 on."""
-    return in_blocks(k, _hardswish_slope(k), (g, x))
+    return in_blocks(k, _hardswish_slope(k), (g, x), None, "hardswish_slope")
 
 
 @_hardswish_backward.vjp
@@ -314,14 +314,31 @@ _SHRINKS = [*_REAL, S(T(2, 3), 1.0)]
 )
 def hardshrink(k: K, input: Array, lambd: Scalar = 0.5, *, out: Any = None) -> Array:
     """x where |x| > lambd, elsewhere 0."""
-    bound = float(lambd)
-    return select(k, (input >= -bound) & (input <= bound), 0, input)
+    return _large(k, input, input, float(lambd))
+
+
+def _large(k: K, g: Any, x: Any, bound: float) -> Any:
+    if g.shape == x.shape and (run := k.backend.compiled("beyond", g, x)) is not None:
+        made = k.xp.empty_like(g)
+        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), bound)
+        return made
+    return select(k, (x >= -bound) & (x <= bound), 0, g)
 
 
 @hardshrink.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    x, bound = saved.input, float(saved.lambd)
-    return F._on(F.where(F.logical_and(F.ge(x, -bound), F.le(x, bound)), 0, g), x)
+    return F._shrink_backward(g, saved.input, float(saved.lambd))
+
+
+@op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
+def _shrink_backward(k: K, g: Array, x: Array, bound: float) -> Array:
+    """g, but 0 where -bound <= x <= bound."""
+    return _large(k, g, x, bound)
+
+
+@_shrink_backward.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.g and F._shrink_backward(g, saved.x, saved.bound), need.x and F.zeros_like(g)
 
 
 _LARGEST = {"float16": 65504.0, "bfloat16": 3.38953e38, "float32": 3.40282e38, "float64": 1.79769e308}
@@ -355,15 +372,17 @@ def _softshrink_meta(k: K, input: Any, lambd: Any = 0.5) -> Spec:
 def softshrink(k: K, input: Array, lambd: float = 0.5, *, out: Any = None) -> Array:
     """x moved towards 0 by lambd, and no further than 0."""
     bound = float(lambd)
-    small = (input >= -bound) & (input <= bound)
-    moved = input - k.xp.copysign(k.xp.asarray(bound, dtype=input.dtype), input)
-    return select(k, small, input * 0, moved)
+    if out is None and (run := k.backend.compiled("softshrink", input)) is not None:
+        made = k.xp.empty_like(input)
+        run(input.reshape(-1), made.reshape(-1), bound)
+        return made
+    moved = k.xp.subtract(input, bounded(k.xp, input, -bound, bound))
+    return k.xp.copysign(moved, input)  # a small negative number becomes -0, as in PyTorch
 
 
 @softshrink.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    x, bound = saved.input, float(saved.lambd)
-    return F._on(F.where(F.logical_and(F.ge(x, -bound), F.le(x, bound)), 0, g), x)
+    return F._shrink_backward(g, saved.input, float(saved.lambd))
 
 
 def _threshold_meta(k: K, input: Any, threshold: Any, value: Any) -> Spec:
