@@ -324,7 +324,7 @@ def _torch() -> Tasks:
 
 
 def _all(made: Any) -> list[Any]:
-    return list(made) if isinstance(made, tuple) else [made]
+    return list(made) if isinstance(made, tuple | list) else [made]
 
 
 def _late(task: Callable[[Case], Callable[[], None]], case: Case) -> Callable[[], None]:

@@ -12,6 +12,8 @@ from engine.dtypes import FLOAT, float32, float64, int64, result_type, scalar_ty
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import not_implemented, number
+from engine.ops.normalization import sum_squares
+from engine.ops.reductions import total
 from engine.samples import C, S, T
 from engine.shapes import broadcast_two, wrap_dim
 
@@ -247,17 +249,17 @@ def cdist(
         return xp.sqrt(xp.maximum(squares, 0))
     per_row = prod(shape[:-2]) * x2.shape[-2] * x1.shape[-1]
     for low, high in _pieces((x1.shape[-2], per_row)):
-        size = xp.abs(x1[..., low:high, None, :] - x2[..., None, :, :])
+        size = x1[..., low:high, None, :] - x2[..., None, :, :]
         if p == 2:
-            part = xp.sqrt((size * size).sum(axis=-1))
+            part = xp.sqrt(sum_squares(k, size.reshape(-1, size.shape[-1]))).reshape(size.shape[:-1])
         elif p == inf:
-            part = size.max(axis=-1)
+            part = xp.abs(size, out=size).max(axis=-1)
         elif p == 1:
-            part = size.sum(axis=-1)
+            part = total(k, xp.abs(size, out=size), (size.ndim - 1,))
         elif p == 0:
             part = (size != 0).sum(axis=-1).astype(size.dtype)
         else:
-            part = (size**p).sum(axis=-1) ** (1.0 / p)
+            part = total(k, xp.abs(size, out=size) ** p, (size.ndim - 1,)) ** (1.0 / p)
         made[..., low:high, :] = part
     return made
 
