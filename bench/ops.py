@@ -60,6 +60,9 @@ class Make:
     def zeros(self, *shape: int) -> Any:
         return self.tensor(self.np.zeros(shape, self.np.float32), False)
 
+    def full(self, value: int, *shape: int) -> Any:
+        return self.tensor(self.np.full(shape, value), False)
+
     def ones(self, *shape: int) -> Any:
         return self.tensor(self.np.ones(shape, self.np.float32), False)
 
@@ -89,6 +92,11 @@ def _batch(m: Make) -> tuple[Any, ...]:
     return m.normal(32, 64, 32, 32), m.zeros(64), m.ones(64), m.normal(64), m.normal(64)
 
 
+def _places(channels: int) -> Any:
+    """Images and a grid whose places lie mostly inside."""
+    return lambda m: (m.normal(8, channels, 64, 64), m.tensor(m.like((8, 64, 64, 2)) * m.np.float32(0.5), True))
+
+
 def _adam(F: Any, step: Any) -> None:
     step()
 
@@ -116,6 +124,33 @@ CASES: dict[str, Case] = {
         lambda m: (m.normal(32, 64, 32, 32),), lambda F, x: F.max_pool2d(x, 3, 2, 1), True
     ),
     "avg_pool2d 2, 32x64x32x32": Case(lambda m: (m.normal(32, 64, 32, 32),), lambda F, x: F.avg_pool2d(x, 2), True),
+    "conv_transpose2d 16x64x16x16 by 64x32x4x4, stride 2": Case(
+        lambda m: (m.normal(16, 64, 16, 16), m.normal(64, 32, 4, 4)),
+        lambda F, x, w: F.conv_transpose2d(x, w, None, 2, 1),
+        True,
+    ),
+    "conv3d 2x16x8x32x32 by 32x16x3x3x3": Case(
+        lambda m: (m.normal(2, 16, 8, 32, 32), m.normal(32, 16, 3, 3, 3)),
+        lambda F, x, w: F.conv3d(x, w, None, 1, 1),
+        True,
+    ),
+    "adaptive_avg_pool2d 7, 16x32x32x32": Case(
+        lambda m: (m.normal(16, 32, 32, 32),), lambda F, x: F.adaptive_avg_pool2d(x, 7), True
+    ),
+    # --- images
+    "grid_sample bilinear, 8x3x64x64": Case(_places(3), lambda F, x, g: F.grid_sample(x, g, align_corners=False), True),
+    "grid_sample bilinear, 8x32x64x64": Case(
+        _places(32), lambda F, x, g: F.grid_sample(x, g, align_corners=False), True
+    ),
+    "grid_sample bicubic, 8x3x64x64": Case(
+        _places(3), lambda F, x, g: F.grid_sample(x, g, mode="bicubic", align_corners=False), True
+    ),
+    "interpolate bilinear, 8x3x128x128 to 50x50": Case(
+        lambda m: (m.normal(8, 3, 128, 128),), lambda F, x: F.interpolate(x, size=(50, 50), mode="bilinear"), True
+    ),
+    "pad reflect by 1, 16x32x32x32": Case(
+        lambda m: (m.normal(16, 32, 32, 32),), lambda F, x: F.pad(x, (1, 1, 1, 1), mode="reflect"), True
+    ),
     # --- normalization
     "batch_norm 32x64x32x32, training": Case(
         _batch, lambda F, x, mean, var, w, b: F.batch_norm(x, mean, var, w, b, True), True, 1.3, 1.3
@@ -125,6 +160,16 @@ CASES: dict[str, Case] = {
     ),
     "layer_norm 16x128x256, forward": Case(_layer, lambda F, x, w, b: F.layer_norm(x, (256,), w, b), False, 2.5, 1.3),
     "layer_norm 16x128x256": Case(_layer, lambda F, x, w, b: F.layer_norm(x, (256,), w, b), True, 2.5, 1.3),
+    "batch_norm 1024x256, training": Case(
+        lambda m: (m.normal(1024, 256), m.zeros(256), m.ones(256), m.normal(256), m.normal(256)),
+        lambda F, x, mean, var, w, b: F.batch_norm(x, mean, var, w, b, True),
+        True,
+    ),
+    "group_norm 8, 16x32x32x32": Case(
+        lambda m: (m.normal(16, 32, 32, 32), m.normal(32), m.normal(32)),
+        lambda F, x, w, b: F.group_norm(x, 8, w, b),
+        True,
+    ),
     # --- softmax and losses
     "softmax and logsumexp 1000x1000, forward": Case(
         lambda m: (m.fixed(1000, 1000),), lambda F, x: (F.softmax(x, 1), F.logsumexp(x, 1)), False, 1.2, 1.2
@@ -143,12 +188,22 @@ CASES: dict[str, Case] = {
     "softmax of attention, 8x8x128x128": Case(
         lambda m: (m.normal(8, 8, 128, 128),), lambda F, x: F.softmax(x, -1), True
     ),
+    "smooth_l1_loss 1M": Case(
+        lambda m: (m.normal(1 << 20), m.fixed(1 << 20)), lambda F, x, t: F.smooth_l1_loss(x, t), True
+    ),
+    "ctc_loss 100x16x32": Case(
+        lambda m: (m.normal(100, 16, 32), m.index(31, 16, 20), m.full(100, 16), m.full(20, 16)),
+        lambda F, x, t, n, m: F.ctc_loss(F.log_softmax(x, 2), t, n, m, 31),
+        True,
+    ),
     # --- activations
     "gelu 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.gelu(x), True, 4, 1.3),
     "gelu tanh 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.gelu(x, approximate="tanh"), True, 4, 1.3),
     "erf 1M": Case(lambda m: (m.fixed(1 << 20),), lambda F, x: F.erf(x), False, 4, 1.3),
     "silu 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.silu(x), True),
     "relu 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.relu(x), True),
+    "hardswish 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.hardswish(x), True),
+    "leaky_relu 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.leaky_relu(x), True),
     "sigmoid 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.sigmoid(x), True),
     "dropout 1M": Case(lambda m: (m.normal(1 << 20),), lambda F, x: F.dropout(x, 0.5), True),
     # --- order and scans
@@ -163,6 +218,7 @@ CASES: dict[str, Case] = {
     "sum 1000x1000, dim 0": Case(lambda m: (m.fixed(1000, 1000),), lambda F, x: F.sum(x, 0)),
     "sum 1000x1000, dim 1": Case(lambda m: (m.fixed(1000, 1000),), lambda F, x: F.sum(x, 1)),
     "amax 1000x1000, dim 1": Case(lambda m: (m.fixed(1000, 1000),), lambda F, x: F.amax(x, 1)),
+    "sum 1M": Case(lambda m: (m.fixed(1 << 20),), lambda F, x: F.sum(x)),
     # --- indices
     "gather 1000x1000, dim 1": Case(
         lambda m: (m.normal(1000, 1000), m.index(1000, 1000, 500)), lambda F, x, i: F.gather(x, 1, i), True, 3, 1.3
@@ -208,6 +264,21 @@ CASES: dict[str, Case] = {
         lambda F, q, k, v: F.scaled_dot_product_attention(q, k, v),
         True,
     ),
+    "lstm 32x16x64 by 128": Case(
+        lambda m: (
+            m.normal(32, 16, 64),
+            m.zeros(1, 16, 128),
+            m.zeros(1, 16, 128),
+            m.normal(512, 64),
+            m.normal(512, 128),
+            m.normal(512),
+            m.normal(512),
+        ),
+        lambda F, x, h, c, *w: F.lstm(x, (h, c), list(w), True, 1, 0.0, False, False, False),
+        True,
+    ),
+    "cdist 500x64": Case(lambda m: (m.normal(500, 64), m.normal(500, 64)), lambda F, a, b: F.cdist(a, b), True),
+    "inverse 256x16x16": Case(lambda m: (m.normal(256, 16, 16),), lambda F, x: F.inverse(x), True),
     # --- optimizers
     "adam step of 1M": Case(lambda m: (m.adam(1 << 20),), _adam),  # type: ignore[attr-defined]
 }
