@@ -91,13 +91,25 @@ CASES = {
     "silu": Case({"silu", "silu_slope"}, lambda x: call("nn.functional.silu", x), _all(_normal(1500))),
     "relu": Case({"unless_low"}, lambda x: call("relu", x), _all(_wild(1500)), True, BOTH, True),
     "hardtanh": Case({"between"}, lambda x: call("nn.functional.hardtanh", x), _all(_wild(1500)), True, BOTH, True),
-    "leaky_relu": Case({"leaky"}, lambda x: call("nn.functional.leaky_relu", x, 0.1), _all(_wild(1500)), True, BOTH, True),
+    "leaky_relu": Case(
+        {"leaky"}, lambda x: call("nn.functional.leaky_relu", x, 0.1), _all(_wild(1500)), True, BOTH, True
+    ),
     "hardswish": Case(
-        {"hardswish", "hardswish_slope"}, lambda x: call("nn.functional.hardswish", x), _all(_wild(1500)), True, BOTH, True
+        {"hardswish", "hardswish_slope"},
+        lambda x: call("nn.functional.hardswish", x),
+        _all(_wild(1500)),
+        True,
+        BOTH,
+        True,
     ),
     "hardshrink": Case({"beyond"}, lambda x: call("hardshrink", x, 0.1), _all(_wild(1500)), True, BOTH, True),
     "softshrink": Case(
-        {"softshrink", "beyond"}, lambda x: call("nn.functional.softshrink", x, 0.1), _all(_wild(1500)), True, BOTH, True
+        {"softshrink", "beyond"},
+        lambda x: call("nn.functional.softshrink", x, 0.1),
+        _all(_wild(1500)),
+        True,
+        BOTH,
+        True,
     ),
     "softmax": Case({"softmax", "softmax_back"}, lambda x: call("softmax", x, 1), _all(_rows)),
     "softmax of 3-D": Case(
