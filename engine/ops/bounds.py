@@ -89,7 +89,7 @@ def clamp(
     """Every element moved into [min, max]; where min > max, max. NaN stays NaN. Bounds are numbers or tensors."""
     xp = k.xp
     if input.dtype.kind == "f" and _finite(min) and _finite(max):
-        low, high = -inf if min is None else float(min), inf if max is None else float(max)  # type: ignore[arg-type]
+        low, high = -inf if min is None else float(min), inf if max is None else float(max)
         if low <= high:
             return bounded(xp, input, low, high, out)
     if max is None:
@@ -165,7 +165,7 @@ def _number_cast(k: K, input: Any, *bounds: Any) -> None:
 def clamp_min(k: K, input: Array, min: Array | Scalar, *, out: Any = None) -> Array:
     """Every element raised to at least `min`."""
     if input.dtype.kind == "f" and _finite(min):
-        return bounded(k.xp, input, float(min), out=out)  # type: ignore[arg-type]
+        return bounded(k.xp, input, float(min), out=out)
     return k.xp.maximum(input, min, out=out)
 
 
@@ -189,7 +189,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def clamp_max(k: K, input: Array, max: Array | Scalar, *, out: Any = None) -> Array:
     """Every element lowered to at most `max`."""
     if input.dtype.kind == "f" and _finite(max):
-        return bounded(k.xp, input, high=float(max), out=out)  # type: ignore[arg-type]
+        return bounded(k.xp, input, high=float(max), out=out)
     return k.xp.minimum(input, max, out=out)
 
 
