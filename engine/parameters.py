@@ -487,6 +487,13 @@ PARAMETERS: dict[str, str] = {
     "niter": "how often the subspace is multiplied by A and its adjoint",
     "svd_lowrank.M": "what is taken from A first",
     "pca_lowrank.center": "whether the columns' means are taken off",
+    "transposed": "whether it is the transpose of a convolution",
+    "fake_quantize_per_tensor_affine.scale": "how far two neighbours among the quantized numbers are apart",
+    "fake_quantize_per_channel_affine.scale": "how far two neighbours are apart, for each place along `axis`",
+    "zero_point": "the whole number that stands for 0",
+    "axis": "the dimension along which scale and zero point are given",
+    "quant_min": "the smallest whole number",
+    "quant_max": "the largest whole number",
 }
 for _order in ("_polygamma", "polygamma"):
     PARAMETERS[f"{_order}.n"] = "the order of the derivative, 0 or more"
