@@ -57,6 +57,7 @@ HINTS: Mapping[str, str] = {
         "mm takes two matrices; matmul takes vectors and stacks of matrices as well: {call} :: mm takes "
         "two matrices; matmul takes vectors and stacks of matrices as well"
     ),
+    "not-sorted": '"enforce_sorted": false sorts them first, and gives the order back as unsorted_indices',
     "some-tensors": 'give at least one, as in "tensors": ["x", "y"]',
     "one-target-each": "there is one target for each row of the input, so {count} of them",
     "more-classes": 'classes are counted from 0, so there are at least {count} of them: "num_classes": {count}',

@@ -60,6 +60,7 @@ HINTS: Mapping[str, str] = {
         "mm에는 행렬 두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다: {call} :: mm에는 행렬 "
         "두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다"
     ),
+    "not-sorted": '"enforce_sorted": false로 하면 먼저 정렬하고, 되돌리는 순서를 unsorted_indices로 줍니다',
     "some-tensors": '적어도 하나는 주세요. 예: "tensors": ["x", "y"]',
     "one-target-each": "입력의 행마다 정답이 하나씩, 모두 {count}개 있어야 합니다",
     "more-classes": '클래스는 0부터 세므로 적어도 {count}개입니다: "num_classes": {count}',

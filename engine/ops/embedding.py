@@ -30,8 +30,8 @@ def _looked_up(weight: Spec, indices: Spec, caller: str, at: int) -> Spec:
     if indices.dtype is not int64 and indices.dtype is not int32:
         name = tensor_type(indices.dtype)
         raise cast_index(
-            f"Expected tensor for argument #{at} 'indices' to have one of the following scalar types: Long, Int; but got "
-            f"{name} instead (while checking arguments for {caller})",
+            f"Expected tensor for argument #{at} 'indices' to have one of the following scalar types: Long, Int; but "
+            f"got {name} instead (while checking arguments for {caller})",
             indices,
             "input",
         )

@@ -70,9 +70,9 @@ def _fake_quantize(
 
 @_fake_quantize.guard
 def _(k: K, input: Any, scale: Any, zero_point: Any, axis: Any, quant_min: int, quant_max: int) -> None:
-    if axis is not None and zero_point.dtype.kind == "i" and zero_point.size:
-        if int(zero_point.min()) < quant_min or int(zero_point.max()) > quant_max:
-            raise Invalid("`zero_point` must be between `quant_min` and `quant_max`.", param="zero_point")
+    whole = axis is not None and zero_point.dtype.kind == "i" and zero_point.size
+    if whole and (int(zero_point.min()) < quant_min or int(zero_point.max()) > quant_max):
+        raise Invalid("`zero_point` must be between `quant_min` and `quant_max`.", param="zero_point")
 
 
 @_fake_quantize.vjp

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.declare import Array, Ints, Shape, composite, op
+from engine.declare import Array, Ints, Shape, composite
 from engine.errors import Invalid, ShapeMismatch
 from engine.ops.batch_normalization import instances
 from engine.samples import I, S, T
@@ -282,7 +282,7 @@ def convolution(
     output_padding: Shape,
     groups: int,
 ) -> Array:
-    """A convolution, or with `transposed` its transpose, over as many dimensions as `weight` has after its first two."""
+    """A convolution, or with `transposed` its transpose, over the dimensions that `weight` has after its first two."""
     shape, given = F.shape(weight), F.shape(input)
     if len(shape) < 3:
         raise ShapeMismatch("weight should have at least three dimensions", param="weight")
