@@ -301,6 +301,20 @@ def unfit(node: Node, spec: Spec, backend: Backend) -> bool:
     return (spec.dtype.reduced and not node.op.moves) or node.backend is not backend
 
 
+def kept_edges(ctx: Context) -> dict[Any, Tensor] | None:
+    """The tensors that are no leaves and retain their gradients, by edge; None where there are none."""
+    if ctx.retained is None:
+        return None
+    kept = {}
+    for t in ctx.retained:
+        if t.retains:
+            if t.view is not None:
+                refresh(t)
+            if t.edge is not None:
+                kept[t.edge] = t
+    return kept or None
+
+
 class BackwardPass:
     """One backward pass."""
 
@@ -317,6 +331,8 @@ class BackwardPass:
         self.buffers: dict[Node, Any] = {}
         self.leaves: dict[Tensor, tuple[Any, bool]] = {}
         self.anomaly = ctx.anomaly
+        self.kept = kept_edges(ctx)
+        self.retained: list[tuple[Tensor, Any]] = []  # (tensor that is no leaf, its gradient)
 
     def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
         """Adds a gradient, which fits, to what an edge has received."""
@@ -361,12 +377,20 @@ class BackwardPass:
         heap, buffers, leaves = self.heap, self.buffers, self.leaves
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
-        recorded, retain, anomaly = self.recorded, self.retain, self.anomaly
+        recorded, retain, anomaly, kept = self.recorded, self.retain, self.anomaly, self.kept
         ks = self.ctx.ks
         undo = self.ctx.undo
         while heap:
             node = heappop(heap)[1]
             g = buffers.pop(node)
+            if kept is not None:
+                self.retained += [
+                    (kept[node, i], part)
+                    for i, part in enumerate([g] if len(node.outs) == 1 else g)
+                    if part is not None
+                    and (node, i) in kept
+                    and (needed is None or node in needed or (node, i) in captures)
+                ]
             if needed is not None:
                 for i in range(len(node.outs)):
                     if (node, i) in captures:
@@ -579,6 +603,9 @@ def run_backward(
         for edge, seed in roots:
             work.send(edge, seed)
         work.run()
+        for t, g in work.retained:
+            if accumulate is False or inputs is None or not any(t is x for x in inputs):
+                _accumulate(ctx, t, g, False, create_graph)
         if not accumulate:
             return [_captured(work, e, t) for e, t in zip(edges, inputs or (), strict=True)]
         if inputs is not None:
@@ -594,7 +621,7 @@ def run_backward(
                 _accumulate(ctx, leaf, g, own, create_graph)
     finally:
         ctx.grad_enabled = mode
-    return list(work.leaves)
+    return [*work.leaves, *(t for t, _ in work.retained if t not in work.leaves)]
 
 
 def _captured(work: BackwardPass, edge: Edge, t: Tensor) -> Tensor | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import seed_gradient, seed_of_ones
+from engine.autograd import kept_edges, seed_gradient, seed_of_ones
 from engine.backend import Array, Backend
 from engine.backtrace import TracedBackward
 from engine.carriers import finish, infer, infer_inplace, prepare
@@ -556,6 +556,8 @@ class Tracer:
         if create_graph:
             raise NotPlanned("create_graph makes a tape of the gradients")
         ctx = self.ctx
+        if kept_edges(ctx) is not None:
+            raise NotPlanned("a tensor that is no leaf retains its gradient")
         work = TracedBackward(self, bool(retain_graph))
         roots = []
         for i, t in enumerate(map(self.cell, outputs)):
