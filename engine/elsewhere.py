@@ -129,7 +129,7 @@ MultiLabelSoftMarginLoss: nn.functional.multilabel_soft_margin_loss
 CosineEmbeddingLoss: nn.functional.cosine_embedding_loss
 MultiMarginLoss: nn.functional.multi_margin_loss
 TripletMarginLoss: nn.functional.triplet_margin_loss
-TripletMarginWithDistanceLoss: nn.functional.triplet_margin_loss
+TripletMarginWithDistanceLoss: nn.functional.triplet_margin_with_distance_loss
 PixelShuffle: nn.functional.pixel_shuffle
 PixelUnshuffle: nn.functional.pixel_unshuffle
 Upsample UpsamplingNearest2d UpsamplingBilinear2d: nn.functional.interpolate
