@@ -32,7 +32,7 @@ from engine.errors import (
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
-from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh, refuse_nan
+from engine.tape import FREED, Edge, Node, edge_of, kept_edges, node_words, refresh, refuse_nan
 from engine.tensor import Storage, Tensor, fresh
 
 # ---------------------------------------------------------------- backward
@@ -301,20 +301,6 @@ def unfit(node: Node, spec: Spec, backend: Backend) -> bool:
     return (spec.dtype.reduced and not node.op.moves) or node.backend is not backend
 
 
-def kept_edges(ctx: Context) -> dict[Any, Tensor] | None:
-    """The tensors that are no leaves and retain their gradients, by edge; None where there are none."""
-    if ctx.retained is None:
-        return None
-    kept = {}
-    for t in ctx.retained:
-        if t.retains:
-            if t.view is not None:
-                refresh(t)
-            if t.edge is not None:
-                kept[t.edge] = t
-    return kept or None
-
-
 class BackwardPass:
     """One backward pass."""
 
@@ -384,13 +370,10 @@ class BackwardPass:
             node = heappop(heap)[1]
             g = buffers.pop(node)
             if kept is not None:
-                self.retained += [
-                    (kept[node, i], part)
-                    for i, part in enumerate([g] if len(node.outs) == 1 else g)
-                    if part is not None
-                    and (node, i) in kept
-                    and (needed is None or node in needed or (node, i) in captures)
-                ]
+                for i, part in enumerate([g] if len(node.outs) == 1 else g):
+                    here = needed is None or node in needed or (node, i) in captures
+                    if part is not None and here and (node, i) in kept:
+                        self.retained.append((kept[node, i], part))
             if needed is not None:
                 for i in range(len(node.outs)):
                     if (node, i) in captures:
@@ -604,7 +587,7 @@ def run_backward(
             work.send(edge, seed)
         work.run()
         for t, g in work.retained:
-            if accumulate is False or inputs is None or not any(t is x for x in inputs):
+            if not accumulate or inputs is None or all(t is not x for x in inputs):
                 _accumulate(ctx, t, g, False, create_graph)
         if not accumulate:
             return [_captured(work, e, t) for e, t in zip(edges, inputs or (), strict=True)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import kept_edges, seed_gradient, seed_of_ones
+from engine.autograd import seed_gradient, seed_of_ones
 from engine.backend import Array, Backend
 from engine.backtrace import TracedBackward
 from engine.carriers import finish, infer, infer_inplace, prepare
@@ -26,7 +26,7 @@ from engine.dtypes import FLOAT, DType, float32, from_numpy
 from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.shapes import has_internal_overlap, is_dense
-from engine.tape import Node, check_overlap, edge_of
+from engine.tape import Node, check_overlap, edge_of, kept_edges
 from engine.tensor import Storage, Tensor, View
 
 _UNMADE = object()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import Any
 
 from engine.context import Context
 from engine.declare import Array, Function, special
@@ -70,5 +69,6 @@ def triplet_margin_with_distance_loss(
     far = yield from distance(anchor, negative)
     if swap:
         far = REC.minimum(far, (yield from distance(positive, negative)))
-    losses: Any = REC.clamp_min(REC.sub(REC.add(near, margin), far), 0)
-    return REC.mean(losses) if reduction == "mean" else REC.sum(losses) if reduction == "sum" else losses
+    losses = REC.clamp_min(REC.sub(REC.add(near, margin), far), 0)
+    made: Tensor = REC.mean(losses) if reduction == "mean" else REC.sum(losses) if reduction == "sum" else losses
+    return made

@@ -34,7 +34,7 @@ def _functional(F: Any, name: str) -> Any:
 @composite(
     family="losses", moves=True, samples=[S(T(3, 2), _LIKELY), S(T(3, 2), _LIKELY, 0), S(T(3, 2), T(3, 2), 2, True)]
 )
-def kl_div(F: Any, input: Array, target: Array, reduction: int | str = 1, log_target: bool = False) -> Array:
+def kl_div(F: Any, input: Array, target: Array, reduction: int | str = 0, log_target: bool = False) -> Array:
     """t (log(t) - x) for log-probabilities x and probabilities t, or log-probabilities with `log_target`."""
     return _functional(F, "kl_div")(input, target, None, None, reduction_name(reduction), log_target)
 
@@ -50,7 +50,7 @@ def binary_cross_entropy_with_logits(
     target: Array,
     weight: Array | None = None,
     pos_weight: Array | None = None,
-    reduction: int | str = 1,
+    reduction: int | str = 0,
 ) -> Array:
     """The cross-entropy of two classes, from logits, computed stably."""
     loss = _functional(F, "binary_cross_entropy_with_logits")
@@ -60,7 +60,7 @@ def binary_cross_entropy_with_logits(
 @composite(
     family="losses", moves=True, samples=[S(T(3), _SIGNS), S(T(3), _SIGNS, 0.5, 0), S(T(3), _SIGNS, reduction=2)]
 )
-def hinge_embedding_loss(F: Any, input: Array, target: Array, margin: float = 1.0, reduction: int | str = 1) -> Array:
+def hinge_embedding_loss(F: Any, input: Array, target: Array, margin: float = 1.0, reduction: int | str = 0) -> Array:
     """x where the target is 1, max(0, margin - x) where it is -1."""
     return _functional(F, "hinge_embedding_loss")(input, target, margin, None, None, reduction_name(reduction))
 
@@ -69,7 +69,7 @@ def hinge_embedding_loss(F: Any, input: Array, target: Array, margin: float = 1.
     family="losses", moves=True, samples=[S(T(3, 2), T(3, 2), _SIGNS), S(T(3, 2), T(3, 2), _SIGNS, 0.2, reduction=0)]
 )
 def cosine_embedding_loss(
-    F: Any, input1: Array, input2: Array, target: Array, margin: float = 0.0, reduction: int | str = 1
+    F: Any, input1: Array, input2: Array, target: Array, margin: float = 0.0, reduction: int | str = 0
 ) -> Array:
     """1 - cos of two rows where the target is 1, max(0, cos - margin) where it is -1."""
     return _functional(F, "cosine_embedding_loss")(
@@ -79,7 +79,7 @@ def cosine_embedding_loss(
 
 @composite(family="losses", moves=True, samples=[S(T(3), T(3), _SIGNS), S(T(3), T(3), _SIGNS, 0.5, reduction=0)])
 def margin_ranking_loss(
-    F: Any, input1: Array, input2: Array, target: Array, margin: float = 0.0, reduction: int | str = 1
+    F: Any, input1: Array, input2: Array, target: Array, margin: float = 0.0, reduction: int | str = 0
 ) -> Array:
     """max(0, -t (x1 - x2) + margin): x1 is to rank higher where the target is 1, lower where it is -1."""
     return _functional(F, "margin_ranking_loss")(input1, input2, target, margin, None, None, reduction_name(reduction))
@@ -115,7 +115,7 @@ def triplet_margin_loss(
     p: float = 2.0,
     eps: float = 1e-6,
     swap: bool = False,
-    reduction: int | str = 1,
+    reduction: int | str = 0,
 ) -> Array:
     """max(0, d(anchor, positive) - d(anchor, negative) + margin), with the p-norm of the difference as distance d."""
     loss = _functional(F, "triplet_margin_loss")
@@ -141,7 +141,7 @@ def ctc_loss(
     input_lengths: Array,
     target_lengths: Array,
     blank: int = 0,
-    reduction: int | str = 1,
+    reduction: int | str = 0,
     zero_infinity: bool = False,
 ) -> Array:
     """Minus the log-likelihood of label sequences under all their alignments: `nn.functional.ctc_loss`."""

@@ -161,6 +161,13 @@ _STARRED = "PyTorch takes any number of arguments there"
 _TWO_NAMES = "the function and the method of PyTorch name it differently"
 _SHARED = "shared with another name of the same operation"
 OWN_PARAMETERS: dict[str, dict[str, str]] = {
+    **{
+        name: {"reduction": "PyTorch's schema says 1, the mean, and its Python function reduces nothing"}
+        for name in (
+            *("binary_cross_entropy_with_logits", "cosine_embedding_loss", "ctc_loss", "hinge_embedding_loss"),
+            *("kl_div", "margin_ranking_loss", "triplet_margin_loss"),
+        )
+    },
     "set_rng_state": {"new_state": "may be left out here: the generator begins again from its seed"},
     "asarray": dict.fromkeys(("dtype", "device"), "may be left out there too, whatever its signature says"),
     "broadcast_shapes": {"shapes": _STARRED},
