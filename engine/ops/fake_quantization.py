@@ -130,6 +130,8 @@ def _by_tensors(F: Any, input: Array, scale: Array, zero_point: Array, quant_min
         count = prod(F.shape(x))
         if count != 1:
             raise ShapeMismatch(f"a Tensor with {count} elements cannot be converted to Scalar", param=name)
+        if F.dtype(x).is_complex:
+            raise DtypeMismatch(f"{name} is a real number, and not {_called(F.dtype(x))}", param=name)
     return F._fake_quantize(input, scale, zero_point, None, quant_min, quant_max)[0]
 
 

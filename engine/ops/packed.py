@@ -17,7 +17,7 @@ import numpy as np
 from engine.context import Context
 from engine.declare import Array, composite, special
 from engine.dtypes import int64, scalar_type
-from engine.errors import Hint, Invalid, ShapeMismatch, WrongType
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.recurrent import (
     check_step,
@@ -47,8 +47,16 @@ def _on_cpu(ctx: Context, values: Any) -> Tensor:
     return fresh(host, Spec(host.shape, int64), ctx.find("cpu"), ctx.ledger)
 
 
-def _whole(t: Tensor) -> list[int]:
-    return [int(n) for n in host_values(t).reshape(-1).tolist()]
+def _whole(t: Tensor, param: str = "lengths") -> list[int]:
+    """Numbers as C++ converts them to int64."""
+    _real(t, param)
+    with np.errstate(invalid="ignore"):
+        return host_values(t).reshape(-1).astype(np.int64).tolist()  # type: ignore[no-any-return]
+
+
+def _real(t: Tensor, param: str) -> None:
+    if t.dtype.is_complex:
+        raise DtypeMismatch(f"{param} are whole numbers, and {scalar_type(t.dtype)} has none", param=param)
 
 
 # ---------------------------------------------------------------- padding
@@ -102,15 +110,16 @@ def pad_sequence(
     return F.stack(padded, 0 if batch_first else 1)
 
 
-def _lengths(t: Tensor, batch: int) -> list[int]:
+def _lengths(t: Tensor, batch: int, longest: int) -> list[int]:
     """How many elements of each of the sequences count: those whose place is below the length."""
+    _real(t, "lengths")
     found = host_values(t).reshape(-1).tolist()
     if t.ndim != 1 or len(found) != batch:
         raise ShapeMismatch(
             f"lengths has one number for each of the {batch} sequences, and its shape is {text(t.shape)}",
             param="lengths",
         )
-    return [max(ceil(n), 0) if n == n and abs(n) != float("inf") else 0 for n in found]
+    return [ceil(min(max(n, 0), longest)) if n == n else 0 for n in found]
 
 
 @special(
@@ -128,12 +137,9 @@ def unpad_sequence(ctx: Context, padded_sequences: Array, lengths: Array, batch_
     if padded_sequences.ndim < 2:
         wrap_dim(1, padded_sequences.ndim, scalar_ok=False)
     across, along = (0, 1) if batch_first else (1, 0)
-    wanted = _lengths(lengths, padded_sequences.shape[across])
-    longest = padded_sequences.shape[along]
+    wanted = _lengths(lengths, padded_sequences.shape[across], padded_sequences.shape[along])
     rows = REC.unbind(padded_sequences, across)
-    return [
-        REC._index(row, [_numbers(ctx, range(min(n, longest)), row)], (0,)) for row, n in zip(rows, wanted, strict=True)
-    ]
+    return [REC._index(row, [_numbers(ctx, range(n), row)], (0,)) for row, n in zip(rows, wanted, strict=True)]
 
 
 # ---------------------------------------------------------------- packing
@@ -258,7 +264,7 @@ def sizes_of(batch_sizes: Tensor, data: Tensor, param: str) -> list[int]:
     """The batch sizes of a packed sequence as numbers, checked: whole, positive, and never growing."""
     if batch_sizes.dtype is not int64:
         raise WrongType(f"expected scalar type Long but found {scalar_type(batch_sizes.dtype)}", param=param)
-    sizes = _whole(batch_sizes)
+    sizes = _whole(batch_sizes, param)
     if batch_sizes.ndim != 1 or not sizes or data.ndim < 1:
         raise ShapeMismatch("batch_sizes is a vector with a number for each step, one at least", param=param)
     if sizes[-1] < 1 or any(a < b for a, b in pairwise(sizes)):
@@ -285,7 +291,7 @@ def _padded(
     lengths = np.asarray([sum(size > i for size in sizes) for i in range(sizes[0])], dtype=np.int64)
     if back is not None:
         made = REC.index_select(made, 0 if batch_first else 1, back)
-        lengths = lengths[_whole(back)]
+        lengths = lengths[_whole(back, "unsorted_indices")]
     return [made, _on_cpu(ctx, lengths)]
 
 
@@ -348,7 +354,7 @@ def invert_permutation(ctx: Context, permutation: Array | None) -> Tensor | None
     """The order that undoes an order, as `unsorted_indices` undoes `sorted_indices`; null for null."""
     if permutation is None:
         return None
-    order = _whole(permutation)
+    order = _whole(permutation, "permutation")
     if permutation.dtype is not int64 or permutation.ndim != 1 or sorted(order) != list(range(len(order))):
         raise Invalid("a permutation is a vector of the numbers from 0 on, each once, in int64", param="permutation")
     return _numbers(ctx, np.argsort(order, kind="stable"), permutation)

@@ -185,6 +185,12 @@ def test_a_network_over_packed_sequences_is_the_network_over_each(
         (step(RNN + "pad_packed_sequence", sequence=[[1.0, 2.0]]), "a packed sequence is a list"),
         (step(RNN + "pad_sequence", sequences=[[1.0], [[2.0]]]), "may differ in their first dimension alone"),
         (step(RNN + "pad_sequence", sequences=[[1.0]], padding_side="up"), "left or right"),
+        (
+            step(RNN + "unpad_sequence", padded_sequences=[[1.0]], lengths={"data": [[1, 0]], "dtype": "complex64"}),
+            "whole numbers",
+        ),
+        (step(RNN + "pack_padded_sequence", input=[[1.0]], lengths={"data": [[1, 0]], "dtype": "complex64"}), "whole"),
+        (step(RNN + "pack_padded_sequence", input=[[1.0]], lengths=["NaN"]), "greater than 0"),
         (step(RNN + "invert_permutation", permutation=[0, 2]), "each once"),
     ],
 )
