@@ -384,8 +384,9 @@ def instances(
     momentum: float,
     eps: float,
 ) -> Any:
-    """Each channel of each sample normalized; the checks are its callers'."""
+    """Each channel of each sample normalized; other checks are its callers'."""
     shape = F.shape(input)
+    wrap_dim(1, len(shape))
     n, c = shape[0], shape[1]
     lines = F.reshape(input, (1, n * c, *shape[2:]))
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from engine.context import Context, grad_mode
 from engine.declare import Array, composite, special
-from engine.errors import DtypeMismatch, Invalid
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.ops.memory import reseat
 from engine.record import REC
 from engine.samples import S, T
+from engine.shapes import text
 from engine.tape import require_grad
 from engine.tensor import Tensor
 
@@ -88,6 +89,11 @@ def fuse_conv_bn_weights(
 
     They are leaves, which require grad where those of the convolution do.
     """
+    if conv_w.ndim < 2:
+        raise ShapeMismatch(
+            f"the weight of a convolution has two dimensions at least, not the shape {text(conv_w.shape)}",
+            param="conv_w",
+        )
     with grad_mode(False):
         bias = REC.zeros_like(bn_rm) if conv_b is None else conv_b
         scale = REC.rsqrt(REC.add(bn_rv, bn_eps))
