@@ -32,7 +32,7 @@ from engine.errors import (
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
-from engine.tape import FREED, Edge, Node, edge_of, node_words, refresh, refuse_nan
+from engine.tape import FREED, Edge, Node, edge_of, kept_edges, node_words, refresh, refuse_nan
 from engine.tensor import Storage, Tensor, fresh
 
 # ---------------------------------------------------------------- backward
@@ -317,6 +317,8 @@ class BackwardPass:
         self.buffers: dict[Node, Any] = {}
         self.leaves: dict[Tensor, tuple[Any, bool]] = {}
         self.anomaly = ctx.anomaly
+        self.kept = kept_edges(ctx)
+        self.retained: list[tuple[Tensor, Any]] = []  # (tensor that is no leaf, its gradient)
 
     def send(self, edge: Edge, g: Any, owned: bool = False) -> None:
         """Adds a gradient, which fits, to what an edge has received."""
@@ -361,12 +363,17 @@ class BackwardPass:
         heap, buffers, leaves = self.heap, self.buffers, self.leaves
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
-        recorded, retain, anomaly = self.recorded, self.retain, self.anomaly
+        recorded, retain, anomaly, kept = self.recorded, self.retain, self.anomaly, self.kept
         ks = self.ctx.ks
         undo = self.ctx.undo
         while heap:
             node = heappop(heap)[1]
             g = buffers.pop(node)
+            if kept is not None:
+                for i, part in enumerate([g] if len(node.outs) == 1 else g):
+                    here = needed is None or node in needed or (node, i) in captures
+                    if part is not None and here and (node, i) in kept:
+                        self.retained.append((kept[node, i], part))
             if needed is not None:
                 for i in range(len(node.outs)):
                     if (node, i) in captures:
@@ -579,6 +586,9 @@ def run_backward(
         for edge, seed in roots:
             work.send(edge, seed)
         work.run()
+        for t, g in work.retained:
+            if not accumulate or inputs is None or all(t is not x for x in inputs):
+                _accumulate(ctx, t, g, False, create_graph)
         if not accumulate:
             return [_captured(work, e, t) for e, t in zip(edges, inputs or (), strict=True)]
         if inputs is not None:
@@ -594,7 +604,7 @@ def run_backward(
                 _accumulate(ctx, leaf, g, own, create_graph)
     finally:
         ctx.grad_enabled = mode
-    return list(work.leaves)
+    return [*work.leaves, *(t for t, _ in work.retained if t not in work.leaves)]
 
 
 def _captured(work: BackwardPass, edge: Edge, t: Tensor) -> Tensor | None:

@@ -6,7 +6,8 @@ the new objects that are still reachable. Objects get their number (`uid`) here;
 
     {"storages": [{uid, device, dtype, version, data}],          new ones, whole
      "writes":   [{uid, version, ranges: [[low, high, data]]}],   old ones that were written to; element ranges
-     "tensors":  [{uid, storage, offset, shape, strides, dtype, requires_grad, grad, edge, view, id, name}],
+     "tensors":  [{uid, storage, offset, shape, strides, dtype, requires_grad, grad, edge, view, id, name}], and
+                  "retains": true for those that are no leaves and retain their gradients,
      "nodes":    [{seq, op, args, edges, saved, outs, mask, sizes, compute, device, name}],  "freed": [seq],
      "ids": {id: uid or None}, "names": {name: uid or None},
      "seq", "counter", "uids", "default_dtype", "print_options", "anomaly", "generator": [bytes, bytes] or None}
@@ -178,6 +179,7 @@ def _tensor_row(t: Tensor) -> dict[str, Any]:
         },
         "id": t.id,
         "name": t.name,
+        **({"retains": True} if t.retains else {}),
     }
 
 
@@ -387,6 +389,9 @@ class Rebuild:
             t.storage = storage
             t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
         t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
+        if row.get("retains"):
+            ctx: Context = self.session.ctx
+            ctx.retain(t)
 
     def _edge(self, edge: Any) -> Any:
         if edge is None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from engine.backend import Backend, find
 from engine.carriers import K
 from engine.dtypes import DType, float32
 from engine.errors import EngineError, Hint, OutOfMemory
-from engine.tensor import Ledger
+from engine.tensor import Ledger, Tensor
 from engine.undo import Undo
 
 # ---------------------------------------------------------------- context
@@ -70,6 +71,7 @@ class Context:
         self.max_seconds = 0.0  # of a program; 0: no limit
         self.op_times: dict[str, float] | None = None  # seconds by operation, where they are asked for
         self.borrows = False  # whether storages of this session may stand on memory of others
+        self.retained: WeakSet[Tensor] | None = None  # those that are no leaves and retain their gradients
         self.seq = 0
         self.undo = Undo(0)
         self.outcome: Any = None  # of the running program, so far (engine.scope.Outcome)
@@ -105,6 +107,13 @@ class Context:
     def touch_rng(self) -> Any:
         self.undo.generator(self.rng)
         return self.rng
+
+    def retain(self, t: Tensor) -> None:
+        """Remembers a tensor that is no leaf and is to get its gradient all the same."""
+        if self.retained is None:
+            self.retained = WeakSet()
+        t.retains = True
+        self.retained.add(t)
 
     def made_by(self, seq: int) -> Trace | None:
         """The step of the running program that wrote a node; None for one of a program before it."""

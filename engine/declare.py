@@ -66,6 +66,7 @@ _SCHEMAS: dict[str, dict[str, Any]] = {
             {"$ref": _REF + "TensorListArg"},
         ]
     },
+    "int|str": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
     "ints|str": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}, {"type": "string"}]},
     "float|floats": {"anyOf": [{"$ref": _REF + "FloatArg"}, {"type": "array", "items": {"$ref": _REF + "FloatArg"}}]},
     "dtype": {"$ref": _REF + "DTypeArg"},
@@ -85,6 +86,7 @@ _SHOWN = {
     "ints": "int or list of ints",
     "ints|tensors": "int, list of ints or list of Tensors",
     "scalar|scalars|tensors": "Number, list of Numbers or list of Tensors",
+    "int|str": "int or string",
     "ints|str": "int, list of ints or string",
     "float|floats": "float or list of floats",
     "shape": "list of ints",

@@ -136,6 +136,8 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
             for at, get in step.getters:
                 args[at] = get(scope)
             for at in step.op.functions:
+                if args[at] is None:
+                    continue
                 args[at] = _outputs(step.op, args, at, scope, [*path, i])
             made = _call(step.op, args, scope, grad and not step.no_grad)
         except EngineError as e:
@@ -155,7 +157,10 @@ def _steps(steps: Sequence[Step | Repeat], scope: _DryScope, path: list[int], gr
 def _outputs(op: Op, args: list[Any], at: int, scope: _DryScope, path: list[int]) -> Any:
     """What one call of a function argument would give, at the operation's inputs."""
     function = args[at]
-    inputs = args[op.positions["inputs"]]
+    if "inputs" in op.positions:
+        inputs = args[op.positions["inputs"]]
+    else:  # a function of as many tensors as it has inputs
+        inputs = [args[slot] for slot, _ in op.slots][: len(function.inputs)]
     given = []
     for x in inputs if type(inputs) is list else [inputs]:
         point = Planned(x.spec, x.device, True, None, False)

@@ -12,7 +12,8 @@ from math import prod
 from typing import Any
 
 from engine.dtypes import DType
-from engine.errors import MissingParameter, NoSuchOp, UnknownParameter
+from engine.elsewhere import instead, near, plain
+from engine.errors import Hint, MissingParameter, NoSuchOp, UnknownParameter
 from engine.shapes import Shape, contiguous_strides
 
 
@@ -239,23 +240,13 @@ def find_op(name: str) -> Op:
 
 
 def no_such_op(name: str) -> NoSuchOp:
-    """The error for a name that is no operation, with the nearest names."""
-    from difflib import get_close_matches
-
-    from engine.errors import Hint
-
+    """The error for a name that is no operation: with what stands in its place, or the nearest names."""
     public = [n for n, op in REGISTRY.items() if not op.internal]
-    tail = name.removeprefix("torch.").removeprefix("Tensor.").removeprefix("F.")
-    lower = tail.lower()
-    likely = (tail, lower, f"nn.functional.{lower}", f"linalg.{lower}", f"special.{lower}", f"fft.{lower}", f"{tail}_")
-    near = [n for n in dict.fromkeys(likely) if n in public and n != name]
-    near += [n for n in get_close_matches(tail, public, 3, 0.6) if n not in near]
-    near += [n for n in get_close_matches(f"nn.functional.{tail}", public, 2, 0.85) if n not in near]
-    return NoSuchOp(
-        f"there is no operation {name!r}",
-        hint=Hint("near-names", near=near[:4]) if near else Hint("list-ops"),
-        op=name,
-    )
+    hint = None if plain(name) in REGISTRY else instead(name)
+    if hint is None:
+        likely = near(name, public)
+        hint = Hint("near-names", near=likely) if likely else Hint("list-ops")
+    return NoSuchOp(f"there is no operation {name!r}", hint=hint, op=name)
 
 
 # ---------------------------------------------------------------- overloads
@@ -325,8 +316,6 @@ def unknown_parameter(op: str, name: str, known: Sequence[str]) -> UnknownParame
     """The error for a parameter that there is not, with the nearest one there is."""
     from difflib import get_close_matches
 
-    from engine.errors import Hint
-
-    near = get_close_matches(name, known, 1, 0.5)
-    hint = Hint("near-parameter", near=near[0]) if near else Hint("parameters", params=list(known))
+    alike = get_close_matches(name, known, 1, 0.5)
+    hint = Hint("near-parameter", near=alike[0]) if alike else Hint("parameters", params=list(known))
     return UnknownParameter(f"{op}() got an unexpected keyword argument '{name}'", op=op, param=name, hint=hint)

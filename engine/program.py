@@ -78,7 +78,8 @@ def _run_steps(
                 args[at] = get(scope)
             seq = ctx.seq
             for at in step.op.functions:
-                args[at] = Bound(args[at], scope, outcome, [*path, i], rounds)
+                if args[at] is not None:
+                    args[at] = Bound(args[at], scope, outcome, [*path, i], rounds)
             if step.no_grad and ctx.grad_enabled:
                 ctx.grad_enabled = False
                 try:

@@ -84,6 +84,8 @@ class Scope:
 
     def tensors(self, name: str, param: str, op: str, *, nulls: bool = False) -> list[Any]:
         found = self.resolve(name, param)
+        if type(found) is dict:  # a result of several fields, as a packed sequence is
+            found = list(found.values())
         if type(found) is list and all(type(t) is Tensor or (nulls and t is None) for t in found):
             return found
         if type(found) is Tensor:

@@ -23,6 +23,7 @@ from engine.durability.store import DataDir
 from engine.errors import EngineError, Gone, Hint, Invalid, NoSuchSession, Unavailable, UnknownParameter, WrongType
 from engine.limits import Limits
 from engine.logs import configure as configure_logs
+from engine.op import no_such_op
 from engine.session import Session
 from engine.workers.desk import Desk
 from engine.workers.gpus import find_gpus
@@ -42,6 +43,7 @@ __all__ = [
     "Timing",
     "WorkerSpec",
     "configure_logs",
+    "no_such_op",
     "plan_workers",
     "repair",
     "version",

@@ -221,7 +221,7 @@ def _compile_steps(
                 counted = [counts[0]]
                 steps.append(step := compile_step(raw, limits, counted, depth))
                 counts[0] = counted[0]
-                total += 1 + sum(step.values[at].cost for at in step.op.functions)
+                total += 1 + sum(step.values[at].cost for at in step.op.functions if step.values[at] is not None)
         except EngineError as e:
             if e.step is None:
                 e.step = here
@@ -306,7 +306,7 @@ def compile_step(raw: Mapping[str, Any], limits: Limits, counts: list[int], dept
             at = op.positions.get(key)
             if at is None:
                 raise unknown_parameter(name, key, op.names)
-            if at in op.functions:
+            if at in op.functions and not (value is None and op.params[at].form.endswith("?")):
                 values[at] = _compile_function(value, key, limits, counts, depth)
                 continue
             fixed, made = read_argument(op, op.params[at], value)

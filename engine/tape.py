@@ -287,3 +287,17 @@ def rebase(ctx: Context, t: Tensor, node: Node) -> None:
         undo.slot(t, "edge")
         undo.slot(t, "requires_grad")
         t.edge, t.requires_grad = (node, 0), True
+
+
+def kept_edges(ctx: Context) -> dict[Any, Tensor] | None:
+    """The tensors that are no leaves and retain their gradients, by edge; None where there are none."""
+    if ctx.retained is None:
+        return None
+    kept = {}
+    for t in ctx.retained:
+        if t.retains:
+            if t.view is not None:
+                refresh(t)
+            if t.edge is not None:
+                kept[t.edge] = t
+    return kept or None

@@ -182,6 +182,7 @@ class Tensor:
     id: str | None = None
     name: str | None = None
     grad: Tensor | None = None
+    retains = False  # whether it gets its gradient though it is no leaf
     _strides: Shape | None = None
 
     def __init__(self, array: Array, spec: Spec, storage: Storage, backend: Backend) -> None:

@@ -26,7 +26,7 @@ from engine.dtypes import FLOAT, DType, float32, from_numpy
 from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.shapes import has_internal_overlap, is_dense
-from engine.tape import Node, check_overlap, edge_of
+from engine.tape import Node, check_overlap, edge_of, kept_edges
 from engine.tensor import Storage, Tensor, View
 
 _UNMADE = object()
@@ -556,6 +556,8 @@ class Tracer:
         if create_graph:
             raise NotPlanned("create_graph makes a tape of the gradients")
         ctx = self.ctx
+        if kept_edges(ctx) is not None:
+            raise NotPlanned("a tensor that is no leaf retains its gradient")
         work = TracedBackward(self, bool(retain_graph))
         roots = []
         for i, t in enumerate(map(self.cell, outputs)):

@@ -11,6 +11,7 @@ import argparse
 import csv
 import sys
 import tomllib
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -19,6 +20,8 @@ DATA = ROOT / "scripts" / "data"
 sys.path.insert(0, str(ROOT))
 
 import engine.ops  # noqa: E402, F401  the operations register themselves
+from app.language.en import HINTS  # noqa: E402
+from engine import elsewhere  # noqa: E402
 from engine.declare import catalogue  # noqa: E402
 from scripts import reference, tutorial  # noqa: E402
 
@@ -38,6 +41,15 @@ What PyTorch 2.13's public Python API says is meant to be true here. This page l
 ## Operations
 
 {summary}
+
+## Names that are no operations
+
+A call of one of them is a 404 whose hint says this. Names are those after `torch.` or `torch.Tensor.`; `*` stands for
+any end of a name.
+
+| names | instead |
+| --- | --- |
+{elsewhere}
 """
 
 
@@ -57,7 +69,21 @@ def fidelity() -> str:
             cells.append(f"{sum(n in there for n in wanted)} of {len(wanted)}" if wanted else "")
         missing = ", ".join(f"`{r['name']}`" for r in members if r["name"] not in there)
         lines.append(f"| {family} | {' | '.join(cells)} | {missing} |")
-    return FIDELITY.format(differences=table, summary="\n".join(lines))
+    return FIDELITY.format(differences=table, summary="\n".join(lines), elsewhere="\n".join(_elsewhere()))
+
+
+def _elsewhere() -> Iterator[str]:
+    """A row for each group of names that are no operations."""
+    for names, hint in (
+        (elsewhere.MODULES, "no-module"),
+        (elsewhere.OPTIMIZERS, "no-optimizer"),
+        (elsewhere.FUNCTIONS, "no-function-here"),
+    ):
+        shown = ", ".join(f"`{name}`" for name in names)
+        yield f"| {shown} | {HINTS[hint].format(near='its name in the reference')} |"
+    for hint, text in elsewhere.GROUPS.items():
+        shown = ", ".join(f"`{name}*`" if name.endswith(".") else f"`{name}`" for name in text.split())
+        yield f"| {shown} | {HINTS[hint].format()} |"
 
 
 MISTAKES = """# A beginner's mistakes

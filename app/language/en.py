@@ -33,6 +33,77 @@ HINTS: Mapping[str, str] = {
     "read-again": "read it again with GET /v1/tensors/{name}, and decide anew",
     "make-state": "optim.adam_state and its like make one; keep it under a name",
     "limit": "{name} is {limit} on this server, set when it is started",
+    # -------------------------------------------------------- names of PyTorch that are no operations
+    "no-module": (
+        "modules are objects; here their weights are tensors of yours, and what they do is an operation: {near}"
+    ),
+    "no-optimizer": "an optimizer keeps its state itself; here a step takes params, grads and a state, as {near}",
+    "no-function-here": 'the function is a program here, given as "func"; see {near} in the reference',
+    "no-container": "layers are steps of a program here, and their weights tensors of yours: POST /v1/programs",
+    "no-parameter": 'any tensor can require a gradient: {{"data": [1.5], "requires_grad": true}}, or requires_grad_',
+    "no-block": 'a block is a field here: "no_grad": true on an operation, a step or a program',
+    "no-anomaly-block": (
+        'a block is a field here: "detect_anomaly": true on a program; autograd.set_detect_anomaly is for all of them'
+    ),
+    "no-clearing": 'PATCH with {{"grad": null}} clears the gradient of a tensor; autograd.grad never adds to one',
+    "no-gradient-name": (
+        "write x.grad where a tensor is taken, or GET /v1/tensors/{{id}}/grad; autograd.grad computes "
+        "gradients without storing them"
+    ),
+    "no-vmap": (
+        "there is no vmap: make the batch a leading dimension; operations broadcast over it, and matmul, bmm "
+        "and einsum multiply over it"
+    ),
+    "no-functions": (
+        'no Python runs on the server: programs are made of steps, "repeat" runs steps again, and where '
+        "chooses between two results"
+    ),
+    "no-hooks": (
+        "there are no hooks: the steps of a program see every tensor, and retain_grad keeps the gradient of "
+        "one that is no leaf"
+    ),
+    "no-sparse": "all tensors here are dense: zeros makes one, index_put_ and scatter_ fill in values",
+    "no-nested": (
+        "a tensor here has one length in each dimension: nn.utils.rnn.pad_sequence pads, "
+        "nn.utils.rnn.pack_sequence packs"
+    ),
+    "no-quantized": (
+        "there are no quantized dtypes and no float8: fake_quantize_per_tensor_affine gives the values of "
+        "quantized numbers, as floats"
+    ),
+    "no-such-dtype": "it needs a dtype that is not among those of GET /v1/info",
+    "no-memory": (
+        "memory on the server has no address for you: GET /v1/tensors/{{id}} reads the values, as bytes with "
+        "Accept: application/x-npy"
+    ),
+    "no-upload": (
+        "POST /v1/tensors takes numbers, and arrays as bytes: application/x-npy, application/octet-stream, "
+        "text/csv, image/png"
+    ),
+    "no-files": (
+        "GET /v1/sessions/{{id}}/snapshot gives all that a session holds as one file, and PUT of it brings "
+        "it back; POST /v1/tensors takes npy and safetensors"
+    ),
+    "no-printing": "GET /v1/tensors/{{id}} with ?as=text gives what print would",
+    "no-setting": "the server decides that, when it is started",
+    "no-default-device": (
+        "a session is made for a device, and with a default dtype: POST /v1/sessions; set_default_dtype "
+        "changes the latter"
+    ),
+    "no-autocast": 'cast what should be of another dtype: the operation to with "dtype": "bfloat16"',
+    "no-generator": (
+        "a session has one generator: manual_seed seeds it, get_rng_state and set_rng_state read and set it"
+    ),
+    "no-data-loader": (
+        "batches are yours to send: with each call, or as one tensor of which index_select takes the rows of a batch"
+    ),
+    "no-cuda-call": (
+        "GET /v1/devices tells of devices, and /v1/sessions/{{id}}/memory of what is held; each call has "
+        "finished when it answers"
+    ),
+    "no-scheduler": 'a schedule is a number for each step: give it as "lr" of the optimizer\'s step',
+    "no-class": "classes of PyTorch's Python have no meaning over HTTP",
+    "no-inside": "it is a part of how PyTorch works inside; GET /v1/ops lists every operation",
     # -------------------------------------------------------- values
     "ragged": "all lists of one level must have one length; in {param}, the first that has another is at {path}",
     "data-words": (
@@ -57,6 +128,7 @@ HINTS: Mapping[str, str] = {
         "mm takes two matrices; matmul takes vectors and stacks of matrices as well: {call} :: mm takes "
         "two matrices; matmul takes vectors and stacks of matrices as well"
     ),
+    "not-sorted": '"enforce_sorted": false sorts them first, and gives the order back as unsorted_indices',
     "some-tensors": 'give at least one, as in "tensors": ["x", "y"]',
     "one-target-each": "there is one target for each row of the input, so {count} of them",
     "more-classes": 'classes are counted from 0, so there are at least {count} of them: "num_classes": {count}',

@@ -33,6 +33,72 @@ HINTS: Mapping[str, str] = {
     "read-again": "GET /v1/tensors/{name} 요청으로 다시 읽어 보고, 바꿀지 새로 정하세요",
     "make-state": "optim.adam_state 같은 연산이 상태를 만듭니다. 이름을 붙여 두고 쓰세요",
     "limit": "이 서버의 {name} 한도는 {limit}이며, 서버를 시작할 때 정해집니다",
+    # -------------------------------------------------------- names of PyTorch that are no operations
+    "no-module": "모듈은 객체이지만 여기서 가중치는 직접 만든 텐서이고, 모듈이 하는 일은 연산입니다: {near}",
+    "no-optimizer": "옵티마이저는 상태를 스스로 지니지만 여기서는 params, grads, state를 넘깁니다: {near}",
+    "no-function-here": '여기서 함수는 "func"로 주는 프로그램입니다. 레퍼런스에서 찾아보세요: {near}',
+    "no-container": "여기서 층은 프로그램의 단계이고 가중치는 직접 만든 텐서입니다: POST /v1/programs",
+    "no-parameter": (
+        '어떤 텐서든 기울기를 요구할 수 있습니다: {{"data": [1.5], "requires_grad": true}} 또는 requires_grad_'
+    ),
+    "no-block": 'with 블록 대신 필드를 씁니다: 연산, 단계, 프로그램에 "no_grad": true',
+    "no-anomaly-block": (
+        'with 블록 대신 필드를 씁니다: 프로그램에 "detect_anomaly": true. 모두에 적용하려면 autograd.set_detect_anomaly'
+    ),
+    "no-clearing": (
+        'PATCH로 {{"grad": null}} 을 보내면 기울기가 지워집니다. autograd.grad 연산은 기울기를 쌓지 않습니다'
+    ),
+    "no-gradient-name": (
+        "텐서 자리에 x.grad라고 쓰거나 GET /v1/tensors/{{id}}/grad 요청을 보내세요. autograd.grad 연산은 "
+        "저장하지 않고 기울기를 구합니다"
+    ),
+    "no-vmap": (
+        "vmap은 없습니다. 배치를 맨 앞 차원으로 두세요. 연산은 브로드캐스트하고 matmul, bmm, einsum은 배치마다 곱합니다"
+    ),
+    "no-functions": (
+        '서버에서는 Python이 실행되지 않습니다. 프로그램은 단계로 이루어지고, "repeat" 는 단계를 '
+        "되풀이하며, where는 두 결과 가운데 고릅니다"
+    ),
+    "no-hooks": (
+        "훅은 없습니다. 프로그램의 단계는 모든 텐서를 볼 수 있고, retain_grad는 리프가 아닌 텐서의 기울기를 남깁니다"
+    ),
+    "no-sparse": "여기 텐서는 모두 밀집 텐서입니다. zeros로 만들고 index_put_, scatter_로 값을 채우세요",
+    "no-nested": (
+        "여기 텐서는 차원마다 길이가 하나입니다. nn.utils.rnn.pad_sequence 연산은 채우고, "
+        "nn.utils.rnn.pack_sequence 연산은 묶습니다"
+    ),
+    "no-quantized": "양자화 dtype과 float8은 없습니다. fake_quantize_per_tensor_affine은 양자화된 값을 실수로 줍니다",
+    "no-such-dtype": "GET /v1/info 목록에 없는 dtype이 필요한 연산입니다",
+    "no-memory": (
+        "서버의 메모리에는 밖에서 쓸 주소가 없습니다. GET /v1/tensors/{{id}} 요청으로 값을 읽고, 바이트로는 "
+        "Accept: application/x-npy"
+    ),
+    "no-upload": (
+        "POST /v1/tensors 요청은 숫자와 바이트 배열을 받습니다: application/x-npy, application/octet-stream, "
+        "text/csv, image/png"
+    ),
+    "no-files": (
+        "GET /v1/sessions/{{id}}/snapshot 요청은 세션 전체를 파일 하나로 주고, 그것을 PUT 하면 되살립니다. "
+        "POST /v1/tensors 요청은 npy와 safetensors를 받습니다"
+    ),
+    "no-printing": "GET /v1/tensors/{{id}} 요청에 ?as=text 를 붙이면 print와 같은 글자를 줍니다",
+    "no-setting": "서버를 시작할 때 서버가 정합니다",
+    "no-default-device": (
+        "장치와 기본 dtype은 세션을 만들 때 정합니다: POST /v1/sessions. 기본 dtype은 set_default_dtype으로 바꿉니다"
+    ),
+    "no-autocast": '다른 dtype으로 계산할 것은 직접 변환하세요: to 연산에 "dtype": "bfloat16"',
+    "no-generator": (
+        "세션에는 난수 생성기가 하나 있습니다. manual_seed로 시드를 정하고 get_rng_state, set_rng_state로 "
+        "상태를 읽고 되돌립니다"
+    ),
+    "no-data-loader": "배치는 직접 보냅니다. 호출마다 보내거나, 텐서 하나로 두고 index_select로 배치의 행을 꺼내세요",
+    "no-cuda-call": (
+        "GET /v1/devices 요청이 장치를, /v1/sessions/{{id}}/memory가 쓰는 메모리를 알려 줍니다. 응답이 오면 "
+        "계산은 끝난 것입니다"
+    ),
+    "no-scheduler": '스케줄은 단계마다의 수입니다. 옵티마이저 단계의 "lr" 로 주세요',
+    "no-class": "PyTorch의 Python 클래스는 HTTP에서는 뜻이 없습니다",
+    "no-inside": "PyTorch 내부 동작의 일부입니다. GET /v1/ops 요청으로 모든 연산을 볼 수 있습니다",
     # -------------------------------------------------------- values
     "ragged": "같은 깊이의 리스트는 길이가 모두 같아야 합니다. {param} 안에서 길이가 처음으로 달라지는 곳: {path}",
     "data-words": (
@@ -60,6 +126,7 @@ HINTS: Mapping[str, str] = {
         "mm에는 행렬 두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다: {call} :: mm에는 행렬 "
         "두 개를 주어야 합니다. matmul은 벡터와 쌓인 행렬도 받습니다"
     ),
+    "not-sorted": '"enforce_sorted": false로 하면 먼저 정렬하고, 되돌리는 순서를 unsorted_indices로 줍니다',
     "some-tensors": '적어도 하나는 주세요. 예: "tensors": ["x", "y"]',
     "one-target-each": "입력의 행마다 정답이 하나씩, 모두 {count}개 있어야 합니다",
     "more-classes": '클래스는 0부터 세므로 적어도 {count}개입니다: "num_classes": {count}',

@@ -10,12 +10,12 @@ from starlette.responses import Response
 
 from app import replies
 from app.deps import READ, SESSION_QUERY, Call, House, about
-from app.errors import nearest_hint
 from app.openapi.served import Served
 from app.routes import jobs
 from app.wire import json_write
 from app.wire.arguments import with_arrays
-from engine.errors import Invalid, NoSuchOp, WrongType
+from engine.errors import Invalid, WrongType
+from engine.service import no_such_op
 
 router = APIRouter(include_in_schema=False)
 
@@ -45,7 +45,7 @@ router.add_route("/v1/ops/{op}", run_op, methods=["POST"])
 def one_step(op: str, body: dict[str, Any], call: Call) -> dict[str, Any]:
     """The program of one operation: its result, a tensor or several, is `r` and kept under the name asked for."""
     if op.startswith("_"):
-        raise NoSuchOp(f"no operation {op!r}", op=op)
+        raise no_such_op(op)
     args, options = dict(body), {}
     for name, kind in OPTIONS.items():
         if name in args:
@@ -87,7 +87,7 @@ async def read_op(op: str, call: Annotated[Call, about()]) -> Response:
     """One operation, as the list has it."""
     known = _entries(call.house)
     if op not in known:
-        raise NoSuchOp(f"no operation {op!r}", op=op, hint=nearest_hint(op, known))
+        raise no_such_op(op)
     return await call.json(known[op])
 
 

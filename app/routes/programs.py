@@ -20,8 +20,8 @@ from app.errors import unknown
 from app.routes import jobs
 from app.wire import arguments, json_read, json_write, media, safetensors
 from app.wire.json_read import Document
-from engine.errors import Hint, Invalid, Malformed, NoSuchOp, WrongType
-from engine.service import TensorAnswer
+from engine.errors import Hint, Invalid, Malformed, WrongType
+from engine.service import TensorAnswer, no_such_op
 
 router = APIRouter(include_in_schema=False)
 
@@ -129,7 +129,7 @@ def _prepare(steps: Any, path: list[int], kinds: arguments.Kinds, arrays: argume
         here = [*path, number]
         op, args, out = step.get("op"), step.get("args"), step.get("out")
         if type(op) is str and op.startswith("_"):
-            error = NoSuchOp(f"no operation {op!r}", op=op)
+            error = no_such_op(op)
             error.step = here
             raise error
         if type(out) is dict:

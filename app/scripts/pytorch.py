@@ -24,8 +24,8 @@ METHODS = frozenset(
         "backward", "bfloat16", "bool", "byte", "cdouble", "cfloat", "char", "contiguous", "cpu", "cuda", "dim",
         "dim_order", "double", "element_size", "expand", "expand_as", "float", "half", "int", "is_contiguous",
         "is_set_to", "item", "long", "ndimension", "nelement", "new_empty", "new_empty_strided", "new_full",
-        "new_ones", "new_tensor", "new_zeros", "repeat", "reshape_as", "short", "size", "storage_offset",
-        "stride", "sum_to_size", "to", "tolist", "type", "type_as", "unfold", "view", "view_as",
+        "new_ones", "new_tensor", "new_zeros", "repeat", "reshape_as", "retain_grad", "short", "size", "storage_offset",
+        "stride", "sum_to_size", "to", "to_dense", "tolist", "type", "type_as", "unfold", "view", "view_as",
     )
 )  # fmt: skip
 # What changes a tensor in place as a function of `torch`, and is no method.
@@ -34,6 +34,7 @@ FUNCTIONS = frozenset(
         "alpha_dropout_",
         "celu_",
         "dropout_",
+        "embedding_renorm_",
         "feature_alpha_dropout_",
         "feature_dropout_",
         "rrelu_",
@@ -42,11 +43,14 @@ FUNCTIONS = frozenset(
     )
 )
 PROPERTIES = frozenset(
-    ("H", "T", "mH", "mT", "ndim", "shape", "grad_fn", "is_leaf", "itemsize", "nbytes", "requires_grad")
+    (
+        *("H", "T", "mH", "mT", "ndim", "shape", "grad_fn", "is_leaf", "itemsize", "nbytes", "requires_grad"),
+        *("retains_grad", "dtype", "device", "layout", "is_cpu", "is_cuda", "is_meta", "is_nested", "is_quantized"),
+        "is_sparse",
+    )
 )
-# What is written as another function that does the same: torch.ctc_loss takes its reduction as a number, and without
-# one combines nothing.
-ELSEWHERE = {"ctc_loss": "nn.functional.ctc_loss"}
+# What is a packed sequence in PyTorch, and a list of its tensors here.
+PACKED = frozenset(("sequence", "packed_sequences"))
 # What takes its tensors one after the other instead of as a list.
 STARRED = frozenset(
     ("block_diag", "broadcast_shapes", "broadcast_tensors", "cartesian_prod", "chain_matmul", "meshgrid", "einsum")
@@ -346,6 +350,8 @@ class _Script:
                 (name, f"tuple({text})" if isinstance(args[name], list) and _tensors(args[name]) else text)
                 for name, text in values
             ]
+        if op.startswith("nn.utils.rnn."):
+            values = [(n, f"torch.nn.utils.rnn.PackedSequence(*{text})" if n in PACKED else text) for n, text in values]
         if op in PROPERTIES:
             return f"{values[0][1]}.{op}"
         if op == "tensor":
@@ -363,7 +369,7 @@ class _Script:
         if op in METHODS or (kind.endswith("_") and "." not in op and op not in FUNCTIONS):
             (_, owner), *values = values
             return f"{owner}.{op}({_arguments(values, positional - 1)})"
-        return f"torch.{ELSEWHERE.get(op, op)}({_arguments(values, positional)})"
+        return f"torch.{op}({_arguments(values, positional)})"
 
     def _constructed(self, args: Mapping[str, Any]) -> str:
         given = {name: value for name, value in args.items() if value is not None and name != "data"}
@@ -389,7 +395,7 @@ class _Script:
     def _argument(self, value: Any, type_: str, name: str) -> str:
         if value is None:
             return "None"
-        if type_ == _FUNCTION:
+        if type_.startswith(_FUNCTION):
             return self._function(value)
         if type_ == "index":
             return f"[{self._index(value)}]"

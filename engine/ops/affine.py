@@ -7,10 +7,10 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import C_NAMES, FLOAT, scalar_type
+from engine.dtypes import BOOL, C_NAMES, FLOAT, scalar_type
 from engine.errors import Bug, DtypeMismatch, Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import fitting, times
+from engine.ops.common import fitting, joint, times
 from engine.ops.products import (
     adjoint,
     bmm_meta,
@@ -247,6 +247,8 @@ def _addr_meta(k: K, input: Spec, vec1: Spec, vec2: Spec, beta: Any, alpha: Any)
     shape = (vec1.shape[0], vec2.shape[0])
     check_expands(input.shape, shape)
     for name, factor in (("beta", beta), ("alpha", alpha)):
+        if type(factor) is bool and k.dtype.category != BOOL:
+            raise DtypeMismatch(f"Boolean {name} only supported for Boolean results.", param=name)
         if type(factor) in (float, complex) and k.dtype.category < FLOAT:
             raise DtypeMismatch(
                 f"For integral input tensors, argument {name} must not be a floating point number.", param=name
@@ -255,10 +257,15 @@ def _addr_meta(k: K, input: Spec, vec1: Spec, vec2: Spec, beta: Any, alpha: Any)
     return Spec(shape, k.dtype)
 
 
+def _addr_types(k: K, input: Any, vec1: Any, vec2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+    """A 0-d input counts as what it is expanded to."""
+    return joint(k, "arithmetic", Spec((1,), input.dtype) if type(input) is Spec else input, vec1, vec2)
+
+
 @op(
     family="linalg",
     meta=_addr_meta,
-    promote="arithmetic",
+    promote=_addr_types,
     over=("input", "vec1", "vec2"),
     inplace=True,
     save={"vec1": ("vec2",), "vec2": ("vec1",)},

@@ -96,6 +96,31 @@ def requires_grad_(ctx: Context, input: Array, requires_grad: bool = True) -> Ar
     return input
 
 
+@special(
+    family="autograd",
+    returns="value",
+    samples=[S(T(2, 3))],
+    example={"input": {"data": [1.5, 2.5], "requires_grad": True}},
+)
+def retain_grad(ctx: Context, input: Array) -> None:
+    """Lets a tensor that is no leaf have its gradient in `.grad` after backward; a leaf has it anyway."""
+    if not requires_grad.op.run((input,)):
+        raise NoGradient(
+            "can't retain_grad on Tensor that has requires_grad=False",
+            hint=Hint("requires-grad", Call("requires_grad_", {"input": Param("input")})),
+            param="input",
+        )
+    if input.edge is not None and not input.retains:
+        ctx.undo.slot(input, "retains")
+        ctx.retain(input)
+
+
+@special(family="autograd", returns="value", samples=[S(T(2, 3))])
+def retains_grad(ctx: Context, input: Array) -> bool:
+    """Whether a tensor that is no leaf retains its gradient; false for a leaf, which has it anyway."""
+    return bool(input.retains)
+
+
 @special(family="autograd", samples=[S(T(2, 3))])
 def detach_(ctx: Context, input: Array) -> Array:
     """Takes a tensor out of the tape: it becomes a leaf that does not require grad."""

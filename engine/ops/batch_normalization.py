@@ -357,6 +357,23 @@ def instance_norm(
         raise Invalid(
             "Expected running_mean and running_var to be defined when use_input_stats is false", param="running_mean"
         )
+    return instances(F, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+
+
+def instances(
+    F: Any,
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+) -> Any:
+    """Each channel of each sample normalized; other checks are its callers'."""
+    shape = F.shape(input)
+    wrap_dim(1, len(shape))
     n, c = shape[0], shape[1]
     lines = F.reshape(input, (1, n * c, *shape[2:]))
 

@@ -268,7 +268,6 @@ _PROBS = T(4, 2, 3, values=[[[-1.1, -0.9, -1.3], [-0.5, -1.6, -1.6]]] * 4)
 @composite(
     family="losses",
     name="nn.functional.ctc_loss",
-    alias=("ctc_loss",),
     moves=True,
     samples=[
         # The gradient is that of the logits, as in PyTorch: finite differences of log_probs give another one.

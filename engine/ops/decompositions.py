@@ -556,9 +556,9 @@ def _check_tolerances(name: str, **given: Any) -> None:
 def _batch_of(A: Spec, *limits: Any) -> tuple[int, ...]:
     """The matrices of A, broadcast with limits that are tensors."""
     batch = A.shape[:-2]
-    for limit in limits:
+    for limit in reversed(limits):
         if isinstance(limit, Spec):
-            batch = broadcast_two(batch, limit.shape)
+            batch = broadcast_two(limit.shape, batch)
     return batch
 
 

@@ -11,21 +11,27 @@ from engine.declare import Array, composite, op
 from engine.dtypes import FLOAT, int32, int64, scalar_type, tensor_type
 from engine.errors import DtypeMismatch, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
+from engine.ops.common import publish_inplace
 from engine.ops.losses import torch_size
 from engine.ops.scatter import add_rows, cast_index, check_range, floats
 from engine.samples import I, S, T
+from engine.shapes import text
 
 _PAIR = I(2, 2, values=[[0, 2], [2, 1]])
 
 
 def _lookup_meta(k: K, weight: Spec, indices: Spec, *rest: Any) -> Spec:
+    return _looked_up(weight, indices, "embedding", 1)
+
+
+def _looked_up(weight: Spec, indices: Spec, caller: str, at: int) -> Spec:
     if weight.ndim != 2:
         raise ShapeMismatch("'weight' must be 2-D", param="weight")
     if indices.dtype is not int64 and indices.dtype is not int32:
         name = tensor_type(indices.dtype)
         raise cast_index(
-            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; but got "
-            f"{name} instead (while checking arguments for embedding)",
+            f"Expected tensor for argument #{at} 'indices' to have one of the following scalar types: Long, Int; but "
+            f"got {name} instead (while checking arguments for {caller})",
             indices,
             "input",
         )
@@ -114,7 +120,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _renorm_meta(k: K, input: Spec, indices: Spec, max_norm: Any, norm_type: Any) -> Spec:
-    _lookup_meta(k, input, indices)
+    if input.ndim != 2:
+        raise ShapeMismatch(
+            f"Expected 2-dimensional tensor, but got {input.ndim}-dimensional tensor for argument #1 'self' (while "
+            "checking arguments for embedding_renorm_)",
+            param="input",
+        )
+    _looked_up(input, indices, "embedding_renorm_", 2)
     if input.dtype.category < FLOAT:
         raise DtypeMismatch(
             f"norm(): input dtype should be either floating point or complex. Got {scalar_type(input.dtype)} instead.",
@@ -124,9 +136,19 @@ def _renorm_meta(k: K, input: Spec, indices: Spec, max_norm: Any, norm_type: Any
     return input
 
 
-@op(family="nn", meta=_renorm_meta, vjp=None, updates=True, inplace=True)
-def _embedding_renorm(k: K, input: Array, indices: Array, max_norm: Any, norm_type: Any, *, out: Any = None) -> Array:
-    """The table with each row that is looked up scaled down to `max_norm` where its norm is larger."""
+@op(
+    family="nn",
+    meta=_renorm_meta,
+    vjp=None,
+    updates=True,
+    inplace=True,
+    node="EmbeddingRenormBackward0",
+    samples=[S(T(3, 2, grad=False), _PAIR, 1.0, 2.0), S(T(3, 2, grad=False), I(high=3), 0.5, 1.0)],
+)
+def _embedding_renorm(
+    k: K, input: Array, indices: Array, max_norm: float, norm_type: float, *, out: Any = None
+) -> Array:
+    """Scales each row of a table that is looked up down to `max_norm` where its norm is larger, in place."""
     xp = k.xp
     made = input.copy() if out is None else out
     used = xp.unique(indices.reshape(-1))
@@ -144,7 +166,15 @@ def _embedding_renorm(k: K, input: Array, indices: Array, max_norm: Any, norm_ty
 
 @_embedding_renorm.guard
 def _(k: K, input: Any, indices: Any, *rest: Any) -> None:
-    check_range(indices, 0, input.shape[0], "index out of range in self", "input")
+    check_range(
+        indices,
+        0,
+        input.shape[0],
+        lambda bad: f"select(): index {bad} out of range for tensor of size {text(input.shape)} at dimension 0",
+    )
+
+
+publish_inplace(_embedding_renorm, "embedding_renorm_")
 
 
 def _padding(padding_idx: int | None, rows: int) -> int:
@@ -185,7 +215,7 @@ def embedding_lookup(
     at = _padding(padding_idx, shape[0]) if shape else -1
     if max_norm is not None and F.recording:
         with grad_mode(False):
-            F._embedding_renorm_(weight, input, max_norm, norm_type)
+            F.embedding_renorm_(weight, input, max_norm, norm_type)
     return F.embedding(weight, input, at, scale_grad_by_freq, sparse)
 
 
@@ -327,7 +357,7 @@ def embedding_bag(
         )
     if max_norm is not None and F.recording:
         with grad_mode(False):
-            F._embedding_renorm_(weight, input, max_norm, norm_type)
+            F.embedding_renorm_(weight, input, max_norm, norm_type)
     _check_bag_types(F, input, weight, offsets, per_sample_weights)
     padding = _padding(padding_idx, rows)
     count = shape[0] if len(shape) == 1 else shape[0] * shape[1]

@@ -9,13 +9,23 @@ from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Device, DTypeArg, Shape, special
 from engine.dtypes import DType
-from engine.errors import Conflict, Invalid, ShapeMismatch
+from engine.errors import (
+    Call,
+    Conflict,
+    DeviceMismatch,
+    DtypeMismatch,
+    Hint,
+    Invalid,
+    NoGradient,
+    Param,
+    ShapeMismatch,
+)
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.strided import geometry_of, regeometry
 from engine.samples import I, S, T
 from engine.shapes import check_size, contiguous_strides, extent, text
-from engine.tape import require_grad
+from engine.tape import check_inplace, require_grad
 from engine.tensor import Storage, Tensor, fresh, view_of
 
 # ---------------------------------------------------------------- made with strides
@@ -183,3 +193,102 @@ def resize_(ctx: Context, input: Array, size: Shape) -> Array:
 def resize_as_(ctx: Context, input: Array, the_template: Array) -> Array:
     """Gives the tensor the size of `the_template` in place, as `resize_` does."""
     return _resized(ctx, input, the_template.shape)
+
+
+# ---------------------------------------------------------------- memory of another tensor
+
+_CALLED = {
+    "bool": "bool",
+    "uint8": "unsigned char",
+    "int8": "signed char",
+    "int16": "short int",
+    "int32": "int",
+    "int64": "long int",
+    "float16": "c10::Half",
+    "bfloat16": "c10::BFloat16",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "c10::complex<float>",
+    "complex128": "c10::complex<double>",
+}
+
+
+def reseat(ctx: Context, t: Tensor, shown: Tensor) -> Tensor:
+    """Makes a tensor see the memory that another one sees; what saw its old memory still does."""
+    for name in ("array", "spec", "offset", "_strides", "storage", "view"):
+        ctx.undo.slot(t, name)
+    ctx.undo.slot(t.storage, "version")  # what saved its values must not take the new ones for them
+    t.storage.version += 1
+    t.array, t.spec, t.offset, t._strides = shown.array, shown.spec, shown.offset, shown.strides
+    t.storage, t.view = shown.storage, None
+    return t
+
+
+@special(
+    family="views",
+    samples=[
+        S(T(2, 3, grad=False), T(4, grad=False)),
+        S(T(2, grad=False), T(6, grad=False), 1, [2, 2], [2, 1]),
+        S(I(2)),
+    ],
+)
+def set_(
+    ctx: Context,
+    input: Array,
+    source: Array | None = None,
+    storage_offset: int = 0,
+    size: Shape | None = None,
+    stride: Shape | None = None,
+) -> Tensor:
+    """Makes the tensor see the memory of `source`: as `source` does, or with a geometry of its own in its storage.
+
+    Without `source` it becomes an empty vector. Both tensors change together from then on; no history is kept.
+    """
+    for x, param in ((input, "input"), (source, "source")):
+        if x is not None and x.requires_grad and ctx.grad_enabled:
+            if x is input and x.edge is None:
+                check_inplace(x, True)
+            raise NoGradient(
+                "the derivative for 'set_' is not implemented",
+                code="no-derivative",
+                hint=Hint("detach", Call("detach", {"input": Param(param)})),
+                param=param,
+            )
+    if source is None:
+        backend = input.backend
+        return reseat(
+            ctx, input, fresh(backend.xp.zeros((0,), input.dtype.np), Spec((0,), input.dtype), backend, ctx.ledger)
+        )
+    if source.backend is not input.backend:
+        raise DeviceMismatch(
+            f"a tensor on {input.device} cannot see memory on {source.device}",
+            hint=Hint("move-device", Call("to", {"input": Param("source"), "device": input.device})),
+            param="source",
+        )
+    if source.dtype is not input.dtype:
+        raise DtypeMismatch(
+            f"Could not set tensor of type {_CALLED[source.dtype.name]} to a tensor of type "
+            f"{_CALLED[input.dtype.name]}",
+            param="source",
+        )
+    if size is None:
+        if stride is not None or storage_offset:
+            raise Invalid("set_ takes an offset and strides together with a size", param="size")
+        return reseat(ctx, input, view_of(source, source.shape, source.strides, source.offset))
+    strides = tuple(stride) if stride else contiguous_strides(tuple(size))
+    if len(strides) != len(size):
+        raise ShapeMismatch(f"unequal size length ({len(size)}) and stride length ({len(strides)})", param="stride")
+    if storage_offset < 0:
+        raise Invalid(f"Tensor: invalid storage offset {storage_offset}", param="storage_offset")
+    sizes, strides = _checked(size, strides)
+    item = input.dtype.itemsize
+    needed = (storage_offset + extent(sizes, strides)) * item if 0 not in sizes else 0
+    if needed > source.storage.nbytes:
+        raise ShapeMismatch(
+            f"setStorage: sizes {text(sizes)}, strides {text(strides)}, storage offset {storage_offset}, and itemsize "
+            f"{item} requiring a storage size of {needed} are out of bounds for storage of size "
+            f"{source.storage.nbytes}",
+            param="size",
+        )
+    ctx.admit_view(Spec(sizes, input.dtype).nbytes)
+    return reseat(ctx, input, view_of(source, sizes, strides, storage_offset))

@@ -294,3 +294,58 @@ def norm(
     if isinstance(ord, str) or len(dims) == 2:
         return _matrix(F, input, ord, dims, keepdim, dtype)
     return vector(input, ord, dims, keepdim, dtype)
+
+
+# ---------------------------------------------------------------- older names
+
+
+@composite(
+    family="linalg",
+    moves=True,
+    node="NormBackward1",
+    samples=[S(T(2, 3), 1), S(T(2, 3), [0, 1], True), S(C(2, 2), [0]), S(T(2, 3), [])],
+)
+def frobenius_norm(F: Any, input: Array, dim: Dims, keepdim: bool = False) -> Array:
+    """The 2-norm along one or two dimensions, or of all elements where `dim` is empty: `linalg.vector_norm`."""
+    dims = [dim] if isinstance(dim, int) else list(dim)
+    if len(dims) > 2:
+        raise Invalid(f"Expected at most 2 dimensions, but got {len(dims)} dimensions instead.", param="dim")
+    _needs_float(F, input)
+    return getattr(F, "linalg.vector_norm")(input, 2, dims or None, keepdim)
+
+
+def _needs_float(F: Any, x: Any) -> None:
+    d = F.dtype(x)
+    if d.category < FLOAT:
+        raise DtypeMismatch(
+            f"norm(): input dtype should be either floating point or complex. Got {scalar_type(d)} instead.",
+            hint=Hint("cast-input", Call("to", {"input": Param("input"), "dtype": "float32"}), have=d.name),
+            param="input",
+        )
+
+
+@composite(
+    family="linalg",
+    moves=True,
+    samples=[S(T(2, 3)), S(T(3, 2), keepdim=True), S(T(2, 3, 2), [0, 2], True)],
+)
+def nuclear_norm(F: Any, input: Array, dim: Dims | None = None, keepdim: bool = False) -> Array:
+    """The sum of the singular values of matrices. `linalg.matrix_norm` with "nuc"."""
+    return _matrix(F, input, "nuc", (-2, -1) if dim is None else dim, keepdim, None)
+
+
+@composite(
+    family="linalg",
+    moves=True,
+    samples=[S(T(2, 3, 2)), S(T(2, 3), 2, 1), S(T(2, 3, 2), 1, 1), S(T(2, 3), 2, -1), S(T(3))],
+)
+def norm_except_dim(F: Any, v: Array, pow: int = 2, dim: int = 0) -> Array:
+    """The norms over all dimensions but one, which the weights of `weight_norm` are divided by; -1 leaves none out."""
+    _needs_float(F, v)
+    shape = F.shape(v)
+    norm = getattr(F, "linalg.vector_norm")
+    if dim == -1:
+        return norm(v, pow)
+    at = wrap_dim(dim, len(shape), scalar_ok=False)
+    others = [d for d in range(len(shape)) if d != at]
+    return norm(v, pow, others, True) if others else F.abs(v)

@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from engine.backend import CPU
 from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Declared, Device, DTypeArg, Scalar, Shape, op, special
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type
-from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type, uint8
+from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch, WrongType
 from engine.metas import as_dtype, sized
 from engine.op import Spec
 from engine.ops.common import fitting, laid_out, memory_order, not_implemented, publish_inplace
 from engine.samples import I, S, T
 from engine.shapes import broadcast_two, check_size, text
+from engine.tensor import Tensor, fresh
 
 # ---------------------------------------------------------------- from the stream to arrays
 
@@ -671,3 +673,25 @@ def seed(ctx: Context) -> int:
 def initial_seed(ctx: Context) -> int:
     """The seed that the session's generator started from."""
     return int(ctx.rng.initial_seed)
+
+
+@special(family="random", example={})
+def get_rng_state(ctx: Context) -> Tensor:
+    """The state of the session's generator, 5056 bytes as uint8: those that PyTorch has for the same numbers."""
+    state = np.frombuffer(ctx.rng.get_state(), np.uint8).copy()
+    return fresh(state, Spec(state.shape, uint8), CPU, ctx.ledger)
+
+
+@special(family="random", returns="value", example={})
+def set_rng_state(ctx: Context, new_state: Array | None = None) -> None:
+    """Takes the session's generator back to a state that `get_rng_state`, here or in PyTorch, gave.
+
+    Without one it begins again from its seed.
+    """
+    if new_state is None:
+        ctx.touch_rng().manual_seed(ctx.rng.initial_seed)
+        return
+    if new_state.dtype is not uint8:
+        raise WrongType("RNG state must be a torch.ByteTensor", param="new_state")
+    state = np.ascontiguousarray(new_state.backend.to_host(new_state.array)).tobytes()
+    ctx.touch_rng().set_state(state)

@@ -248,9 +248,10 @@ _declare_cell("rnn_relu_cell", "relu")
 Layer = Callable[[Any, Sequence[Any], list[Any], Any, Any, Any], tuple[list[Any], list[Any]]]
 
 
-def _lstm_layer(
+def lstm_layer(
     F: Any, given: Sequence[Any], states: list[Any], w_hh: Any, b_hh: Any, w_hr: Any
 ) -> tuple[list[Any], list[Any]]:
+    """Long short-term memory, step by step."""
     hidden, cell = states
     turned, outputs = F.transpose(w_hh, 0, 1), []
     projection = None if w_hr is None else F.transpose(w_hr, 0, 1)
@@ -262,9 +263,10 @@ def _lstm_layer(
     return outputs, [hidden, cell]
 
 
-def _gru_layer(
+def gru_layer(
     F: Any, given: Sequence[Any], states: list[Any], w_hh: Any, b_hh: Any, w_hr: Any
 ) -> tuple[list[Any], list[Any]]:
+    """Gated recurrent units, step by step."""
     (hidden,) = states
     turned, outputs = F.transpose(w_hh, 0, 1), []
     for x in given:
@@ -274,7 +276,9 @@ def _gru_layer(
     return outputs, [hidden]
 
 
-def _plain_layer(activation: str) -> Layer:
+def plain_layer(activation: str) -> Layer:
+    """A plain recurrent network, step by step."""
+
     def layer(
         F: Any, given: Sequence[Any], states: list[Any], w_hh: Any, b_hh: Any, w_hr: Any
     ) -> tuple[list[Any], list[Any]]:
@@ -289,7 +293,7 @@ def _plain_layer(activation: str) -> Layer:
     return layer
 
 
-def _weights(params: Sequence[Any], biased: bool, projected: bool) -> list[list[Any]]:
+def weights_of(params: Sequence[Any], biased: bool, projected: bool) -> list[list[Any]]:
     """[w_ih, w_hh, b_ih, b_hh, w_hr] of each layer and direction."""
     each = 2 + 2 * biased + projected
     if len(params) % each:
@@ -302,7 +306,7 @@ def _weights(params: Sequence[Any], biased: bool, projected: bool) -> list[list[
     return found
 
 
-def _check_step(F: Any, x: Any, states: list[Any], row: list[Any], gates: int) -> None:
+def check_step(F: Any, x: Any, states: list[Any], row: list[Any], gates: int) -> None:
     """Refuses sizes that do not fit each other, as a first step would."""
     h, w = F.shape(states[0]), F.shape(row[1])
     batch, size = F.shape(x)[1:]
@@ -323,6 +327,21 @@ def _check_step(F: Any, x: Any, states: list[Any], row: list[Any], gates: int) -
             f"The size of tensor a ({h[0]}) must match the size of tensor b ({batch}) at non-singleton dimension 0",
             param="hx",
         )
+
+
+def hidden_fits(F: Any, hidden: Sequence[Any], rows: Sequence[Any], num_layers: int, bidirectional: bool) -> None:
+    """Refuses hidden states and weights that are not as many as layers and directions."""
+    if bidirectional and (len(rows) % 2 or F.shape(hidden[0])[0] % 2):
+        raise Invalid("Odd number of params or hiddens given to a bidirectional RNN", param="params")
+    for h in hidden:
+        wrap_dim(0, len(F.shape(h)), scalar_ok=False)
+    wanted = num_layers * (1 + bidirectional)
+    if wanted != F.shape(hidden[0])[0]:
+        raise ShapeMismatch("Expected more hidden states in stacked_rnn", param="hx")
+    if wanted != len(rows):
+        raise Invalid("Expected more weights in stacked_rnn", param="params")
+    if not rows:
+        raise Invalid("stack expects a non-empty TensorList", param="num_layers")
 
 
 def _sequence(
@@ -346,18 +365,9 @@ def _sequence(
         raise ShapeMismatch(f"RNN: Expected input to be 3D, got {rank}D instead", param="input")
     x = F.transpose(input, 0, 1) if batch_first else input
     projected = gates == 4 and F.shape(hidden[0])[-1] != F.shape(hidden[1])[-1]
-    rows = _weights(params, biased, projected)
+    rows = weights_of(params, biased, projected)
     directions = 1 + bidirectional
-    if bidirectional and (len(rows) % 2 or F.shape(hidden[0])[0] % 2):
-        raise Invalid("Odd number of params or hiddens given to a bidirectional RNN", param="params")
-    for h in hidden:
-        wrap_dim(0, len(F.shape(h)), scalar_ok=False)
-    if num_layers * directions != F.shape(hidden[0])[0]:
-        raise ShapeMismatch("Expected more hidden states in stacked_rnn", param="hx")
-    if num_layers * directions != len(rows):
-        raise Invalid("Expected more weights in stacked_rnn", param="params")
-    if not rows:
-        raise Invalid("stack expects a non-empty TensorList", param="num_layers")
+    hidden_fits(F, hidden, rows, num_layers, bidirectional)
     steps = F.shape(x)[0]
     if not steps:
         raise ShapeMismatch("Expected sequence length to be larger than 0 in RNN", param="input")
@@ -369,7 +379,7 @@ def _sequence(
             at = number * directions + direction
             w_ih, w_hh, b_ih, b_hh, w_hr = row = rows[at]
             states = [h[at] for h in first]
-            _check_step(F, x, states, row, gates)
+            check_step(F, x, states, row, gates)
             bias = b_ih if b_ih is None or gates == 3 else F.add(b_ih, b_hh)
             given = list(F.unbind(F.linear(x, w_ih, bias), 0))
             made, ends = layer(F, given[::-1] if direction else given, states, w_hh, b_hh, w_hr)
@@ -411,6 +421,8 @@ _SHAPES = (
 
 @composite(
     family="recurrent",
+    name="_lstm_padded",
+    joins="lstm",
     returns="list of Tensors",
     samples=[
         *_drawn(4, lambda n, b: [_one(n, b), _one(n, b)]),
@@ -439,7 +451,7 @@ def lstm(
     if len(hx) != 2:
         raise Invalid("lstm expects two hidden states", param="hx")
     return _sequence(
-        F, _lstm_layer, 4, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        F, lstm_layer, 4, input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first
     )
 
 
@@ -456,16 +468,16 @@ def _gru(
     batch_first: bool,
 ) -> Array:
     return _sequence(
-        F, _gru_layer, 3, input, [hx], params, has_biases, num_layers, dropout, train, bidirectional, batch_first
+        F, gru_layer, 3, input, [hx], params, has_biases, num_layers, dropout, train, bidirectional, batch_first
     )
 
 
 _gru.__doc__ = f"Gated recurrent units over a sequence: their outputs, and the hidden states at the end.\n\n{_SHAPES}"
-composite(family="recurrent", name="gru", returns="list of Tensors", samples=_drawn(3, _one))(_gru)
+composite(family="recurrent", name="_gru_padded", joins="gru", returns="list of Tensors", samples=_drawn(3, _one))(_gru)
 
 
 def _declare_sequence(activation: str) -> None:
-    layer = _plain_layer(activation)
+    layer = plain_layer(activation)
 
     def sequence(
         F: Any,
@@ -487,9 +499,13 @@ def _declare_sequence(activation: str) -> None:
         f"A plain recurrent network with {activation} over a sequence: its outputs, and the hidden states at the end."
         f"\n\n{_SHAPES}"
     )
-    composite(family="recurrent", name=f"rnn_{activation}", returns="list of Tensors", samples=_drawn(1, _one))(
-        sequence
-    )
+    composite(
+        family="recurrent",
+        name=f"_rnn_{activation}_padded",
+        joins=f"rnn_{activation}",
+        returns="list of Tensors",
+        samples=_drawn(1, _one),
+    )(sequence)
 
 
 _declare_sequence("tanh")

@@ -374,7 +374,17 @@ def any(k: K, input: Array, dim: Dims | None = None, keepdim: bool = False) -> A
 
 
 def variance(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) -> tuple[Array, Array]:
-    """(variance, mean): two passes, so that a large mean costs no digits."""
+    """(variance, mean): two passes, so that a large mean costs no digits.
+
+    Where something overflows in single precision both are of double precision, as PyTorch's are on the way.
+    """
+    made, mean = _moments(k, x, dim, correction, keepdim)
+    if x.dtype.itemsize <= (8 if x.dtype.kind == "c" else 4) and not bool(k.xp.isfinite(made).all()):
+        return _moments(k, x.astype("complex128" if x.dtype.kind == "c" else "float64"), dim, correction, keepdim)
+    return made, mean
+
+
+def _moments(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) -> tuple[Array, Array]:
     axes = wrap_dims(dim, x.ndim)
     n = count(x.shape, dim)
     freedom = n - (1 if correction is None else correction)

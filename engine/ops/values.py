@@ -139,6 +139,56 @@ def get_device(ctx: Context, input: Array) -> int:
     return -1 if input.backend.kind == "cpu" else int(input.device.partition(":")[2] or 0)
 
 
+@special(family="values", name="dtype", returns="value", samples=[S(T(2)), S(I(2))])
+def dtype_name(ctx: Context, input: Array) -> str:
+    """The name of the dtype."""
+    return str(input.dtype.name)
+
+
+@special(family="values", returns="value", samples=[S(T(2))])
+def device(ctx: Context, input: Array) -> str:
+    """The device that holds the tensor: cpu, or cuda and its number."""
+    return str(input.device)
+
+
+@special(family="values", returns="value", samples=[S(T(2))])
+def layout(ctx: Context, input: Array) -> str:
+    """How the elements lie in memory: strided, as of every tensor here."""
+    return "strided"
+
+
+@special(family="values", returns="value", samples=[S(T(2))])
+def is_cpu(ctx: Context, input: Array) -> bool:
+    """Whether the tensor is on the CPU."""
+    return bool(input.backend.kind == "cpu")
+
+
+@special(family="values", returns="value", samples=[S(T(2))])
+def is_cuda(ctx: Context, input: Array) -> bool:
+    """Whether the tensor is on a CUDA device."""
+    return bool(input.backend.kind == "cuda")
+
+
+def _never(name: str, what: str) -> None:
+    def asked(ctx: Context, input: Array) -> bool:
+        return False
+
+    asked.__doc__ = f"Whether the tensor {what}: never here, all tensors are dense and hold their values."
+    special(family="values", name=name, returns="value", samples=[S(T(2))])(asked)
+
+
+_never("is_sparse", "keeps only what is not zero")
+_never("is_quantized", "is of a quantized dtype")
+_never("is_nested", "holds sequences of several lengths")
+_never("is_meta", "has a shape and no values")
+
+
+@special(family="values", returns="value", example={})
+def get_default_device(ctx: Context) -> str:
+    """The device that new tensors of this session are on."""
+    return str(ctx.default_backend.name)
+
+
 # ---------------------------------------------------------------- dtypes by name
 
 

@@ -44,6 +44,7 @@ PLACES = (
     ("autograd.", torch.autograd, ()),
     ("nn.init.", torch.nn.init, ()),
     ("nn.utils.", torch.nn.utils, ()),
+    ("nn.utils.rnn.", torch.nn.utils.rnn, ()),
     ("autograd.functional.", torch.autograd.functional, ()),
     ("cuda.", torch.cuda, ()),
 )

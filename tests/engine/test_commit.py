@@ -38,6 +38,7 @@ HISTORY: list[dict[str, Any]] = [
             step("mul", "h2", input="h2", other=0.5),
             step("getitem", "v2", input="h2", index=["1:3", 0]),
             step("mul_", input="v2", other=3),
+            step("retain_grad", input="h2"),
             step("sum", "l2", input="h2"),
         ],
         "keep": {"h2": "h2", "v2": "v2", "l2": "l2"},
@@ -57,7 +58,7 @@ HISTORY: list[dict[str, Any]] = [
     },
 ]
 NEXT: list[dict[str, Any]] = [
-    {"steps": [step("backward", input="l2", retain_graph=True)], "return": ["x.grad", "w.grad"]},
+    {"steps": [step("backward", input="l2", retain_graph=True)], "return": ["x.grad", "w.grad", "h2.grad"]},
     {
         "steps": [
             step("sum", "s", input="v2"),

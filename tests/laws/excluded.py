@@ -119,7 +119,11 @@ OWN: dict[str, str] = {
     "finfo": "a class there",
     "iinfo": "a class there",
     **dict.fromkeys(
-        ("H", "T", "mH", "mT", "ndim", "shape", "itemsize", "nbytes", "is_leaf", "requires_grad", "grad_fn"),
+        (
+            *("H", "T", "mH", "mT", "ndim", "shape", "itemsize", "nbytes", "is_leaf", "requires_grad", "grad_fn"),
+            *("retains_grad", "dtype", "device", "layout", "is_cpu", "is_cuda", "is_meta", "is_nested"),
+            *("is_quantized", "is_sparse"),
+        ),
         "a property of tensors there",
     ),
     "autograd.set_detect_anomaly": "a class there, which is called",
@@ -157,6 +161,14 @@ _STARRED = "PyTorch takes any number of arguments there"
 _TWO_NAMES = "the function and the method of PyTorch name it differently"
 _SHARED = "shared with another name of the same operation"
 OWN_PARAMETERS: dict[str, dict[str, str]] = {
+    **{
+        name: {"reduction": "PyTorch's schema says 1, the mean, and its Python function reduces nothing"}
+        for name in (
+            *("binary_cross_entropy_with_logits", "cosine_embedding_loss", "ctc_loss", "hinge_embedding_loss"),
+            *("kl_div", "margin_ranking_loss", "triplet_margin_loss"),
+        )
+    },
+    "set_rng_state": {"new_state": "may be left out here: the generator begins again from its seed"},
     "asarray": dict.fromkeys(("dtype", "device"), "may be left out there too, whatever its signature says"),
     "broadcast_shapes": {"shapes": _STARRED},
     "hamming_window": dict.fromkeys(("periodic", "alpha", "beta"), "PyTorch's documented defaults"),

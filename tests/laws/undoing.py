@@ -109,7 +109,7 @@ def _fails_without_trace(case: Case, session: Session, prefix: str, *, backward:
     steps = [call]
     extra: dict[str, Any] = {}
     if made is not None:
-        outs = [f"r{j}" if t is not None else "" for j, t in enumerate(made)]
+        outs = [f"r{j}" if t is not None else None for j, t in enumerate(made)]
         if outs:
             call["out"] = outs if len(outs) > 1 or not isinstance(case_result(case), Tensor) else outs[0]
         roots = []

@@ -222,6 +222,7 @@ OPEN = {
     "new_empty_strided": UNSET,
     "svd": SIGNS,
     "linalg.svd": SIGNS,
+    "lobpcg": SIGNS,
     "optim.lbfgs_": "torch.optim keeps its state inside; the script says so and raises",
     "nn.utils.clip_grad_value_": "the tensors of the example have no gradients",
     "cuda": "it moves a tensor to a GPU, which the service may lack where PyTorch has one",
