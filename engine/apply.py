@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from engine.backend import Array, Backend
-from engine.carriers import finish, infer, prepare
+from engine.carriers import arranged, finish, infer, prepare
 from engine.context import HERE, SMALL, Context
 from engine.dtypes import FLOAT, DType, float32, float64, scalar_type
 from engine.errors import Call, DeviceMismatch, DtypeMismatch, Hint, Param, ShapeMismatch
@@ -18,6 +18,8 @@ from engine.op import LIST, Op, Spec
 from engine.shapes import broadcast_two, has_internal_overlap
 from engine.tape import Node, check_inplace, edge_of, overlap_within, refresh, require_grad
 from engine.tensor import Storage, Tensor, fresh
+
+WIDEST = 3.4028234663852886e38  # the largest float32
 
 # ---------------------------------------------------------------- apply
 
@@ -289,6 +291,7 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     guard = op.guard
     has_rule = op.vjp is not None
     after = len(op.params)
+    by_cell = op.by_cell
     saves = op.plan(1, ())[1]
     saves_input, saves_result = 0 in saves, after in saves
     # 1, 1.0 and True are one key but may give three dtypes: calls that take plain numbers are not remembered.
@@ -339,6 +342,7 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             or d.reduced
             or made.shape != out.shape
             or not made.flags.c_contiguous
+            or (by_cell and len(out.shape) > 1 and not t.array.flags.c_contiguous)
         ):
             made = finish(op, k, made, out, values)
         storage = Storage(made, backend, ledger)
@@ -376,6 +380,7 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     after = len(op.params)
     places = tuple(at for at, _ in op.slots)
     others = tuple(at for at in range(len(op.params)) if at not in places)
+    by_cell = op.by_cell
     if not all(op.params[at].form.rstrip("?") in _STRUCTURAL for at in others):
         return general
     memo: dict[Any, Any] = {}  # the result's Spec, or None where only the general way will do
@@ -438,6 +443,7 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             or made.base is not None
             or made.shape != out.shape
             or not made.flags.c_contiguous
+            or (by_cell and len(out.shape) > 1)
         ):
             made = finish(op, k, made, out, values)
         storage = Storage(made, backend, ctx.ledger)
@@ -477,6 +483,15 @@ class _Functions(dict[Backend, Any]):
         return made
 
 
+def ordinary(args: tuple[Any, ...]) -> bool:
+    """Whether all numbers among the arguments are real and fit every dtype that keeps itself."""
+    for v in args:
+        kind = type(v)
+        if ((kind is float or kind is int) and not -WIDEST <= v <= WIDEST) or kind is complex:
+            return False
+    return True
+
+
 def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     """Elementwise, one tensor: no promotion and no meta where the dtype stays."""
     general = primitive_runner(op)
@@ -484,6 +499,7 @@ def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     direct = len(op.params) == 1 and op.ufunc != ""
     functions = _Functions(op.ufunc)
     has_rule = op.vjp is not None
+    more = len(op.params) > 1
     if not op.keeps:
         return general
     _, saves = op.plan(1, ())
@@ -498,6 +514,8 @@ def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
         d = spec.dtype
         if d is not float32 and d is not float64:
             return general(args)
+        if more and not ordinary(args):
+            return general(args)  # whose meta may refuse a number that float32 cannot hold
         ctx = HERE.ctx
         array = a.array
         backend = a.backend
@@ -508,6 +526,8 @@ def unary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             made = backend.xp.asarray(made)
         if made.dtype is not d.np or made.base is not None:
             return general(args)
+        if made.ndim > 1 and not array.flags.c_contiguous:
+            made = arranged(op, backend.xp, made, [array])
         storage = Storage(made, backend, ctx.ledger)
         out = Tensor(made, spec, storage, backend)
         if has_rule and ctx.grad_enabled:
@@ -547,7 +567,7 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     def run(args: tuple[Any, ...]) -> Any:
         a, b = args[0], args[1]
         rest = args[2:]
-        if type(a) is not Tensor:
+        if type(a) is not Tensor or (rest and rest != usual):
             return general(args)
         spec = of_a = a.spec
         d = spec.dtype
@@ -576,11 +596,13 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             return general(args)
         if x.nbytes > SMALL:
             ctx.admit(x.nbytes)
-        made = functions[backend](x, y) if has_ufunc and rest == usual else kernel(ctx.ks[backend], x, y, *rest)
+        made = functions[backend](x, y) if has_ufunc else kernel(ctx.ks[backend], x, y, *rest)
         if type(made) is not backend.ndarray:
             made = backend.xp.asarray(made)
         if made.dtype is not d.np or made.base is not None:
             return general(args)
+        if made.ndim > 1 and ((tensors and x.strides != y.strides) or not made.flags.c_contiguous):
+            made = arranged(op, backend.xp, made, [x, y] if tensors else [x])
         storage = Storage(made, backend, ctx.ledger)
         out = Tensor(made, spec, storage, backend)
         if has_rule and ctx.grad_enabled:

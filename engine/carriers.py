@@ -28,7 +28,7 @@ from engine.dtypes import (
 from engine.errors import Bug, Call, DtypeMismatch, Hint, KernelLacksDtype, Param, ShapeMismatch
 from engine.op import COMPOSITE, LIST, PRIMITIVE, REGISTRY, VIEW, Op, Spec
 from engine.random import Philox
-from engine.shapes import Shape, broadcast_two, is_dense, text
+from engine.shapes import Shape, broadcast_two, is_dense, iterated_strides, text
 
 NUMBERS = frozenset((bool, int, float, complex))
 
@@ -194,13 +194,14 @@ def prepare(op: Op, k: K, values: list[Any], specs: Any, compute: DType | None) 
         wide = compute.compute
         for at in op.promote_at:
             v, s = values[at], specs[at]
+            exact = op.exact and at != op.promote_at[0]  # PyTorch's kernels take the second operand so
             if type(s) is Spec:
-                values[at] = to_compute(backend, v, s.dtype, compute, wide, not s.shape and op.exact)
+                values[at] = to_compute(backend, v, s.dtype, compute, wide, not s.shape and exact)
             elif type(v) is list:
                 values[at] = [to_compute(backend, x, y.dtype, compute, wide) for x, y in zip(v, s, strict=True)]
             elif type(v) in NUMBERS:
                 values[at] = cast_scalar(v, wide)
-                if wide is not compute and not op.exact:
+                if wide is not compute and not exact:
                     values[at] = round_scalar(values[at], compute)
     if not op.moves:
         for at, form in op.slots:
@@ -250,9 +251,49 @@ def finish(op: Op, k: K, made: Any, spec: Spec, inputs: list[Any]) -> Array:
             made = k.xp.asarray(made)
     if made.base is not None or not made.flags.c_contiguous or backend.kind != "cpu":
         made = owned(made, inputs, backend)
+        if op.row_major and not made.flags.c_contiguous:
+            made = made.copy()
+    if op.by_cell and made.ndim > 1:
+        made = arranged(op, k.xp, made, inputs)
     if made.shape != spec.shape:
         raise Bug(f"kernel of {op.name} gave shape {made.shape}, its meta says {spec.shape}", op=op.name)
     return made
+
+
+def arranged(op: Op, xp: Any, made: Array, inputs: list[Any]) -> Array:
+    """An elementwise result, in PyTorch's order of memory where its operands lie in different ones."""
+    arrays = [x for x in inputs if getattr(x, "ndim", 0)]
+    if not made.size or all(x.flags.c_contiguous for x in arrays):
+        return made
+    if op.name == "rsub":  # other - input
+        arrays.reverse()
+    strides = iterated_strides(made.shape, [(x.shape, x.strides) for x in arrays])
+    return in_layout(xp, made, strides)
+
+
+def in_layout(xp: Any, made: Array, strides: Shape) -> Array:
+    """A dense array with these strides, counted in elements; itself where it has them."""
+    size = made.itemsize
+    if all(n == 1 or have == want * size for n, have, want in zip(made.shape, made.strides, strides, strict=True)):
+        return made
+    other = _dense(xp, made.shape, strides, made.dtype)
+    other[...] = made
+    return other
+
+
+def blank_like(xp: Any, like: Array, dtype: Any = None) -> Array:
+    """Memory for an array in the layout of another one: PyTorch's preserve_format, NumPy's but for expanded arrays."""
+    if like.flags.c_contiguous or len({*like.strides, 0}) > like.ndim:
+        return xp.empty_like(like, dtype=dtype)
+    strides = iterated_strides(like.shape, [(like.shape, like.strides)])
+    return _dense(xp, like.shape, strides, like.dtype if dtype is None else dtype)
+
+
+def _dense(xp: Any, shape: Shape, strides: Shape, dtype: Any) -> Array:
+    """Memory whose dimensions lie in the order of these strides, and which no other array owns."""
+    order = sorted(range(len(shape)), key=lambda i: -strides[i])
+    back = sorted(range(len(shape)), key=order.__getitem__)
+    return xp.empty_like(xp.empty([shape[i] for i in order], dtype).transpose(back))
 
 
 def owned(made: Array, inputs: list[Any], backend: Backend) -> Array:

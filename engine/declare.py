@@ -308,6 +308,8 @@ def op(
     save: dict[str, Sequence[str]] | None = None,
     nondiff: Sequence[str] = (),
     elementwise: bool = False,
+    by_cell: bool = False,
+    row_major: bool = False,
     updates: bool = False,
     keeps: bool | None = None,
     exact: bool = False,
@@ -346,6 +348,8 @@ def op(
         made.save = {n: tuple(wanted) for n, wanted in (save or {}).items()}
         made.nondiff = frozenset(nondiff)
         made.elementwise = elementwise
+        made.by_cell = elementwise or by_cell or (promote in ("compare", "logical") and not row_major)
+        made.row_major = row_major or (made.family == "reductions" and "keepdim" in made.positions)
         made.updates = updates
         made.ufunc = ufunc
         made.keeps = (elementwise and promote in ("arithmetic", "float")) if keeps is None else keeps

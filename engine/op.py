@@ -134,7 +134,7 @@ class Op:
         self.nondiff: frozenset[str] = frozenset()
         self.node = ""  # torch's grad_fn
         self.node_rule: Callable[..., str] | None = None  # of the node's arguments, where it depends on them
-        self.exact = False  # numbers and 0-d operands join float16 and bfloat16 unrounded
+        self.exact = False  # numbers and 0-d operands after the first join float16 and bfloat16 unrounded
         self.numbers = False  # the rule takes Python numbers as they were given, not as 0-d arrays
         self.saved_type: Any = None
         self.plans: dict[Any, tuple[Need, tuple[int, ...]]] = {}
@@ -143,6 +143,8 @@ class Op:
         self.ufunc = ""  # the array module's function that the kernel is, other parameters having their defaults
         self.elementwise = False  # out may alias an input of the same geometry
         self.keeps = False  # float32 stays float32, float64 stays float64, unguarded: the fast path
+        self.by_cell = False  # so are comparisons, and what PyTorch's iterator lays out in memory
+        self.row_major = False  # the results are, in whatever order their operands lie
         self.updates = False  # a kernel given out= finds the input's values in it
         self.moves = False  # only moves elements: runs on bfloat16 bits and float16 as they are
         self.multi_view = False  # a view with several outputs: refuses in-place changes

@@ -141,7 +141,7 @@ def inplace_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     f: Op = op.functional  # type: ignore[assignment]
     kernel: Any = f.kernel
     has_rule = f.vjp is not None
-    by_cell = f.elementwise or f.promote in ("compare", "logical")
+    by_cell = f.by_cell
 
     def run(args: tuple[Any, ...]) -> Any:
         ctx = HERE.ctx

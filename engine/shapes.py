@@ -138,6 +138,45 @@ def is_dense(shape: Shape, strides: Shape) -> bool:
     return True
 
 
+def iterated_strides(shape: Shape, operands: Sequence[tuple[Shape, Shape]]) -> Shape:
+    """The strides of what PyTorch makes, element by element, of operands (sizes, strides) that broadcast to `shape`.
+
+    Of two dimensions the one with the smaller stride in the first operand that has both lies inside.
+    """
+    n = len(shape)
+    rows = []
+    for sizes, strides in operands:
+        lead = n - len(sizes)
+        kept = [0 if m == 1 != shape[lead + i] else s for i, (m, s) in enumerate(zip(sizes, strides, strict=True))]
+        rows.append([0] * lead + kept)
+
+    def outside(a: int, b: int) -> int:
+        for row in rows:
+            if row[a] and row[b]:
+                if row[a] != row[b]:
+                    return 1 if row[a] > row[b] else -1
+                if shape[a] > shape[b]:
+                    return 1
+        return 0
+
+    order = list(range(n - 1, -1, -1))  # from the inside out
+    for i in range(1, n):
+        at = i
+        for j in range(i - 1, -1, -1):
+            found = outside(order[j], order[at])
+            if found > 0:
+                order[j], order[at] = order[at], order[j]
+                at = j
+            elif found < 0:
+                break
+    made = [0] * n
+    step = 1
+    for d in order:
+        made[d] = step
+        step *= shape[d]
+    return tuple(made)
+
+
 def has_internal_overlap(shape: Shape, strides: Shape) -> bool:
     """Whether two elements surely share a place: an expanded dimension."""
     return any(s == 0 and n > 1 for n, s in zip(shape, strides, strict=True)) and 0 not in shape
@@ -276,6 +315,7 @@ __all__ = [
     "infer_size",
     "is_contiguous",
     "is_dense",
+    "iterated_strides",
     "matmul_shape",
     "numel",
     "product_mismatch",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from engine.approximations import TAIL_A, TAIL_P
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import BOOL, COMPLEX, INT, int64, uint8
+from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, int64, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
@@ -196,6 +196,8 @@ def _hardtanh_meta(k: K, input: Any, min_val: Any = -1.0, max_val: Any = 1.0) ->
             raise DtypeMismatch("cannot do hardtanh on an unsigned type with negative limits", param="min_val")
         for limit, name in zip(limits, ("min_val", "max_val"), strict=True):
             fitting(limit, d, name)
+    elif d.category == FLOAT:
+        fitting(min_val, d, "min_val"), fitting(max_val, d, "max_val")
     return same(k, input)
 
 
@@ -282,7 +284,7 @@ def _leaky(k: K, slope: float) -> Any:
 
 @op(
     family="activations",
-    meta=lacking("leaky_relu_cpu", BOOL, INT, COMPLEX),
+    meta=lacking("leaky_relu_cpu", BOOL, INT, COMPLEX, numbers="wide"),
     promote="arithmetic",
     over=("input",),
     elementwise=True,
@@ -359,7 +361,7 @@ def exponential_below(k: K, alpha: float, scale: float, input_scale: float) -> A
 
 @op(
     family="activations",
-    meta=lacking("elu_cpu", BOOL, INT, COMPLEX),
+    meta=lacking("elu_cpu", BOOL, INT, COMPLEX, numbers="wide"),
     promote="arithmetic",
     over=("input",),
     elementwise=True,
@@ -415,7 +417,7 @@ def _soft_ramp(k: K, beta: float, threshold: float) -> Any:
 @op(
     family="activations",
     name="nn.functional.softplus",
-    meta=lacking("softplus_cpu", BOOL, INT, COMPLEX),
+    meta=lacking("softplus_cpu", BOOL, INT, COMPLEX, numbers="wide"),
     promote="arithmetic",
     over=("input",),
     elementwise=True,

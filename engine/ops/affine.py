@@ -7,8 +7,8 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
-from engine.dtypes import BOOL, C_NAMES, FLOAT, scalar_type
-from engine.errors import Bug, DtypeMismatch, Invalid, ShapeMismatch
+from engine.dtypes import BOOL, C_NAMES, FLOAT, float32, from_numpy, scalar_type
+from engine.errors import Bug, DtypeMismatch, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, joint, times
 from engine.ops.products import (
@@ -25,7 +25,7 @@ from engine.ops.products import (
     same_dtype,
 )
 from engine.samples import C, I, S, T
-from engine.shapes import wrap_dim
+from engine.shapes import broadcast_two, text, wrap_dim
 
 # ---------------------------------------------------------------- sums with products
 
@@ -38,9 +38,7 @@ def _scaled(g: Any, factor: complex) -> Any:
 def _plus(k: K, made: Array, input: Array, beta: complex, alpha: complex) -> Array:
     """beta * input + alpha * made, in the memory of `made`; nothing of the input is looked at where beta is 0."""
     for name, factor in (("beta", beta), ("alpha", alpha)):
-        if made.dtype.kind != "c" and type(factor) is complex:
-            to = {"f8": "double", "i8": "int64_t"}.get(made.dtype.str[1:], "float")
-            raise Invalid(f"value cannot be converted to type {to} without overflow", param=name)
+        fitting(factor, from_numpy(made.dtype) or float32, name)
     if alpha != 1:
         made = times(alpha, made)
     if beta != 0:
@@ -65,6 +63,7 @@ def _addmm_meta(k: K, input: Spec, mat1: Spec, mat2: Spec, beta: Any, alpha: Any
 @op(
     family="linalg",
     meta=_addmm_meta,
+    row_major=True,
     save={"mat1": ("mat2",), "mat2": ("mat1",)},
     inplace=True,
     samples=[
@@ -215,6 +214,7 @@ def _baddbmm_meta(k: K, input: Spec, batch1: Spec, batch2: Spec, beta: Any, alph
 @op(
     family="linalg",
     meta=_baddbmm_meta,
+    row_major=True,
     save={"batch1": ("batch2",), "batch2": ("batch1",)},
     inplace=True,
     samples=[
@@ -305,7 +305,13 @@ def _linear_meta(k: K, input: Spec, weight: Spec, bias: Spec | None = None) -> S
     if len(w) == 2 and a and a[-1] == w[1] and input.dtype is d and (bias is None or bias.dtype is d):
         out = (*a[:-1], w[0])
         if bias is not None and bias.shape != w[:1]:
-            check_expands(bias.shape, out if bias.ndim > 1 and len(a) == 2 else (prod(a[:-1]), w[0]), "bias")
+            if bias.ndim > 1 and len(a) != 2:
+                joint = broadcast_two(out, bias.shape)
+                if joint != out:
+                    words = f"output with shape {text(out)} doesn't match the broadcast shape {text(joint)}"
+                    raise ShapeMismatch(words, param="bias")
+            else:
+                check_expands(bias.shape, out if bias.ndim > 1 else (prod(a[:-1]), w[0]), "bias")
         refuse_bool(d, "addmm_impl_cpu_")
         return Spec(out, d)
     if len(w) > 2:
@@ -342,6 +348,7 @@ def _linear_node(input: Spec, weight: Spec, bias: Spec | None) -> str:
     family="linalg",
     name="nn.functional.linear",
     meta=_linear_meta,
+    row_major=True,
     node=_linear_node,
     save={"input": ("weight",), "weight": ("input",)},
     samples=[
@@ -372,8 +379,7 @@ def linear(k: K, input: Array, weight: Array, bias: Array | None = None) -> Arra
         made = multiply(k, input, weight.T)
     if bias is None or not made.size:
         return made
-    flat = made.reshape(rows, n) if bias.ndim > made.ndim else made
-    return k.xp.add(flat, bias, out=flat).reshape(made.shape)
+    return k.xp.add(made, bias.reshape(bias.shape[max(bias.ndim - made.ndim, 0) :]), out=made)
 
 
 @linear.vjp

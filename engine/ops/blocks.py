@@ -130,6 +130,8 @@ def _shuffled(F: Any, input: Any, groups: int) -> Any:
         raise ShapeMismatch(
             f"Number of channels must be divisible by groups. Got {c} channels and {groups} groups.", param="groups"
         )
+    if groups in (1, c):
+        return F._reshape_copy(input, shape)
     split = F.reshape(input, (n, groups, c // groups, *rest))
     return F.reshape(F.transpose(split, 1, 2), shape)
 

@@ -19,7 +19,7 @@ from engine.shapes import broadcast_two
 
 
 def _check_bounds(d: DType, *bounds: Any) -> None:
-    if d.category == INT:
+    if d.category in (INT, FLOAT):
         for bound in bounds:
             if type(bound) in NUMBERS:
                 fitting(bound, d, "min")

@@ -7,7 +7,7 @@ from typing import Any
 from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Device, DTypeArg, composite, op, special
-from engine.dtypes import DTYPES, TENSOR_TYPES, DType, from_numpy, to_complex
+from engine.dtypes import DTYPES, TENSOR_TYPES, DType, from_numpy
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import memory_order
@@ -22,7 +22,7 @@ def _to_meta(k: K, input: Any, dtype: Any) -> Spec:
     return Spec(input.shape, as_dtype(dtype))  # type: ignore[arg-type]
 
 
-@op(family="casts", meta=_to_meta, node="ToCopyBackward0")
+@op(family="casts", meta=_to_meta, by_cell=True, node="ToCopyBackward0")
 def _to_dtype(k: K, input: Array, dtype: DTypeArg) -> Array:
     """A copy in another dtype; `to` and its short names end here."""
     source, target = from_numpy(input.dtype), k.spec.dtype.compute
@@ -121,10 +121,7 @@ def to(
 
 def _short(name: str, d: DType) -> None:
     def body(F: Any, input: Array) -> Array:
-        have = F.dtype(input)
-        if d.is_complex and d.name == "complex64" and have.name == "float16":
-            to_complex(have)
-        return input if have is d else F._to_dtype(input, d)
+        return input if F.dtype(input) is d else F._to_dtype(input, d)
 
     body.__doc__ = f"The tensor as {d.name}; itself if it is that already."
     composite(name=name, family="casts", moves=True, samples=[S(T(2, 3)), S(T()), S(I(3)), S(B(2)), S(T(0, 2))])(body)

@@ -66,7 +66,7 @@ def _addcmul_meta(k: K, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) 
     made = broadcast(k, input, tensor1, tensor2)
     if k.dtype.category == BOOL:
         raise not_implemented("addcmul_cpu_out", k.dtype)
-    fitting(value, k.dtype)
+    fitting(value, k.dtype.compute)
     return made
 
 
@@ -113,7 +113,7 @@ def _addcdiv_meta(k: K, input: Any, tensor1: Any, tensor2: Any, value: Any = 1) 
             "value * tensor1 / tensor2), for all dtypes.",
             param="tensor1",
         )
-    fitting(value, k.dtype)
+    fitting(value, k.dtype.compute)
     return broadcast(k, input, tensor1, tensor2)
 
 
@@ -154,7 +154,7 @@ def _lerp_meta(k: K, input: Any, end: Any, weight: Any) -> Spec:
     if d.category < FLOAT:
         raise not_implemented("lerp_kernel_tensor" if type(weight) is Spec else "lerp_kernel_scalar", d)
     if type(weight) is not Spec:
-        fitting(weight, d, "weight")
+        fitting(weight, d.compute, "weight")
     return made
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from engine.carriers import NUMBERS, K, categories
+from engine.carriers import NUMBERS, K, blank_like, categories
 from engine.declare import Declared
 from engine.dtypes import BOOL, COMPLEX, DTYPES, FLOAT, DType, cast_scalar, result_type, scalar_dtype, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, KernelLacksDtype, Param
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
+from engine.shapes import iterated_strides
 
 # ---------------------------------------------------------------- dtypes
 
@@ -37,10 +38,13 @@ def not_implemented(kernel: str, d: DType) -> KernelLacksDtype:
     return KernelLacksDtype(f"\"{kernel}\" not implemented for '{scalar_type(d)}'", hint=hint)
 
 
-def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None) -> Callable[..., Spec]:
+def lacking(
+    kernel: str, *refused: int, instead: Mapping[int, str] | None = None, numbers: str = ""
+) -> Callable[..., Spec]:
     """The meta of an elementwise operation that some categories of dtype are refused to.
 
-    `instead` has PyTorch's words for a category where they are other than that the kernel lacks the dtype.
+    `instead` has PyTorch's words for a category where they are other than that the kernel lacks the dtype. `numbers`:
+    Python numbers after the first operand must fit the dtype that is computed in ("wide"), or the operand's ("own").
     """
     words = instead or {}
 
@@ -51,6 +55,10 @@ def lacking(kernel: str, *refused: int, instead: Mapping[int, str] | None = None
         made = broadcast(k, *args)
         if d.category in refused:
             raise not_implemented(kernel, d)
+        if numbers:
+            for value in args[1:]:
+                if type(value) in NUMBERS:
+                    fitting(value, d.compute if numbers == "wide" else d)
         return made
 
     return meta
@@ -271,8 +279,11 @@ def selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
 
 
 def memory_order(array: Any) -> Sequence[int]:
-    """The dimensions from the largest stride to the smallest: the order in which PyTorch walks over memory."""
-    return sorted(range(array.ndim), key=lambda i: -abs(array.strides[i]))
+    """The dimensions from the outermost in memory to the innermost: the order in which PyTorch walks over it."""
+    strides = array.strides
+    if len({*strides, 0}) <= array.ndim:  # expanded
+        strides = iterated_strides(array.shape, [(array.shape, strides)])
+    return sorted(range(array.ndim), key=lambda i: -abs(strides[i]))
 
 
 def laid_out(k: K, values: Any, like: Any) -> Any:
@@ -287,7 +298,7 @@ def laid_out(k: K, values: Any, like: Any) -> Any:
     placed = flat.reshape([like.shape[i] for i in order]).transpose([order.index(i) for i in range(like.ndim)])
     if type(like) is not k.backend.ndarray:
         return placed
-    made = k.xp.empty_like(like, dtype=flat.dtype)
+    made = blank_like(k.xp, like, flat.dtype)
     made[...] = placed
     return made
 

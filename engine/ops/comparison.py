@@ -92,6 +92,7 @@ def _isclose_meta(
 @op(
     family="comparison",
     meta=_isclose_meta,
+    by_cell=True,
     vjp=None,
     samples=[
         S(T(2, 3), T(3)),

@@ -153,8 +153,6 @@ def _check_types(input: Spec, weight: Spec, groups: int, dims: int, *, dilated: 
 
 
 def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
-    if weight.ndim < 3:
-        raise ShapeMismatch("weight should have at least three dimensions", param="weight")
     if input.ndim not in (dims + 1, dims + 2):
         raise ShapeMismatch(
             f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {name}, but got input of size: "
@@ -162,6 +160,8 @@ def _check_ranks(input: Spec, weight: Spec, name: str, dims: int) -> None:
             hint=Hint("conv-rank", input=list(input.shape), dims=dims),
             param="input",
         )
+    if weight.ndim < 3:
+        raise ShapeMismatch("weight should have at least three dimensions", param="weight")
 
 
 def _other_rank(x: Shape, w: Shape, space: str) -> ShapeMismatch:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.backend import CPU
-from engine.carriers import NUMBERS, K
+from engine.carriers import NUMBERS, K, blank_like
 from engine.declare import Array, Device, DTypeArg, Scalar, Shape, op
 from engine.dtypes import BOOL, COMPLEX, INT, DType, float32, int64, scalar_dtype, scalar_type, to_complex
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
@@ -152,9 +152,11 @@ def alike(k: K, input: Any, value: complex) -> Any:
     d = spec.dtype.compute.np
     if not input.ndim or type(input) is not k.backend.ndarray:
         return filled(k, value)
-    if value == 0:
+    if value == 0 and input.flags.c_contiguous:
         return k.xp.zeros_like(input, dtype=d)
-    return k.xp.full_like(input, value, dtype=d)
+    made = blank_like(k.xp, input, d)
+    made[...] = value
+    return made
 
 
 _LIKE = [S(T(2, 3)), S(T()), S(T(0, 2)), S(T(2), dtype="int64"), S(I(3))]

@@ -37,6 +37,7 @@ def _where_meta(k: K, condition: Any, input: Any, other: Any) -> Spec:
     meta=_where_meta,
     promote="arithmetic",
     over=("input", "other"),
+    by_cell=True,
     node="WhereBackward0",
     save={"input": ("condition",), "other": ("condition",)},
 )

@@ -157,6 +157,7 @@ def _mvlgamma_meta(k: K, input: Any, p: int, order: int = 0) -> Spec:
     family="special",
     meta=_mvlgamma_meta,
     promote="float",
+    row_major=True,
     inplace=True,
     alias=("special.multigammaln",),
     save={"input": ("input",)},

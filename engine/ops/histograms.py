@@ -36,6 +36,7 @@ def _isin_meta(k: K, elements: Any, test_elements: Any, assume_unique: bool = Fa
     family="sorting",
     meta=_isin_meta,
     promote="compare",
+    row_major=True,
     over=("elements", "test_elements"),
     vjp=None,
     samples=[S(I(2, 3), I(4)), S(T(3), T(2)), S(I(3), 2), S(2, I(3)), S(I(3), I(0)), S(I(4), I(2), invert=True)],

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from engine.carriers import NUMBERS, K
+from engine.carriers import NUMBERS, K, in_layout
 from engine.context import HERE, Context
 from engine.declare import Array, Index, Scalar, Shape, composite, op, special, view
 from engine.dtypes import INT, bool_, from_numpy, int32, int64, scalar_type, uint8
@@ -23,7 +23,7 @@ from engine.ops.scatter import add_rows, check_range, combine, floats, relaid
 from engine.ops.views import number_in, region_gradient
 from engine.record import REC
 from engine.samples import B, C, I, S, T
-from engine.shapes import broadcast_two, contiguous_strides, text
+from engine.shapes import broadcast_two, contiguous_strides, iterated_strides, text
 from engine.tape import check_inplace, check_overlap, overlap_between, refresh
 from engine.tensor import Tensor, fresh
 
@@ -315,10 +315,23 @@ def _full_key(indices: Any, dims: Any) -> tuple[Any, ...]:
 
 @op(family="indexing", meta=_index_meta, moves=True, node="IndexBackward0", save={"input": ("indices",)})
 def _index(k: K, input: Array, indices: list[Array], dims: Shape) -> Array:
-    """The elements at integer indices along `dims`, as NumPy places them."""
+    """The elements at integer indices along `dims`, as NumPy places them; in memory as PyTorch's iterator does."""
     if len(dims) == 1:
-        return k.xp.take(input, indices[0], axis=dims[0])
-    return input[_full_key(indices, dims)]
+        made = k.xp.take(input, indices[0], axis=dims[0])
+    else:
+        made = input[_full_key(indices, dims)]
+    if made.ndim < 2 or not made.size or all(x.flags.c_contiguous for x in (input, made, *indices)):
+        return made
+    common = max([i.ndim for i in indices])
+    first = dims[0] if all(b == a + 1 for a, b in pairwise(dims)) else 0
+    rest = [s for d, s in enumerate(input.strides) if d not in dims]
+    sizes, after = made.shape[first : first + common], (0,) * (made.ndim - first - common)
+    operands = [(made.shape, (*rest[:first], *(0,) * common, *rest[first:]))]
+    for i in indices:
+        lead = common - i.ndim
+        kept = [0 if n == 1 != m else s for n, m, s in zip(i.shape, sizes[lead:], i.strides, strict=True)]
+        operands.append((made.shape, (*(0,) * (first + lead), *kept, *after)))
+    return in_layout(k.xp, made, iterated_strides(made.shape, operands))
 
 
 @_index.guard

@@ -537,6 +537,8 @@ def linear_cross_entropy(
             f"got {shape[-1]} and {table[-1]}, respectively",
             param="linear_weight",
         )
+    if not 0 <= label_smoothing <= 1:
+        raise Invalid(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}", param="label_smoothing")
     outer = table[:-1]
     if linear_bias is not None and F.shape(linear_bias) != outer:
         raise ShapeMismatch(f"expected linear_bias shape {outer}, got {F.shape(linear_bias)}", param="linear_bias")

@@ -57,6 +57,7 @@ def _norm_meta(k: K, input: Spec, ord: Any = 2, dim: Any = None, keepdim: bool =
     family="linalg",
     name="linalg.vector_norm",
     meta=_norm_meta,
+    row_major=True,
     promote=_norm_types,
     over=("x",),
     save={"x": ("x", "result")},

@@ -154,6 +154,7 @@ def _mm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
 @op(
     family="linalg",
     meta=_mm_meta,
+    row_major=True,
     save={"input": ("mat2",), "mat2": ("input",)},
     samples=[S(T(2, 3), T(3, 4)), S(T(0, 3), T(3, 2)), S(T(2, 0), T(0, 2)), S(C(2, 2), C(2, 3)), S(I(2, 3), I(3, 2))],
 )
@@ -192,6 +193,7 @@ def bmm_meta(k: K, input: Spec, mat2: Spec) -> Spec:
 @op(
     family="linalg",
     meta=bmm_meta,
+    row_major=True,
     save={"input": ("mat2",), "mat2": ("input",)},
     samples=[
         S(T(2, 2, 3), T(2, 3, 2)),
@@ -381,6 +383,7 @@ def matmul_node(input: Spec, other: Spec) -> str:
 @op(
     family="linalg",
     meta=matmul_meta,
+    row_major=True,
     save={"input": ("other",), "other": ("input",)},
     alias=("linalg.matmul",),
     node=matmul_node,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from engine.carriers import K
 from engine.declare import Array, Dim, Scalar, composite, op
 from engine.dtypes import BOOL, COMPLEX, float32, float64, int32, int64, scalar_type
-from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DtypeMismatch, Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import joint, not_implemented
 from engine.ops.extremes import picked_gradient, refuse_empty, shared_gradient
@@ -194,6 +194,8 @@ def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interp
     shape, dtype = F.shape(input), F.dtype(input)
     if 0 in shape:
         raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
+    if type(q) not in (int, float, bool, complex) and len(F.shape(q)) > 1:
+        raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
     if dtype is not float32 and dtype is not float64:
         raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
     if interpolation not in _INTERPOLATIONS:
@@ -202,12 +204,12 @@ def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interp
             f"{interpolation}",
             param="interpolation",
         )
+    if type(q) is complex:
+        raise WrongType("quantile(): argument 'q' must be Tensor or float, not complex", param="q")
     if type(q) in (int, float, bool):
         if not 0 <= q <= 1:
             raise Invalid(f"quantile() q must be in the range [0, 1] but got {q:g}", param="q")
         q = F.constant(q, input)
-    elif len(F.shape(q)) > 1:
-        raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
     elif F.dtype(q) is not dtype:
         raise DtypeMismatch("quantile() q tensor must be same dtype as the input tensor", param="q")
     if dim is None:

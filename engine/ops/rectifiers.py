@@ -305,7 +305,7 @@ _SHRINKS = [*_REAL, S(T(2, 3), 1.0)]
 @op(
     family="activations",
     alias=("nn.functional.hardshrink",),
-    meta=lacking("hardshrink_cpu", BOOL, INT, COMPLEX),
+    meta=lacking("hardshrink_cpu", BOOL, INT, COMPLEX, numbers="own"),
     promote="arithmetic",
     over=("input",),
     elementwise=True,
@@ -389,7 +389,7 @@ def _threshold_meta(k: K, input: Any, threshold: Any, value: Any) -> Spec:
     d = input.dtype
     if d.category in (BOOL, COMPLEX):
         raise not_implemented("threshold_cpu", d)
-    fitting(threshold, d, "threshold"), fitting(value, d, "value")
+    fitting(threshold, d.compute, "threshold"), fitting(value, d, "value")
     return same(k, input)
 
 

@@ -337,7 +337,13 @@ def _count_meta(k: K, input: Spec, dim: Any = None) -> Spec:
     return Spec(reduced(input.shape, wrap_dims(dim, input.ndim), False), int64)
 
 
-@op(family="reductions", meta=_count_meta, vjp=None, samples=[S(I(2, 3)), S(T(2, 3), 1), S(T()), S(B(2, 3), [0, 1])])
+@op(
+    family="reductions",
+    meta=_count_meta,
+    row_major=True,
+    vjp=None,
+    samples=[S(I(2, 3)), S(T(2, 3), 1), S(T()), S(B(2, 3), [0, 1])],
+)
 def count_nonzero(k: K, input: Array, dim: Dims | None = None) -> Array:
     """How many elements are not zero, in all or along `dim`."""
     return (input != 0).sum(axis=axes_of(dim, input.ndim), dtype=int64.np)
@@ -396,6 +402,9 @@ def _moments(k: K, x: Array, dim: Any, correction: float | None, keepdim: bool) 
     else:
         squares = k.xp.multiply(d, d, out=d) if d.ndim else d * d
     made = k.xp.true_divide(total(k, squares, axes, keepdim), freedom)
+    if d.dtype.kind == "c" and not freedom:  # the sum of the parts' variances, of which 0 / 0 is NaN
+        for part in (d.real, d.imag):
+            made = made + k.xp.true_divide(total(k, part * part, axes, keepdim), freedom)
     return made, mean.reshape(made.shape)
 
 
@@ -425,9 +434,9 @@ def _var_gradient(F: Any, saved: Any, g: Any) -> Any:
     freedom = count(shape, saved.dim) - (1 if saved.correction is None else saved.correction)
     g = spread(F, g, shape, saved.dim, saved.keepdim)
     centred = x - F.mean(x, saved.dim, True)
-    if freedom <= 0:
+    if freedom <= 0 and (saved.dim is None or not shape):
         return F.mul(g, F.where(F.eq(centred, 0), float("nan"), float("inf")))
-    return F.mul(g * (2.0 / freedom), centred)
+    return F.mul(g * (2.0 / freedom if freedom else float("inf")), centred)
 
 
 def _std_gradient(F: Any, saved: Any, g: Any) -> Any:

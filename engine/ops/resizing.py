@@ -234,8 +234,6 @@ def _sizes(shape: Shape, size: Any, scale_factor: Any, recompute: bool | None) -
                 param="size",
             )
         return sizes, None
-    if scale_factor is None:
-        raise Invalid("either size or scale_factor should be defined", param="size")
     factors = [float(f) for f in scale_factor] if type(scale_factor) in (list, tuple) else [float(scale_factor)] * dims
     if len(factors) != dims:
         raise ShapeMismatch(
@@ -314,6 +312,8 @@ def _interpolated(
     antialias: bool,
 ) -> Any:
     spec = Spec(tuple(F.shape(input)), F.dtype(input))
+    if size is None and scale_factor is None:
+        raise Invalid("either size or scale_factor should be defined", param="size")
     if spec.ndim < 3 or spec.ndim > 5:
         _check_mode(spec, mode, None, False)
     if mode in ("nearest", "area", "nearest-exact") and align_corners is not None:

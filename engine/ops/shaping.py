@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, get_type_hints
 
-from engine.carriers import K
+from engine.carriers import K, blank_like
 from engine.declare import Array, Device, Dim, Dims, DTypeArg, Ints, Scalar, Shape, composite, op
 from engine.dtypes import INT, int64
 from engine.errors import DimOutOfRange, DtypeMismatch, Invalid, ShapeMismatch
@@ -22,7 +22,9 @@ from engine.shapes import broadcast, check_size, text, wrap_dim, wrap_dims
 @op(family="shaping", meta=lambda k, input: input, moves=True, samples=[S(T(2, 3)), S(T()), S(T(0, 2)), S(C(2))])
 def clone(k: K, input: Array) -> Array:
     """A copy with memory of its own; the gradient passes through."""
-    return input.copy(order="K")
+    made = blank_like(k.xp, input)
+    made[...] = input
+    return made
 
 
 @clone.vjp
@@ -168,7 +170,7 @@ def _flip_meta(k: K, input: Spec, dims: Any) -> Spec:
 def flip(k: K, input: Array, dims: Dims) -> Array:
     """The elements in reverse order along `dims`."""
     axes = wrap_dims(dims, input.ndim, empty_is_all=False)
-    made = k.xp.empty_like(input)  # in the input's layout, as in PyTorch
+    made = blank_like(k.xp, input)  # in the input's layout, as in PyTorch
     made[...] = k.xp.flip(input, axes) if axes else input
     return made
 

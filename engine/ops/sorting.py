@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.carriers import K
+from engine.carriers import K, blank_like
 from engine.declare import Array, Dim, composite, op
 from engine.dtypes import BOOL, COMPLEX, int64
 from engine.errors import DtypeMismatch, Hint, Invalid
@@ -33,7 +33,7 @@ def _sorted_like(k: K, x: Array, input: Array, dim: int) -> Array:
     made = _unlines(k, x, input.shape, dim)
     if made.ndim < 2:
         return made
-    kept = k.xp.empty_like(input, dtype=x.dtype)
+    kept = blank_like(k.xp, input, x.dtype)
     kept[...] = made
     return kept
 

@@ -74,9 +74,14 @@ _POSITIVE = (S(T(2, 3, low=0.2)), S(T(low=0.2)), S(T(0, 2)), S(C(2, 2)), S(I(4, 
 _UNIT = (S(T(2, 3, low=-0.9, high=0.9)), S(T(low=-0.9, high=0.9)), S(T(0, 2)), S(C(2, 2)))
 
 
-def _acosh_rule(F: Any, g: Any, x: Any) -> Any:
+def _rooted(of: Callable[[Any, Any], Any]) -> Rule:
+    """The rule of a derivative with a root in it: on the cut of complex roots, conj(f'(x)) is not f'(conj(x))."""
+    return lambda F, g, x: g * (F.conj(of(F, F.conj(x))) if F.dtype(x).is_complex else of(F, x))
+
+
+def _acosh_slope(F: Any, x: Any) -> Any:
     # One root of the square would lose the branch cut of complex numbers, two lose real numbers below -1.
-    return g * (F.rsqrt(x - 1) * F.rsqrt(x + 1) if F.dtype(x).is_complex else F.rsqrt(x * x - 1))
+    return F.rsqrt(x + -1) * F.rsqrt(x + 1) if F.dtype(x).is_complex else F.rsqrt(x * x - 1)
 
 
 _function("exp", "exp", "e to the power of each element.", "result", lambda F, g, y: g * y)
@@ -118,7 +123,7 @@ _function(
     "arcsin",
     "The angle whose sine is x, in radians.",
     "input",
-    lambda F, g, x: g * F.rsqrt(1 - x * x),
+    _rooted(lambda F, x: F.rsqrt(-x * x + 1)),
     samples=_UNIT,
     alias=("arcsin",),
 )
@@ -127,7 +132,7 @@ _function(
     "arccos",
     "The angle whose cosine is x, in radians.",
     "input",
-    lambda F, g, x: g * -F.rsqrt(1 - x * x),
+    _rooted(lambda F, x: -F.rsqrt(-x * x + 1)),
     samples=_UNIT,
     alias=("arccos",),
 )
@@ -154,7 +159,7 @@ _function(
     "arcsinh",
     "The inverse hyperbolic sine.",
     "input",
-    lambda F, g, x: g * F.rsqrt(x * x + 1),
+    _rooted(lambda F, x: F.rsqrt(x * x + 1)),
     alias=("arcsinh",),
 )
 _function(
@@ -162,7 +167,7 @@ _function(
     "arccosh",
     "The inverse hyperbolic cosine.",
     "input",
-    _acosh_rule,
+    _rooted(_acosh_slope),
     samples=(S(T(2, 3, low=1.2, high=3.0)), S(T(low=1.2, high=3.0)), S(T(0, 2)), S(C(2, 2))),
     alias=("arccosh",),
 )
@@ -211,7 +216,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def rsqrt(k: K, input: Array, *, out: Any = None) -> Array:
     """1 / sqrt(x)."""
     root = k.xp.sqrt(input, out=out)
-    return k.xp.reciprocal(root, out=root if root.ndim else out)
+    return _inverse(k, root, root if root.ndim else out)
 
 
 @rsqrt.vjp
@@ -231,7 +236,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 )
 def reciprocal(k: K, input: Array, *, out: Any = None) -> Array:
     """1 / x."""
-    return k.xp.reciprocal(input, out=out)
+    return _inverse(k, input, out)
+
+
+def _inverse(k: K, x: Array, out: Any) -> Array:
+    """1 / x: of a complex zero inf + nan j, where NumPy's reciprocal has no inf."""
+    return k.xp.divide(1, x, out=out) if x.dtype.kind == "c" else k.xp.reciprocal(x, out=out)
 
 
 @reciprocal.vjp
