@@ -226,6 +226,8 @@ def fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
 def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     """The sum of `g` over the dimensions along which `shape` was broadcast to it."""
     extra = g.ndim - len(shape)
+    if extra < 0:  # of a weight with dimensions of size 1 before its channels
+        return g.reshape(shape)
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     if axes:
         g = g.sum(axis=axes, keepdims=True)

@@ -369,12 +369,15 @@ def _output(n: int, w: int, s: int, p: int, d: int, ceil_mode: bool) -> int:
     return out
 
 
-def _too_much(padding: int, kernel: int, dilation: int) -> Invalid:
-    return Invalid(
-        f"pad should be at most half of effective kernel size, but got pad={padding}, kernel_size={kernel} and "
-        f"dilation={dilation}",
-        param="padding",
-    )
+def _too_much(kernel: Shape, padding: Shape) -> Invalid:
+    """PyTorch's words for more padding than half of a window, which it names without its dilation."""
+    if len(kernel) == 3:
+        (t, h, w), (pt, ph, pw) = kernel, padding
+        shown = f"kT: {t} kW: {w} kH: {h} padT: {pt} padW: {pw} padH: {ph}"
+    else:
+        (h, w), (ph, pw) = (kernel, padding) if len(kernel) == 2 else ((1, *kernel), (0, *padding))
+        shown = f"padW = {pw}, padH = {ph}, kW = {w}, kH = {h}"
+    return Invalid(f"pad should be smaller than or equal to half of kernel size, but got {shown}", param="padding")
 
 
 def _check(
@@ -389,7 +392,8 @@ def _check(
         if p < 0:
             raise Invalid(f"pad must be non-negative, but got pad: {p}", param="padding")
         if p > int((d * (w - 1) + 1) / 2):  # rounded towards 0, as C does
-            raise _too_much(p, w, d)
+            words = "pad should be at most half of effective kernel size, but got pad"
+            raise Invalid(f"{words}={p}, kernel_size={w} and dilation={d}", param="padding")
     letters = "THW"[-dims:] if dims > 1 else "HW"
     for values, what, prefix, name in (
         (kernel, "kernel size", "k", "kernel_size"),
@@ -413,6 +417,8 @@ def _check(
             f"got:{text(wide)}",
             param="input",
         )
+    if any(p > w // 2 for w, p in zip(kernel, padding, strict=True)):
+        raise _too_much(kernel, padding)
     sizes = shape[-dims:]
     rows = zip(sizes, kernel, stride, padding, dilation, strict=True)
     out = tuple([_output(n, w, s, p, d, ceil_mode) for n, w, s, p, d in rows])
@@ -468,22 +474,31 @@ def _check_line(
             f"got:{text(shape)}",
             param="input",
         )
-    for n, name in ((kernel, "kernel_size"), (stride, "stride")):
-        if n <= 0:
-            raise Invalid(f"max_pool1d() {name} must be greater than zero, but got {n}", param=name)
-    if padding < 0:
-        raise Invalid(f"pad must be non-negative, but got pad: {padding}", param="padding")
-    if padding > (max(dilation, 1) * (kernel - 1) + 1) // 2:
-        raise _too_much(padding, kernel, dilation)
-    if dilation <= 0:
-        raise Invalid(f"max_pool1d() dilation must be greater than zero, but got {dilation}", param="dilation")
-    out = _output(shape[-1], kernel, stride, padding, dilation, ceil_mode)
-    if out <= 0:
-        raise ShapeMismatch(f"max_pool1d() Invalid computed output size: {out}", param="kernel_size")
+    if indices:  # PyTorch runs another function then, of two dimensions
+        out = _check(input, (kernel,), (stride,), (padding,), (dilation,), ceil_mode, "max_pool1d")[0]
+    else:
+        out = _plain_line(shape[-1], kernel, stride, padding, dilation, ceil_mode)
     category = input.dtype.category
     if category != FLOAT and not (indices and category == INT):  # with indices PyTorch runs another kernel
         raise not_implemented("max_pool2d" if indices else "max_pool1d_impl", input.dtype)
     return (out,)
+
+
+def _plain_line(n: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> int:
+    for value, name in ((kernel, "kernel_size"), (stride, "stride")):
+        if value <= 0:
+            raise Invalid(f"max_pool1d() {name} must be greater than zero, but got {value}", param=name)
+    if padding < 0:
+        raise Invalid(f"max_pool1d() padding must be non-negative, but got {padding}", param="padding")
+    if padding > kernel // 2:
+        words = f"max_pool1d() padding should be at most half of kernel size, but got padding={padding}"
+        raise Invalid(f"{words} and kernel_size={kernel}", param="padding")
+    if dilation <= 0:
+        raise Invalid(f"max_pool1d() dilation must be greater than zero, but got {dilation}", param="dilation")
+    out = _output(n, kernel, stride, padding, dilation, ceil_mode)
+    if out <= 0:
+        raise ShapeMismatch(f"max_pool1d() Invalid computed output size: {out}", param="kernel_size")
+    return out
 
 
 def _rank_words(shape: Shape, name: str) -> ShapeMismatch:

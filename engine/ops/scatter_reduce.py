@@ -148,6 +148,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     src, index = saved.src, saved.index
     whole = F.shape(src)
     used = F.shape(index)
+    if 0 in used:  # nothing was moved, whatever the dimensions of `src`
+        return need.input and g, None, need.src and F.zeros_like(src)
     for i, n in enumerate(used):
         if whole and n != whole[i]:
             src = F.narrow(src, i, 0, n)

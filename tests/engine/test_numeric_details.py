@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -154,3 +155,48 @@ def test_sizes_are_looked_at_in_pytorchs_order() -> None:
     table = tensor(np.ones((4, 3), np.float32))
     with pytest.raises(EngineError, match=r"label_smoothing must be between 0\.0 and 1\.0\. Got: 2\.5"):
         call("nn.functional.linear_cross_entropy", flat, table, tensor(np.array([0, 1])), label_smoothing=2.5)
+
+
+HALF_OF_IT = "pad should be smaller than or equal to half of kernel size, but got "
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(
+    "name, sizes, args, words",
+    [
+        (
+            "max_pool1d",
+            (1, 2, 9),
+            (3, 2, 2, 2),
+            "max_pool1d() padding should be at most half of kernel size, but got pad",
+        ),
+        ("max_pool1d", (1, 2, 9), (3, 2, -1, 1), "max_pool1d() padding must be non-negative, but got -1"),
+        ("max_pool1d_with_indices", (1, 2, 9), (3, 2, 2, 2), f"{HALF_OF_IT}padW = 2, padH = 0, kW = 3, kH = 1"),
+        ("max_pool1d_with_indices", (1, 2, 9), (3, 0, 1, 1), "stride should not be zero"),
+        ("max_pool2d", (1, 2, 8, 9), ([3, 5], 2, [2, 1], 2), f"{HALF_OF_IT}padW = 1, padH = 2, kW = 5, kH = 3"),
+        ("max_pool3d", (1, 2, 8, 9, 8), (3, 2, 2, 2), f"{HALF_OF_IT}kT: 3 kW: 3 kH: 3 padT: 2 padW: 2 padH: 2"),
+    ],
+)
+def test_padding_is_at_most_half_of_a_window_without_its_dilation(
+    name: str, sizes: tuple[int, ...], args: tuple[Any, ...], words: str
+) -> None:
+    with pytest.raises(EngineError, match=re.escape(words)):
+        call(f"nn.functional.{name}", tensor(np.ones(sizes, np.float32)), *args)
+
+
+def test_scatter_reduce_at_no_index_passes_the_gradient_on() -> None:
+    session = Session("s")
+    done = run(
+        session,
+        step("scatter_reduce", "y", input="x", dim=1, index="i", src="s", reduce="amax", include_self=False),
+        step("sum", "z", input="y"),
+        step("backward", input="z"),
+        inputs={
+            "x": {"data": [[1.0, 2.0]], "requires_grad": True},
+            "i": {"data": [[]], "shape": [1, 0], "dtype": "int64"},
+            "s": {"data": [3.0], "requires_grad": True},
+        },
+        return_=["x.grad", "s.grad"],
+    )
+    assert done["results"]["x.grad"].values.tolist() == [[1.0, 1.0]]
+    assert done["results"]["s.grad"].values.tolist() == [0.0]
