@@ -273,8 +273,6 @@ def div(
         raise _bad_rounding(rounding_mode)
     if not _is_whole(input, other):
         quotient = k.xp.true_divide(input, other, out=out)
-        if k.spec.dtype.reduced:  # PyTorch rounds the quotient to float16 before it cuts it off
-            quotient = k.backend.widen(k.backend.cast(quotient, float32, k.spec.dtype), k.spec.dtype)
         return k.xp.trunc(quotient, out=quotient if quotient.ndim else out)
     floored = k.xp.floor_divide(input, other)
     return k.xp.add(floored, (floored * other != input) & (floored < 0), out=out, dtype=floored.dtype)
