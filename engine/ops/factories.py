@@ -296,8 +296,6 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
     for value, name in ((start, "start"), (end, "end"), (step, "step")):
         if type(value) is complex:
             raise Invalid("value cannot be converted to type double without overflow", param=name)
-    if d is int64 and all(math.isfinite(x) for x in (start, end, step)):
-        start, end, step = int(start), int(end), int(step)
     if not (step > 0 or step < 0):
         raise Invalid("step must be nonzero", param="step")
     if not (math.isfinite(start) and math.isfinite(end)):
@@ -307,8 +305,14 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
         raise Invalid(
             words, hint=Hint("step-sign", start=start, end=end, sign="-" if end < start else "+"), param="end"
         )
-    count: int = -((start - end) // step) if d is int64 else math.ceil((end - start) / step)
-    return count
+    if d.category == INT and not math.isfinite(step):
+        raise Invalid("value cannot be converted to type int64_t without overflow", param="step")
+    if d is not int64:
+        return math.ceil((end - start) / step)
+    start, end, step = int(start), int(end), int(step)
+    if not step:
+        raise Invalid("step must be nonzero", param="step")
+    return -((start - end) // step)
 
 
 def _bounds(start: Any, end: Any) -> tuple[Any, Any]:

@@ -193,3 +193,20 @@ def test_scatter_reduce_at_no_index_passes_the_gradient_on() -> None:
     )
     assert done["results"]["x.grad"].values.tolist() == [[1.0, 1.0]]
     assert done["results"]["s.grad"].values.tolist() == [0.0]
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(
+    "start, end, step_, words",
+    [
+        (0, -0.5, 3.3, "upper bound and lower bound inconsistent with step sign"),
+        (5, 3.3, 0.1, "upper bound and lower bound inconsistent with step sign"),
+        (0, 5, 0.5, "step must be nonzero"),
+        (0, 2, INF, "value cannot be converted to type int64_t without overflow"),
+    ],
+)
+def test_bounds_of_a_whole_range_are_compared_before_they_lose_their_fractions(
+    start: float, end: float, step_: float, words: str
+) -> None:
+    with pytest.raises(EngineError, match=words):
+        call("arange", start, end, step_, dtype="int64")
