@@ -371,6 +371,15 @@ def single_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     return run
 
 
+def all_rows(values: Sequence[Any], places: Sequence[int]) -> bool:
+    """Whether all arrays at these places are in row-major order."""
+    for at in places:
+        x = values[at]
+        if x is not None and not x.flags.c_contiguous:
+            return False
+    return True
+
+
 def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     """A primitive with a few tensors and one result, where nothing is promoted, widened or moved between devices."""
     general = primitive_runner(op)
@@ -443,7 +452,7 @@ def several_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             or made.base is not None
             or made.shape != out.shape
             or not made.flags.c_contiguous
-            or (by_cell and len(out.shape) > 1)
+            or (by_cell and len(out.shape) > 1 and not all_rows(values, places))
         ):
             made = finish(op, k, made, out, values)
         storage = Storage(made, backend, ctx.ledger)
@@ -601,7 +610,7 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
             made = backend.xp.asarray(made)
         if made.dtype is not d.np or made.base is not None:
             return general(args)
-        if made.ndim > 1 and ((tensors and x.strides != y.strides) or not made.flags.c_contiguous):
+        if made.ndim > 1 and not (x.flags.c_contiguous and (not tensors or y.flags.c_contiguous)):
             made = arranged(op, backend.xp, made, [x, y] if tensors else [x])
         storage = Storage(made, backend, ctx.ledger)
         out = Tensor(made, spec, storage, backend)

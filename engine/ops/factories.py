@@ -308,11 +308,12 @@ def _range_size(start: Any, end: Any, step: Any, d: DType) -> int:
     if d.category == INT and not math.isfinite(step):
         raise Invalid("value cannot be converted to type int64_t without overflow", param="step")
     if d is not int64:
-        return math.ceil((end - start) / step)
-    start, end, step = int(start), int(end), int(step)
-    if not step:
+        count: float = (end - start) / step
+        return math.ceil(count)
+    first, last, by = int(start), int(end), int(step)
+    if not by:
         raise Invalid("step must be nonzero", param="step")
-    return -((start - end) // step)
+    return -((first - last) // by)
 
 
 def _bounds(start: Any, end: Any) -> tuple[Any, Any]:
