@@ -372,6 +372,8 @@ HINTS: Mapping[str, str] = {
     "picture-how": "send the file as it is: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "save it with 8 bits a channel, or send its numbers as an npy file",
     "picture-size": "make the picture smaller first",
+    "image-how": "leave ?kind= out, and it is drawn as its shape suggests; ?index= picks a part of fewer dimensions",
+    "image-part": "draw a part of it, or every fourth row: GET /v1/tensors/{ref}/image?index=::4",
     "other-form": "ask for another form: {forms}",
     "accept-how": "choose with ?as= or the Accept header: {forms}",
     "content-types": "send one of {types}, with the header Content-Type",

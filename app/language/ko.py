@@ -365,6 +365,8 @@ HINTS: Mapping[str, str] = {
     "picture-how": "파일을 그대로 보내세요: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "채널당 8비트로 저장하거나, 숫자를 npy 파일로 보내세요",
     "picture-size": "먼저 그림을 줄이세요",
+    "image-how": "?kind=를 빼면 모양에 맞게 그립니다. ?index=로 차원이 더 적은 부분을 고를 수 있습니다",
+    "image-part": "일부만, 또는 네 행마다 하나씩 그리세요: GET /v1/tensors/{ref}/image?index=::4",
     "other-form": "다른 형식을 요청하세요: {forms}",
     "accept-how": "?as=나 Accept 헤더로 고르세요: {forms}",
     "content-types": "Content-Type 헤더와 함께 다음 형식으로 보내세요: {types}",
