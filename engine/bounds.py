@@ -91,6 +91,17 @@ def out_of_time(limit: float) -> OutOfTime:
     )
 
 
+def step_overdue(limit: float) -> OutOfTime:
+    """The error of a program whose step outlived the program's time, and its worker."""
+    return OutOfTime(
+        f"one step ran far past the program's limit of {limit:g} s and could not be interrupted, so its worker was "
+        "ended and started anew; the session is as it was before",
+        code="step-overdue",
+        hint=Hint("step-overdue", limit=f"{limit:g}"),
+        limit=limit,
+    )
+
+
 # ---------------------------------------------------------------- what is held
 
 

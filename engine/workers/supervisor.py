@@ -43,7 +43,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
-from engine.workers import questions
+from engine.workers import overdue, questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
@@ -147,7 +147,7 @@ class Supervisor:
                 if slot.first is not None and not slot.first.done():
                     slot.first.set_result(None)
                 self._wake()
-                why = await gone
+                why = await overdue.ended(slot, gone, self._expect, self.limits, kills=self.data is not None)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
@@ -204,6 +204,7 @@ class Supervisor:
                 "cache": self._cache,
                 "sync_steps": self._sync_steps,
                 "epoch": epoch,
+                "overdue": slot.overdue,
                 "limits": self._worker_limits,
                 "data": (data := self._data_of(slot)),
             }
@@ -300,6 +301,8 @@ class Supervisor:
                 return
         if call is culprit:
             self._deadly.killed(message)
+            if slot.overdue and overdue.told(call, self.limits):
+                return
         if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
             end(call, slot, "it died", known=True)
             return

@@ -76,6 +76,9 @@ class Transport(ABC):
     def unsent(self) -> set[int]:
         """Ids of messages of which the worker has seen nothing."""
 
+    def kill(self, why: str) -> None:
+        """Ends a process that does not answer, at once; `why` is what is said of that. A thread cannot be ended."""
+
     @abstractmethod
     async def close(self) -> None:
         """Ends the worker: politely, then not. May be repeated."""
@@ -393,6 +396,10 @@ class ProcessTransport(Transport):
             log.error("worker %s sent what is no message, and is killed: %s", self.name, problem)
             self._lose(wire, f"it sent what is no message ({problem}) and was stopped")
             return
+
+    def kill(self, why: str) -> None:
+        if self._wire is not None:
+            self._lose(self._wire, why)
 
     def _lose(self, wire: Wire, why: str | None = None) -> None:
         if self._closing:
