@@ -82,15 +82,6 @@ def _too_many(held: int, limit: int, which: str, hint: Hint, code: str) -> OutOf
     )
 
 
-def out_of_time(limit: float) -> OutOfTime:
-    """The error of a program that ran longer than it may."""
-    return OutOfTime(
-        f"the program ran past its limit of {limit:g} s; the session is as it was before",
-        hint=Hint("time-limit", limit=f"{limit:g}"),
-        limit=limit,
-    )
-
-
 def step_overdue(limit: float) -> OutOfTime:
     """The error of a program whose step outlived the program's time, and its worker."""
     return OutOfTime(

@@ -6,6 +6,7 @@ Everything that changes a session is a program, and every program ends in a comm
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
 from engine.commit import Commit, Reached, Rebuild, make_commit
-from engine.context import Context, Progress, active, grad_mode
+from engine.context import Context, Progress, active, grad_mode, out_of_time
 from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
@@ -217,6 +218,7 @@ class Session:
                         self._check_expected(compiled)
                         checked = True
                     begin = time.perf_counter()
+                    ctx.deadline = begin + limit - spent if limit else math.inf
                     outcome = _slice(running)
                     spent += time.perf_counter() - begin
                     if outcome is not None:
@@ -226,7 +228,7 @@ class Session:
                             reply["notes"] = watch.notes(outcome.scope)
                         kept = self._commit()
                     elif limit and spent > limit:
-                        running.throw(bounds.out_of_time(limit))
+                        running.throw(out_of_time(limit))
                 if outcome is None:
                     yield None
                     continue
@@ -245,6 +247,7 @@ class Session:
             ctx.grad_enabled = True
             raise
         finally:
+            ctx.deadline = math.inf
             ctx.undo = Undo(ctx.seq + 1)
             self._fresh = []
             self._reached = None

@@ -348,8 +348,8 @@ HINTS: Mapping[str, str] = {
     "new-idempotency-key": "give each request a key of its own, such as a new UUID, and repeat the key with the same "
     "request alone",
     "killed-worker": "make it smaller: in all likelihood it needs more memory than there is, or more time for one step",
-    "step-overdue": "split the step: parts of the operands in several steps, whose time is looked at in between; a program "
-    "may run {limit} seconds (--max-seconds)",
+    "step-overdue": "split the step: parts of the operands in several steps, whose time is looked at in between; "
+    "a program may run {limit} seconds (--max-seconds)",
     "server-ending": "send it again in a few seconds",
     "device-lost": "the worker starts anew, without what it held; if it fails again, this step is what breaks {device}",
     "device-lost-late": (

@@ -339,8 +339,8 @@ HINTS: Mapping[str, str] = {
     "session-damaged": "운영자가 `python -m app repair` 명령으로 남아 있는 만큼 되살릴 수 있습니다",
     "new-idempotency-key": "요청마다 새 UUID 같은 고유한 키를 쓰고, 같은 키는 같은 요청을 되풀이할 때만 쓰세요",
     "killed-worker": "프로그램을 더 작게 나누세요. 메모리가 모자랐거나 한 단계가 너무 오래 걸렸을 가능성이 큽니다",
-    "step-overdue": "피연산자를 나누어 여러 단계로 계산하세요. 시간은 단계 사이에 확인합니다. 프로그램은 {limit}초까지 실행할 수 "
-    "있습니다(--max-seconds)",
+    "step-overdue": "피연산자를 나누어 여러 단계로 계산하세요. 시간은 단계 사이에 확인합니다. "
+    "프로그램은 {limit}초까지 실행할 수 있습니다(--max-seconds)",
     "server-ending": "몇 초 뒤에 다시 보내세요",
     "device-lost": (
         "워커가 새로 시작합니다. 가지고 있던 것은 없어졌습니다. 또 실패하면 {device} 오류의 원인은 이 단계입니다"

@@ -14,18 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from engine.bounds import step_overdue
 from engine.limits import Limits
 from engine.workers.slots import Pending, Slot, give_up
-from engine.workers.transports import NotSent
+from engine.workers.transports import NotSent, ProcessTransport
 
 GRACE = 30.0  # seconds: also for what is no step, such as reading a large session from the disk
 LOOK = 5.0  # seconds between two looks
 
 log = logging.getLogger("curlgrad.supervisor")
 
-Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[object]"]]
+Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[Any]"]]
 
 
 async def ended(slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: Limits, *, kills: bool) -> str:
@@ -43,7 +44,7 @@ async def ended(slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: L
         why = f"a step ran for more than {patience:g} s, and could not be interrupted"
         if kills:
             slot.overdue = True
-            assert slot.transport is not None
+            assert isinstance(slot.transport, ProcessTransport)
             slot.transport.kill(why)
             return await gone
         if not told:
@@ -60,7 +61,7 @@ async def _answers(slot: Slot, gone: asyncio.Future[str], expect: Expect, patien
         slot.transport.send_now({"do": "info", "id": number, "sessions": []})
     except NotSent:  # it has too much to read as it is
         give_up(slot, number, future)
-    waited = {gone} if future.cancelled() else {gone, future}
+    waited: set[asyncio.Future[Any]] = {gone} if future.cancelled() else {gone, future}
     await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     if future.done() and not future.cancelled():
         future.exception()  # seen: a worker that is gone answers so

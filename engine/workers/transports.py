@@ -76,9 +76,6 @@ class Transport(ABC):
     def unsent(self) -> set[int]:
         """Ids of messages of which the worker has seen nothing."""
 
-    def kill(self, why: str) -> None:
-        """Ends a process that does not answer, at once; `why` is what is said of that. A thread cannot be ended."""
-
     @abstractmethod
     async def close(self) -> None:
         """Ends the worker: politely, then not. May be repeated."""
@@ -398,6 +395,7 @@ class ProcessTransport(Transport):
             return
 
     def kill(self, why: str) -> None:
+        """Ends the process at once; `why` is what is said of that."""
         if self._wire is not None:
             self._lose(self._wire, why)
 
