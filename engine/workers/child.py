@@ -27,9 +27,9 @@ from pathlib import Path
 from engine import logs
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
-from engine.workers.frames import Wire, parcel, raise_file_limit
+from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
 from engine.workers.making import make_worker
-from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
+from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Message, Peer, version
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30
@@ -45,6 +45,16 @@ class SocketPeer:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+
+    def pack(self, message: Message) -> tuple[bytes, list[Blob]]:
+        return self.wire.pack(message)
+
+    def post(self, item: Parcel) -> None:
+        if self.wire.fileno() < 0:  # who asked is gone
+            item.close()
+            return
+        with contextlib.suppress(Closed):
+            self.wire.post(item)
 
     def reply(self, message: Message) -> None:
         body, blobs = self.wire.pack(message)
