@@ -347,7 +347,7 @@ class Supervisor:
         try:
             return await self._call(record, message, changes, before)
         except NoSuchDevice as error:
-            if not await self._moved(record, error):
+            if not await self.moved(record, error.facts.get("device")):
                 raise
         return await self._call(record, again, changes, before)
 
@@ -378,13 +378,12 @@ class Supervisor:
         self._deadly.survived(known_as)
         return answer
 
-    async def _moved(self, record: Record, error: NoSuchDevice) -> bool:
-        """Moves an empty session to a worker that has the device it asked for. False where that cannot be.
+    async def moved(self, record: Record, device: str | None) -> bool:
+        """Moves an empty session to a worker that has the device it asks for. False where that cannot be.
 
         Its calls wait meanwhile: those sent before have been answered, and later ones go to the new worker. Nothing
         is lost where the new worker refuses: the session is then gone as after any restart, and says so.
         """
-        device = error.facts.get("device")
         here = self._slot(record)
         # A worker in this process may have taken the call's arrays for its own: the call cannot be sent again.
         if device is None or here.spec.inline or device_of(here, device):
