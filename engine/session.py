@@ -396,11 +396,13 @@ class Session:
         self.counter, self.uids, self.ctx.seq = packed["counters"]
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
-    def fork(self, source: Session) -> None:
-        """Becomes what the source is, between two programs of it (engine.fork). Raises OutOfMemory."""
+    def fork(self, source: Session, public: str | None = None) -> None:
+        """Becomes what the source is, whose public id that is, between two programs of it. Raises OutOfMemory."""
         with active(self.ctx):
             fork(self, source)
         self.seed = self.ctx.rng.initial_seed
+        start = {"seed": self.seed, "default_dtype": self.ctx.default_dtype.name}
+        self.history.fork(public, self.counter, device=self.ctx.default_backend.name, **start)
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
     def close(self) -> None:

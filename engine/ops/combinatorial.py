@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain, combinations_with_replacement
 from itertools import combinations as choices
-from itertools import combinations_with_replacement
 from math import comb
 from typing import Any
 
@@ -92,14 +92,18 @@ def cartesian_prod(F: Any, tensors: list[Array]) -> Array:
 
 
 def _places_meta(k: K, like: Spec, n: int, r: int, with_replacement: bool) -> Spec:
-    return Spec((r, comb(n + r - 1, r) if with_replacement and n else comb(n, r)), int64)
+    return Spec((r, _ways(n, r, with_replacement)), int64)
+
+
+def _ways(n: int, r: int, with_replacement: bool) -> int:
+    return comb(n + r - 1, r) if with_replacement and n else comb(n, r)
 
 
 @op(family="joining", meta=_places_meta, vjp=None, samples=[S(T(1), 4, 2, False), S(T(1), 2, 3, False)])
 def _combination_places(k: K, like: Array, n: int, r: int, with_replacement: bool) -> Array:
     """The places of `r` out of n things, a column for each way to choose them, in lexicographic order."""
     ways = combinations_with_replacement(range(n), r) if with_replacement else choices(range(n), r)
-    flat = np.fromiter((i for way in ways for i in way), np.int64, count=-1)
+    flat = np.fromiter(chain.from_iterable(ways), np.int64, count=r * _ways(n, r, with_replacement))
     return k.from_host(np.ascontiguousarray(flat.reshape(-1, r).T))
 
 

@@ -530,7 +530,7 @@ class Supervisor:
         message.update(name=record.name, device=record.device, seed=seed, default_dtype=default_dtype)
         message.update(number=record.number, lease_s=lease_s, key=key, packed=packed)
         if source is not None:
-            message.update(do="fork", session=source.id, into=record.id, by=record.owner)
+            message.update(do="fork", session=source.id, into=record.id, by=record.owner, public=source.public)
         if self.data is not None:
             slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))
