@@ -15,6 +15,7 @@ ROOM = 1 << 20  # for what does not grow with the operands
 # Kernels that work in pieces of a fixed size, larger than the room.
 PIECES = {
     "cdist": 3 * (4 << 22),  # distances._PIECE elements, thrice
+    "nn.functional.pdist": 3 * (4 << 22),
 }
 
 
