@@ -56,6 +56,7 @@ async def ended(slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: L
 async def _answers(slot: Slot, gone: asyncio.Future[str], expect: Expect, patience: float) -> bool:
     """Whether the worker, which answers between any two steps, does so in time; True too where it is gone."""
     number, future = expect(slot, False)
+    future.add_done_callback(_seen)
     try:
         assert slot.transport is not None
         slot.transport.send_now({"do": "info", "id": number, "sessions": []})
@@ -63,10 +64,13 @@ async def _answers(slot: Slot, gone: asyncio.Future[str], expect: Expect, patien
         give_up(slot, number, future)
     waited: set[asyncio.Future[Any]] = {gone} if future.cancelled() else {gone, future}
     await asyncio.wait(waited, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    if future.done() and not future.cancelled():
-        future.exception()  # seen: a worker that is gone answers so
-        return True
-    return gone.done()
+    return gone.done() or (future.done() and not future.cancelled())
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """A worker that is gone answers with an error, which is no news here."""
+    if not future.cancelled():
+        future.exception()
 
 
 def told(call: Pending, limits: Limits) -> bool:

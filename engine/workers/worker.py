@@ -144,6 +144,7 @@ class Worker:
                             self.receive(peer, None)
                     # Otherwise the last message, and its gigabytes, would live until the next one comes.
                     message = None
+                    self.flush()  # sessions that have just been made: the step that follows may be long
                     look = self._clock() + SLICE
                 busy = self.work()
         except Closed:

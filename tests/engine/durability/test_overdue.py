@@ -75,6 +75,22 @@ async def test_the_caller_is_told_and_the_others_notice_a_delay_alone(tmp_path: 
 
 
 @asynchronous
+async def test_a_session_that_begins_with_such_a_step_is_there_afterwards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = service(tmp_path)
+    await house.start()
+    try:
+        with caplog.at_level(logging.ERROR):
+            assert (await error_of(house.run("ann", None, endless()))).code == "step-overdue"
+        await house.run("ann", None, dict(X))
+        assert await values(house) == [1.0, 2.0]
+        assert "never retrieved" not in caplog.text
+    finally:
+        await house.close()
+
+
+@asynchronous
 async def test_a_job_with_such_a_step_fails_and_is_not_tried_again(tmp_path: Path) -> None:
     house = service(tmp_path)
     await house.start()
