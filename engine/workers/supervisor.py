@@ -161,6 +161,8 @@ class Supervisor:
                 return
             slot.restarts += 1
             slot.failures = slot.failures + 1 if time.monotonic() - began < _HEALTHY else 1
+            if slot.overdue:  # a caller's doing, and no sign that the next one fares as badly
+                slot.failures = 1
             slot.state = "failing" if slot.failures >= FAILING else "restarting"
             pause = min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE)
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
