@@ -21,7 +21,8 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from engine import logs
@@ -29,7 +30,7 @@ from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
 from engine.workers.making import make_worker
-from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Message, Peer, version
+from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30
@@ -46,8 +47,9 @@ class SocketPeer:
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
 
-    def pack(self, message: Message) -> tuple[bytes, list[Blob]]:
-        return self.wire.pack(message)
+    def prepare(self, message: Message) -> Callable[[], Parcel]:
+        body, blobs = self.wire.pack(message)
+        return partial(parcel, body, blobs, pages=self.wire.pages)
 
     def post(self, item: Parcel) -> None:
         if self.wire.fileno() < 0:  # who asked is gone

@@ -7,14 +7,14 @@ lines of others. The frame itself is sent by the worker's own thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from engine.answer import TensorAnswer
 from engine.errors import EngineError, OutOfMemory, Unavailable
-from engine.workers.frames import Parcel, parcel
-from engine.workers.messages import Blob, CannotPack, Message
+from engine.workers.frames import Parcel
+from engine.workers.messages import CannotPack, Message
 
 if TYPE_CHECKING:
     from engine.workers.worker import Worker
@@ -27,7 +27,8 @@ _THREADS = 2
 class Posts(Protocol):
     """A peer that takes frames which were made elsewhere."""
 
-    def pack(self, message: Message) -> tuple[bytes, Sequence[Blob]]: ...
+    def prepare(self, message: Message) -> Callable[[], Parcel]:
+        """What makes the frame of a message, in any thread. Raises CannotPack."""
 
     def post(self, item: Parcel) -> None:
         """A peer that is gone is no error."""
@@ -56,12 +57,12 @@ class Outgoing:
         if not isinstance(call.peer, Posts) or _weight(answer) < LARGE:
             return False
         try:
-            body, blobs = call.peer.pack({"id": call.id, "ok": answer, **self._worker.timing(call)})
+            copy = call.peer.prepare({"id": call.id, "ok": answer, **self._worker.timing(call)})
         except (CannotPack, MemoryError):
             return False  # the short way says what is wrong
         if self._pool is None:
             self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="curlgrad-copy")
-        self._sending.append(_Sending(call, self._pool.submit(parcel, body, blobs), self._worker.clock()))
+        self._sending.append(_Sending(call, self._pool.submit(copy), self._worker.clock()))
         call.sending = call.seat.parked = True
         return True
 
