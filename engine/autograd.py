@@ -365,8 +365,7 @@ class BackwardPass:
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
         recorded, retain, anomaly, kept = self.recorded, self.retain, self.anomaly, self.kept
-        ks = self.ctx.ks
-        undo, deadline = self.ctx.undo, self.ctx.deadline
+        ks, undo, deadline = self.ctx.ks, self.ctx.undo, self.ctx.deadline
         while heap:
             if perf_counter() > deadline:  # a pass is one step, however long the tape
                 raise out_of_time(self.ctx.max_seconds)
