@@ -58,6 +58,7 @@ class House:
         self.max_rate = max_rate
         self.metrics = metrics or Metrics()
         self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs
+        self.drawing = asyncio.Semaphore(2)  # pictures that are drawn at a time: each takes some 200 MB at most
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
 

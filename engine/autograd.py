@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from engine.backend import CPU, Array, Backend
 from engine.carriers import NUMBERS, K, to_compute
-from engine.context import HERE, Context, grad_mode
+from engine.context import HERE, Context, grad_mode, out_of_time
 from engine.dtypes import TENSOR_TYPES, DType, cast_scalar, float32, from_numpy
 from engine.errors import (
     Call,
@@ -366,9 +367,10 @@ class BackwardPass:
         needed, wanted = self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
         recorded, retain, anomaly, kept = self.recorded, self.retain, self.anomaly, self.kept
-        ks = self.ctx.ks
-        undo = self.ctx.undo
+        ks, undo, deadline = self.ctx.ks, self.ctx.undo, self.ctx.deadline
         while heap:
+            if perf_counter() > deadline:  # a pass is one step, however long the tape
+                raise out_of_time(self.ctx.max_seconds)
             node = heappop(heap)[1]
             g = buffers.pop(node)
             if kept is not None:

@@ -82,11 +82,13 @@ def _too_many(held: int, limit: int, which: str, hint: Hint, code: str) -> OutOf
     )
 
 
-def out_of_time(limit: float) -> OutOfTime:
-    """The error of a program that ran longer than it may."""
+def step_overdue(limit: float) -> OutOfTime:
+    """The error of a program whose step outlived the program's time, and its worker."""
     return OutOfTime(
-        f"the program ran past its limit of {limit:g} s; the session is as it was before",
-        hint=Hint("time-limit", limit=f"{limit:g}"),
+        f"one step ran far past the program's limit of {limit:g} s and could not be interrupted, so its worker was "
+        "ended and started anew; the session is as it was before",
+        code="step-overdue",
+        hint=Hint("step-overdue", limit=f"{limit:g}"),
         limit=limit,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import Any
 from weakref import WeakSet
 
@@ -13,7 +14,7 @@ import numpy as np
 from engine.backend import Backend, find
 from engine.carriers import K
 from engine.dtypes import DType, float32
-from engine.errors import EngineError, Hint, OutOfMemory
+from engine.errors import EngineError, Hint, OutOfMemory, OutOfTime
 from engine.tensor import Ledger, Tensor
 from engine.undo import Undo
 
@@ -69,6 +70,7 @@ class Context:
         self.anomaly = False  # whether backward looks for NaN, and says which step made the node that gave it
         self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
         self.max_seconds = 0.0  # of a program; 0: no limit
+        self.deadline = inf  # of the running program's turn, by time.perf_counter
         self.op_times: dict[str, float] | None = None  # seconds by operation, where they are asked for
         self.borrows = False  # whether storages of this session may stand on memory of others
         self.retained: WeakSet[Tensor] | None = None  # those that are no leaves and retain their gradients
@@ -158,6 +160,15 @@ class Context:
     def holders(self) -> list[tuple[str, int, str]]:
         """What holds most of this session's memory: what it is, its bytes, and what to delete."""
         return [] if self.session is None else self.session.holders()
+
+
+def out_of_time(limit: float) -> OutOfTime:
+    """The error of a program that ran longer than it may."""
+    return OutOfTime(
+        f"the program ran past its limit of {limit:g} s; the session is as it was before",
+        hint=Hint("time-limit", limit=f"{limit:g}"),
+        limit=limit,
+    )
 
 
 # A view may say more elements than there is memory (expand), but whatever reads it works through all of them.

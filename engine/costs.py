@@ -2,7 +2,8 @@
 
 Counted are the multiplications and additions of the operations whose work outgrows their operands: products,
 convolutions and factorizations of matrices. A machine is taken to be faster than any is, so what is refused could not
-have ended; what is let through may still run past its time, and ends at the next step boundary then.
+have ended; what is let through may still run past its time, and ends at the next step boundary then, or before the next
+such operation of the same step (a long recurrence, a backward pass).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
+from time import perf_counter
 from typing import Any
 
-from engine.context import HERE
+from engine.context import HERE, out_of_time
 from engine.errors import Hint, OutOfTime
 from engine.op import REGISTRY, Op
 from engine.tensor import Tensor
@@ -128,6 +130,8 @@ def _checked(op: Op, cost: Callable[[tuple[Any, ...]], float]) -> Callable[[tupl
             first = args[0][0] if type(args[0]) is list and args[0] else args[0]
             if type(first) is Tensor and first.numel > SMALL:
                 check(name, cost(args), first.device, limit)
+            if perf_counter() > HERE.ctx.deadline:  # the step may be made of many such
+                raise out_of_time(limit)
         return run(args)
 
     return checked

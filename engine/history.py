@@ -40,10 +40,16 @@ class History:
     def __init__(self, limit: int, **start: Any) -> None:
         self.limit = limit
         self.start = start  # what the session was made with: seed, default dtype, device
+        self._forked: str | None = None
+        self._counter = 0  # ids that were given before the first program
         self._told: deque[Told] = deque()
         self._held = 0
         self._count = 0
         self._packing = _Packing(limit)
+
+    def fork(self, public: str | None, counter: int, **start: Any) -> None:
+        """The session begins as a copy of a public one, with that one's ids."""
+        self._forked, self._counter, self.start = public, counter, start
 
     def keep(self, program: Any, counter: int) -> Told | None:
         """A program, taken before it runs: what it is given in arrays may become a tensor and change."""
@@ -65,13 +71,15 @@ class History:
             self._held -= len(self._told.popleft().packed or b"") + _EACH
 
     def to_data(self) -> dict[str, Any]:
-        """The history as data; `whole`: whether it begins where the session did."""
+        """The history as data; `whole`: whether it begins where the session did; `forked`: the public id of the session
+        that this one began as a copy of."""
         first = self._told[0] if self._told else None
         begins = self._count + 1 if first is None else first.number
         return {
             **self.start,
             "begins": begins,
-            "whole": begins == 1 and (first is None or first.counter == 0),
+            "whole": begins == 1 and (first is None or first.counter == self._counter),
+            "forked": self._forked,
             "calls": [{"number": t.number, "program": unpacked(t.packed or b""), "ids": t.ids} for t in self._told],
         }
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
+import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,25 @@ def repair(data_dir: Path) -> list[str]:
     """Makes damaged data readable again, as far as they are there; what was found and done, in sentences."""
     limits = Limits(session_bytes=1 << 62, server_bytes=1 << 62)
     return repair_data(data_dir, Seats("repair", Session, limits).restore)
+
+
+@cache
+def build() -> dict[str, Any]:
+    """What this code runs on: the interpreter, and the libraries that compute, null where they are not installed."""
+    found: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+    for library, names in {"numpy": ["numpy"], "numba": ["numba"], "cupy": ["cupy-cuda12x", "cupy-cuda13x"]}.items():
+        found[library] = next(filter(None, map(_installed, names)), None)
+    return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class Service:
@@ -147,7 +169,7 @@ class Service:
         return self._supervisor.ready()
 
     def info(self) -> dict[str, Any]:
-        """Version, dtypes, devices, workers and limits of this server; never waits."""
+        """Version, build, dtypes, devices, workers and limits of this server; never waits."""
         workers = self._supervisor.workers()
         devices = [
             {
@@ -159,6 +181,7 @@ class Service:
         ]
         return {
             "version": version(),
+            "build": build(),
             "durability": (durability := "none" if self._data_dir is None else self._sync),
             "durability_note": DURABILITY_NOTES[durability],
             "dtypes": list(DTYPES),

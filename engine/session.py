@@ -6,6 +6,7 @@ Everything that changes a session is a program, and every program ends in a comm
 from __future__ import annotations
 
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
 from engine.commit import Commit, Reached, Rebuild, make_commit
-from engine.context import Context, Progress, active, grad_mode
+from engine.context import Context, Progress, active, grad_mode, out_of_time
 from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
 from engine.errors import Hint, Invalid, NameTaken, NoGrad, PreconditionFailed, WrongType
@@ -217,6 +218,7 @@ class Session:
                         self._check_expected(compiled)
                         checked = True
                     begin = time.perf_counter()
+                    ctx.deadline = begin + limit - spent if limit else math.inf
                     outcome = _slice(running)
                     spent += time.perf_counter() - begin
                     if outcome is not None:
@@ -226,7 +228,7 @@ class Session:
                             reply["notes"] = watch.notes(outcome.scope)
                         kept = self._commit()
                     elif limit and spent > limit:
-                        running.throw(bounds.out_of_time(limit))
+                        running.throw(out_of_time(limit))
                 if outcome is None:
                     yield None
                     continue
@@ -245,6 +247,7 @@ class Session:
             ctx.grad_enabled = True
             raise
         finally:
+            ctx.deadline = math.inf
             ctx.undo = Undo(ctx.seq + 1)
             self._fresh = []
             self._reached = None
@@ -393,11 +396,13 @@ class Session:
         self.counter, self.uids, self.ctx.seq = packed["counters"]
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
-    def fork(self, source: Session) -> None:
-        """Becomes what the source is, between two programs of it (engine.fork). Raises OutOfMemory."""
+    def fork(self, source: Session, public: str | None = None) -> None:
+        """Becomes what the source is, whose public id that is, between two programs of it. Raises OutOfMemory."""
         with active(self.ctx):
             fork(self, source)
         self.seed = self.ctx.rng.initial_seed
+        start = {"seed": self.seed, "default_dtype": self.ctx.default_dtype.name}
+        self.history.fork(public, self.counter, device=self.ctx.default_backend.name, **start)
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
     def close(self) -> None:

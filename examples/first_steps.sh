@@ -32,6 +32,9 @@ call --data '{"input": "x", "index": [0], "out_name": "row"}' "$URL/ops/getitem"
 call --data '{"input": "row", "value": 7}' "$URL/ops/fill_"
 call "$URL/tensors/x?as=text"
 
+say "x as a picture: open $URL/tensors/x/image?session=$CURLGRAD_SESSION in a browser, while this runs; here its first words"
+call "$URL/tensors/x/image?as=svg" | grep -o '<text.*text>' | head -n 2
+
 say "a mistake, and what the answer says: integers times floats"
 curl --silent --header "Curlgrad-Session: $CURLGRAD_SESSION" --data '{"input": [[1, 2]], "mat2": [[0.5], [1.5]]}' "$URL/ops/mm"
 echo

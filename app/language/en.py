@@ -347,7 +347,9 @@ HINTS: Mapping[str, str] = {
     "session-damaged": "the operator can make it readable again, as far as it is there, with `python -m app repair`",
     "new-idempotency-key": "give each request a key of its own, such as a new UUID, and repeat the key with the same "
     "request alone",
-    "killed-worker": "make it smaller: in all likelihood it needs more memory than there is",
+    "killed-worker": "make it smaller: in all likelihood it needs more memory than there is, or more time for one step",
+    "step-overdue": "split the step: parts of the operands in several steps, whose time is looked at in between; "
+    "a program may run {limit} seconds (--max-seconds)",
     "server-ending": "send it again in a few seconds",
     "device-lost": "the worker starts anew, without what it held; if it fails again, this step is what breaks {device}",
     "device-lost-late": (
@@ -372,6 +374,8 @@ HINTS: Mapping[str, str] = {
     "picture-how": "send the file as it is: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "save it with 8 bits a channel, or send its numbers as an npy file",
     "picture-size": "make the picture smaller first",
+    "image-how": "leave ?kind= out, and it is drawn as its shape suggests; ?index= picks a part of fewer dimensions",
+    "image-part": "draw a part of it, or every fourth row: GET /v1/tensors/{ref}/image?index=::4",
     "other-form": "ask for another form: {forms}",
     "accept-how": "choose with ?as= or the Accept header: {forms}",
     "content-types": "send one of {types}, with the header Content-Type",

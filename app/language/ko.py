@@ -338,7 +338,9 @@ HINTS: Mapping[str, str] = {
     'POST /v1/sessions {{"fork": "{public}"}} 요청으로 내 복사본을 만드세요',
     "session-damaged": "운영자가 `python -m app repair` 명령으로 남아 있는 만큼 되살릴 수 있습니다",
     "new-idempotency-key": "요청마다 새 UUID 같은 고유한 키를 쓰고, 같은 키는 같은 요청을 되풀이할 때만 쓰세요",
-    "killed-worker": "프로그램을 더 작게 나누세요. 메모리가 모자랐을 가능성이 큽니다",
+    "killed-worker": "프로그램을 더 작게 나누세요. 메모리가 모자랐거나 한 단계가 너무 오래 걸렸을 가능성이 큽니다",
+    "step-overdue": "피연산자를 나누어 여러 단계로 계산하세요. 시간은 단계 사이에 확인합니다. "
+    "프로그램은 {limit}초까지 실행할 수 있습니다(--max-seconds)",
     "server-ending": "몇 초 뒤에 다시 보내세요",
     "device-lost": (
         "워커가 새로 시작합니다. 가지고 있던 것은 없어졌습니다. 또 실패하면 {device} 오류의 원인은 이 단계입니다"
@@ -365,6 +367,8 @@ HINTS: Mapping[str, str] = {
     "picture-how": "파일을 그대로 보내세요: --data-binary @x.png -H 'Content-Type: image/png'",
     "picture-depth": "채널당 8비트로 저장하거나, 숫자를 npy 파일로 보내세요",
     "picture-size": "먼저 그림을 줄이세요",
+    "image-how": "?kind=를 빼면 모양에 맞게 그립니다. ?index=로 차원이 더 적은 부분을 고를 수 있습니다",
+    "image-part": "일부만, 또는 네 행마다 하나씩 그리세요: GET /v1/tensors/{ref}/image?index=::4",
     "other-form": "다른 형식을 요청하세요: {forms}",
     "accept-how": "?as=나 Accept 헤더로 고르세요: {forms}",
     "content-types": "Content-Type 헤더와 함께 다음 형식으로 보내세요: {types}",

@@ -330,7 +330,38 @@ def _tensor() -> Json:
                     ),
                     **problems(READS),
                 },
-                parameters=parameters(*_ONE),
+                parameters=[
+                    *parameters(*_ONE),
+                    _query("as", {"type": "string", "enum": ["json", "dot", "svg"]}, "The form, as `Accept` says it."),
+                ],
+            ),
+        },
+        "/v1/tensors/{id}/image": {
+            "get": _call(
+                "tensors",
+                "read_image",
+                "Draw the values",
+                {
+                    "200": answer(
+                        "A picture.",
+                        {"image/png": _BINARY, "image/svg+xml": {"schema": {"type": "string"}}},
+                        ETag="ETag",
+                    ),
+                    **_UNCHANGED,
+                    **problems(READS),
+                },
+                description="A heat map of two dimensions, a line of fewer, a histogram of more; uint8 of height x "
+                "width x channels is shown as the picture that it is.",
+                parameters=[
+                    *parameters(*_ONE, "Cached"),
+                    _query("as", {"type": "string", "enum": ["png", "svg"]}, "The form, as `Accept` says it."),
+                    index,
+                    _query(
+                        "kind",
+                        {"type": "string", "enum": ["auto", "heatmap", "line", "histogram", "picture"]},
+                        "What is drawn.",
+                    ),
+                ],
             ),
         },
         "/v1/tensors/{id}/backward": {
@@ -426,7 +457,7 @@ def _system() -> Json:
             "get": _call(
                 "system",
                 "read_info",
-                "Version, dtypes, devices, workers and limits",
+                "Version, build, dtypes, devices, workers and limits",
                 {"200": answer("What this server is.", facts), **problems(ASKS)},
             ),
         },

@@ -83,7 +83,7 @@ async def put_snapshot(ref: str, call: Annotated[Call, about("device")]) -> Resp
     if call.content_type != snapshot.MEDIA_TYPE:
         raise unsupported(call.content_type, (snapshot.MEDIA_TYPE,))
     call.refuse_if_match()
-    body = await call.body()
+    body = await call.elements()
     contents = await off_loop(len(body), lambda: snapshot.read(body))
     keys = list(contents["arrays"])
     program = {"steps": [], "return": keys, "contents": {**contents, "device": call.query.get("device")}}

@@ -17,7 +17,7 @@ router = APIRouter(include_in_schema=False)
 
 @router.api_route("/v1/info", methods=READ)
 async def info(call: Annotated[Call, about()]) -> Response:
-    """Version, dtypes, devices, workers and limits."""
+    """Version, build, dtypes, devices, workers and limits."""
     return await call.json(call.house.service.info())
 
 

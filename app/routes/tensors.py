@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from app.answers import Body
 from app.deps import READ, Call, check_expected, etag_of, is_json, off_loop, takes, unsupported
-from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, raw, safetensors, svg
-from engine.errors import Hint, Invalid, MissingParameter, WrongType
+from app.wire import arguments, csv, dot, form, json_write, media, npy, pictures, plots, raw, safetensors, svg
+from engine.errors import Hint, Invalid, LimitExceeded, MissingParameter, WrongType
 from engine.service import TensorAnswer
 
 router = APIRouter(include_in_schema=False)
@@ -283,6 +283,32 @@ async def read_graph(ref: str, call: Annotated[Call, takes(offers=(media.JSON, m
     if call.form == media.SVG:
         return Response(svg.graph(graph), media_type=media.MEDIA_TYPES[media.SVG])
     return await call.json(graph)
+
+
+@router.api_route("/v1/tensors/{ref}/image", methods=READ)
+async def read_image(
+    ref: str, call: Annotated[Call, takes("index", "kind", offers=(media.PNG, media.SVG))]
+) -> Response:
+    """The values, or the part of them that `index` says, as a picture."""
+    kind = call.one_of("kind", plots.KINDS)
+    call.binary_values()
+    question = {"do": "read", "ref": ref, "index": call.query.get("index")}
+    tensor = await call.ask(question, "none")
+    check_expected(call.expected(), tensor.etag)
+    headers = {**etag_of(tensor, f"{_form_tag(call)}-{kind}"), "Content-Type": media.MEDIA_TYPES[call.form]}
+    if call.unchanged(headers):
+        return Response(status_code=304, headers=headers)
+    if tensor.numel > plots.MOST:
+        raise LimitExceeded(
+            f"{tensor.numel} numbers are too many for a picture: it is drawn of {plots.MOST} at most",
+            code="picture-too-large",
+            hint=Hint("image-part", ref=ref),
+            param="index",
+        )
+    async with call.house.drawing:
+        tensor = await call.ask(question, "all")
+        body = await asyncio.to_thread(plots.draw, ref, tensor, kind, call.form)
+    return Response(body, headers={**headers, **etag_of(tensor, f"{_form_tag(call)}-{kind}")})
 
 
 # ---------------------------------------------------------------- changing them

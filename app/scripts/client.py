@@ -39,6 +39,8 @@ print("session", session["id"])
 
 def start_of(history: Mapping[str, Any]) -> dict[str, Any]:
     """The body that makes a session like the one that was."""
+    if history["whole"] and history["forked"] is not None:
+        return {"fork": history["forked"]}
     return {name: history[name] for name in ("seed", "default_dtype", "device")}
 
 

@@ -143,6 +143,8 @@ def opening(history: Mapping[str, Any]) -> list[str]:
     """What stands at the top of every script: whose it is, and where it begins."""
     who = history["name"] or history["session"]
     lines = [f"What the session {who} did."]
+    if history["whole"] and history["forked"] is not None:
+        lines.append(f"It begins as a fork of {history['forked']}: with what that public session holds.")
     if not history["whole"]:
         lines += [
             f"It begins at call {history['begins']} of the session: what was done before is no longer remembered.",

@@ -100,8 +100,10 @@ def write(history: Mapping[str, Any], catalogue: Sequence[Mapping[str, Any]]) ->
     lines.append(f"torch.manual_seed({history['seed']})")
     if script.missing:
         lines.append("")
+        forked = history["forked"] if history["whole"] else None
+        before = f"made before call {history['begins']}" if forked is None else f"of the public session {forked}"
         for name, variable in script.missing.items():
-            lines.append(f"{variable} = None  # {name}: made before call {history['begins']}; put its values here")
+            lines.append(f"{variable} = None  # {name}: {before}; put its values here")
         names = ", ".join(script.missing.values())
         lines.append(f'assert all(t is not None for t in [{names}]), "fill in what was made before: {names}"')
     lines += ["", *script.lines]

@@ -17,6 +17,7 @@ CSV = "csv"
 DOT = "dot"
 EVENTS = "events"
 SVG = "svg"
+PNG = "png"
 
 MEDIA_TYPES: Mapping[str, str] = {
     JSON: json_write.MEDIA_TYPE,
@@ -28,6 +29,7 @@ MEDIA_TYPES: Mapping[str, str] = {
     DOT: "text/vnd.graphviz",
     EVENTS: "text/event-stream",
     SVG: "image/svg+xml",
+    PNG: "image/png",
 }
 BINARY = frozenset((NPY, SAFETENSORS, RAW))
 TENSOR_FORMS = (JSON, TEXT, NPY, SAFETENSORS, RAW, CSV)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain, combinations_with_replacement
 from itertools import combinations as choices
-from itertools import combinations_with_replacement
-from math import comb
+from math import comb, lgamma, log
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Shape, composite, op, special
 from engine.dtypes import int64, promote_types
-from engine.errors import Invalid, ShapeMismatch
+from engine.errors import Invalid, LimitExceeded, ShapeMismatch
 from engine.op import Spec
 from engine.samples import B, C, I, S, T
 from engine.shapes import text
@@ -76,6 +76,9 @@ def sum_to_size(F: Any, input: Array, size: Shape) -> Array:
 # ---------------------------------------------------------------- products and combinations
 
 
+_COUNTABLE = 63 * log(2)
+
+
 def _vector(F: Any, x: Any, param: str) -> None:
     if len(F.shape(x)) != 1:
         raise ShapeMismatch(f"Expect a 1D vector, but got shape {text(F.shape(x))}", param=param)
@@ -92,14 +95,21 @@ def cartesian_prod(F: Any, tensors: list[Array]) -> Array:
 
 
 def _places_meta(k: K, like: Spec, n: int, r: int, with_replacement: bool) -> Spec:
-    return Spec((r, comb(n + r - 1, r) if with_replacement and n else comb(n, r)), int64)
+    return Spec((r, _ways(n, r, with_replacement)), int64)
+
+
+def _ways(n: int, r: int, with_replacement: bool) -> int:
+    total = n + r - 1 if with_replacement and n else n
+    if 0 <= r <= total and lgamma(total + 1) - lgamma(r + 1) - lgamma(total - r + 1) > _COUNTABLE:
+        raise LimitExceeded(f"there are more ways to choose {r} of {n} than can be counted in 64 bits", param="r")
+    return comb(total, r)
 
 
 @op(family="joining", meta=_places_meta, vjp=None, samples=[S(T(1), 4, 2, False), S(T(1), 2, 3, False)])
 def _combination_places(k: K, like: Array, n: int, r: int, with_replacement: bool) -> Array:
     """The places of `r` out of n things, a column for each way to choose them, in lexicographic order."""
     ways = combinations_with_replacement(range(n), r) if with_replacement else choices(range(n), r)
-    flat = np.fromiter((i for way in ways for i in way), np.int64, count=-1)
+    flat = np.fromiter(chain.from_iterable(ways), np.int64, count=r * _ways(n, r, with_replacement))
     return k.from_host(np.ascontiguousarray(flat.reshape(-1, r).T))
 
 

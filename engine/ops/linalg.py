@@ -5,6 +5,7 @@ What a factorisation meets in a singular matrix is checked here, on every device
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -374,6 +375,9 @@ def _solve(k: K, A: Array, B: Array) -> Array:
     shape = k.spec.shape
     if not A.size or not B.size or not k.spec.numel:
         return xp.zeros(shape, B.dtype)
+    stacks = prod(shape[:-2])
+    if stacks > prod(A.shape[:-2]):  # one matrix for many right sides is repeated, by LAPACK once more
+        k.ctx.admit(2 * stacks * prod(A.shape[-2:]) * A.itemsize)
     a = xp.ascontiguousarray(xp.broadcast_to(A, (*shape[:-2], *A.shape[-2:])))
     b = xp.ascontiguousarray(xp.broadcast_to(B, shape))
     return attempted(np.linalg.solve, a, b) if k.backend.kind == "cpu" else xp.linalg.solve(a, b)

@@ -432,6 +432,7 @@ def _pair_hinges(k: K, input: Array, target: Array) -> tuple[Array, Array, Array
     xp = k.xp
     classes = input.shape[-1] if input.ndim else 1
     x, target = input.reshape(-1, classes), target.reshape(-1, classes)
+    k.ctx.admit(3 * x.size * classes * x.itemsize)  # each class with each
     live, named = _labels(k, target)
     at = xp.where(live, target, xp.zeros((), int64.np))
     made = xp.maximum(1 - xp.take_along_axis(x, at, 1)[:, :, None] + x[:, None, :], 0)

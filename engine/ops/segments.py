@@ -29,6 +29,9 @@ def _places_meta(k: K, bounds: Spec, size: Any, offsets: Any, unsafe: Any) -> Sp
     return Spec((*bounds.shape[:-1], size), int64)
 
 
+_TABLE = 1 << 22  # comparisons of each place with each end that are made at once; of more, places are looked up
+
+
 @op(family="reductions", meta=_places_meta, vjp=None)
 def _segment_places(k: K, bounds: Array, size: Any, offsets: Any, unsafe: Any) -> Array:
     """The number of the segment of each of `size` elements; what no segment has gets the number after the last."""
@@ -36,7 +39,12 @@ def _segment_places(k: K, bounds: Array, size: Any, offsets: Any, unsafe: Any) -
     ends = bounds.astype(int64.np)
     ends = ends[..., 1:] if offsets else xp.cumsum(ends, axis=-1)
     at = xp.arange(size, dtype=int64.np)
-    made = (ends[..., None, :] <= at[:, None]).sum(axis=-1, dtype=int64.np)
+    if ends.size * size <= _TABLE:
+        made = (ends[..., None, :] <= at[:, None]).sum(axis=-1, dtype=int64.np)
+    else:  # the ends of a row never fall
+        made = xp.empty((*ends.shape[:-1], size), int64.np)
+        for row, found in zip(ends.reshape(-1, ends.shape[-1]), made.reshape(-1, size), strict=True):
+            found[...] = xp.searchsorted(row, at, side="right")
     if offsets:
         made = xp.where(at < bounds[..., :1], ends.shape[-1], made)
     return made

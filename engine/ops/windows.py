@@ -7,6 +7,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 from engine.carriers import K
+from engine.context import SMALL
 from engine.declare import Array
 from engine.ops.products import multiply
 from engine.shapes import Shape
@@ -96,6 +97,15 @@ def _samples(k: K, geometry: Geometry, channels: int, itemsize: int, n: int) -> 
     return max(1, min(n, BLOCK[k.backend.kind] // max(each, 1)))
 
 
+def _room(k: K, x: Array, geo: Geometry, channels: int, n: int) -> None:
+    """Asks for what is taken beside the result: a padded image, a block of windows. Raises OutOfMemory."""
+    padded = n * channels * prod(geo.padded) * x.itemsize if any(geo.low) or any(geo.high) else 0
+    step = _samples(k, geo, channels, x.itemsize, n)
+    block = 0 if geo.pointwise else step * channels * prod(geo.kernel) * prod(geo.output) * x.itemsize
+    if padded + block > SMALL:
+        k.ctx.admit(padded + block)
+
+
 def _product(k: K, a: Array, b: Array, out: Array) -> None:
     if a.shape[-1] == 1:
         k.xp.multiply(a, b, out=out)
@@ -124,6 +134,7 @@ def forward(k: K, x: Array, w: Array, bias: Array | None, geo: Geometry) -> Arra
         return made
     weights = w.reshape(groups, o // groups, -1)
     rows = weights.shape[2]
+    _room(k, x, geo, c, n)
     x = pad(k, x, geo.low, geo.high)
     step = _samples(k, geo, c, x.itemsize, n)
     columns = None if bias is None else bias.reshape(-1, *([1] * len(geo.output)))
@@ -174,6 +185,7 @@ def to_input(k: K, g: Array, w: Array, geo: Geometry) -> Array:
             made.reshape(n, groups, c // groups, places),
         )
         return made
+    _room(k, g, geo, c, n)
     if (run := k.backend.compiled("add_columns", g)) is not None and w.dtype == g.dtype:
         return _added(k, run, g, weights, geo, c)
     made = xp.zeros((n, c, *geo.padded), g.dtype)
@@ -251,6 +263,7 @@ def to_weight(k: K, g: Array, x: Array, geo: Geometry) -> Array:
     if not g.size or not rows:
         return xp.zeros((o, c // groups, *geo.kernel), g.dtype)
     dims = len(geo.kernel)
+    _room(k, x, geo, c, n)
     view = windows(k, pad(k, x, geo.low, geo.high), geo)
     view = view.transpose([1, *range(2, 2 + dims), 0, *range(2 + dims, view.ndim)])
     g = _spread(k, g, geo) if geo.lines else g.reshape(n, o, -1)

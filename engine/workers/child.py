@@ -21,13 +21,14 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from engine import logs
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
-from engine.workers.frames import Wire, parcel, raise_file_limit
+from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
 from engine.workers.making import make_worker
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
 
@@ -45,6 +46,17 @@ class SocketPeer:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+
+    def prepare(self, message: Message) -> Callable[[], Parcel]:
+        body, blobs = self.wire.pack(message)
+        return partial(parcel, body, blobs, pages=self.wire.pages)
+
+    def post(self, item: Parcel) -> None:
+        if self.wire.fileno() < 0:  # who asked is gone
+            item.close()
+            return
+        with contextlib.suppress(Closed):
+            self.wire.post(item)
 
     def reply(self, message: Message) -> None:
         body, blobs = self.wire.pack(message)

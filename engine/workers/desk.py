@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections import OrderedDict
@@ -12,9 +13,11 @@ from typing import Any
 from engine.errors import EngineError, Gone, Hint, NoSuchJob, Unavailable
 from engine.workers.messages import Message, Timing
 from engine.workers.registry import Record
-from engine.workers.slots import Slot
+from engine.workers.slots import Slot, device_of
 from engine.workers.supervisor import Supervisor
 
+_DEPTH = 50  # of a program, deeper than any that runs
+_CUDA = re.compile(r"cuda(:\d{1,3})?")
 _REMEMBERED = 10_000  # jobs that are known here, too, so that it can be said what became of them
 
 Reply = tuple[dict[str, Any], Timing]
@@ -50,6 +53,7 @@ class Desk:
     ) -> tuple[dict[str, Any], Reply | None]:
         """The job as it stands when it is taken (on the disk, too, where there is one), and its answer where it ends
         within `wait` seconds. Raises what refuses a call; and, within `wait` seconds, what the program raises."""
+        await self._move(record, program)
         message: Message = {"do": "job", "job": _new_id(), "program": program, "values": values}
         message.update(explain=explain, about=about)
         if once is not None:
@@ -74,6 +78,18 @@ class Desk:
         if not waiting:
             return job, None
         return job, await self._answer(record.owner, job["job"], waiting[-1][1], wait)
+
+    async def _move(self, record: Record, program: dict[str, Any]) -> None:
+        """Where the program names a device that the session's worker lacks, an empty session moves to it, as it does
+        for a program that somebody waits for; that one is sent again, and a job has been taken by then."""
+        supervisor = self._supervisor
+        device = _device_in(program)
+        here = next(slot for slot in supervisor.slots if slot.name == record.worker)
+        if device is None or device_of(here, device):
+            return
+        known = (await supervisor.infos([record])).get(record.id)
+        if known is not None and not known.get("tensors", 1):  # asked first, as moving waits for the calls before it
+            await supervisor.moved(record, device)
 
     async def _answer(self, owner: str, job: str, waiter: asyncio.Future[Reply], seconds: float) -> Reply | None:
         try:
@@ -181,6 +197,24 @@ class Desk:
             "seen": [],
             "more": False,
         }
+
+
+def _device_in(value: Any, depth: int = 0) -> str | None:
+    """The first CUDA device that a program's arguments name, or need: `cuda()` without one means the first."""
+    if depth > _DEPTH:
+        return None
+    if type(value) is dict:
+        if value.get("op") == "cuda":
+            given = value.get("args")
+            index = given.get("device") if type(given) is dict else None
+            return f"cuda:{index}" if type(index) is int else _device_in(index) or "cuda:0"
+        parts = [part for name, part in value.items() if name != "data"]
+    elif type(value) is list:
+        parts = value
+    else:
+        match = _CUDA.fullmatch(value) if type(value) is str else None
+        return None if match is None else match[0] if match[1] else "cuda:0"
+    return next(filter(None, (_device_in(part, depth + 1) for part in parts)), None)
 
 
 def _new_id() -> str:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from engine.bounds import step_overdue
 from engine.durability.jobs import JobFiles
 from engine.durability.records import Damaged
 from engine.errors import EngineError, Hint, Invalid, OutOfMemory, Unavailable
@@ -86,10 +87,11 @@ class Jobs:
         self._replies, self._codec = Replies(), Codec()
         self._files: JobFiles | None = None
 
-    def keep(self, files: JobFiles, ran: str | None) -> None:
+    def keep(self, files: JobFiles, ran: str | None, *, overdue: bool = False) -> None:
         """From now on jobs outlive this worker. Those on the disk are there; what has not ended stands in line again.
 
-        `ran`: the call that was running when the worker before this one died.
+        `ran`: the call that was running when the worker before this one died; `overdue`: it was killed, because a step
+        of that did not end.
         """
         self._files = files
         for id, head, ended in files.all():
@@ -97,14 +99,16 @@ class Jobs:
             job.call = None
             self._add(job)
             if not ended:
-                self._again(id, job, ran)
+                self._again(id, job, ran, overdue=overdue)
         self.tidy(self._worker.sessions.wall())
 
-    def _again(self, id: str, job: Job, ran: str | None) -> None:
+    def _again(self, id: str, job: Job, ran: str | None, *, overdue: bool) -> None:
         files = self._files
         assert files is not None
         error: EngineError
         try:
+            if ran == id and overdue:
+                raise step_overdue(self._worker.limits.max_seconds)
             if ran == id and files.tried(id):
                 raise Invalid(
                     "this program has ended its worker twice, and is not run again",

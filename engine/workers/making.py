@@ -48,7 +48,8 @@ def make_worker(start: Message, factory: str) -> Worker:
     if data is not None:
         folder, adopt = Path(data["folder"]), [Path(other) for other in data["adopt"]]
         worker.sessions.keep(store := Store(folder, make=worker.sessions.restore, sync=data["sync"], adopt=adopt))
-        worker.jobs.keep(JobFiles(folder / "jobs", sync=data["sync"] != "no"), store.ran_last)
+        files = JobFiles(folder / "jobs", sync=data["sync"] != "no")
+        worker.jobs.keep(files, store.ran_last, overdue=bool(start.get("overdue")))
     return worker
 
 

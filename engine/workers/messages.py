@@ -53,10 +53,11 @@ and to write to; those that arrive read-only must be copied before a write.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from operator import attrgetter
+from types import UnionType
 from typing import Any, Protocol
 
 import msgpack  # type: ignore[import-untyped]
@@ -260,3 +261,18 @@ class Codec:
         if blob.nbytes != expected:
             raise ValueError(f"{blob.nbytes} bytes for shape {shape} of {dtype}")
         return blob.view(storage).reshape(shape)
+
+
+_ABSENT = object()
+
+
+def checked(message: Message, fields: Mapping[str, Mapping[str, type | UnionType]]) -> tuple[int, str]:
+    """The id and the word of a message whose fields are as they should be. Raises BadMessage."""
+    number, word = message.get("id"), message.get("do")
+    wanted = fields.get(word) if type(word) is str else None
+    if type(number) is not int or type(word) is not str or wanted is None:
+        raise BadMessage(f"no such message: do={word!r}, id={number!r}")
+    for name, kind in wanted.items():
+        if not isinstance(message.get(name, _ABSENT), kind):
+            raise BadMessage(f"{word!r} with {name}={message.get(name)!r:.80}")
+    return number, word

@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -189,18 +190,22 @@ class Pages:
     """The files of big arrays that were sent and come back: each is out, under its number, or kept for the next one.
 
     Only the process that fills a file can write to it, and it does so only once the other has said that it let go.
+    Any thread may `send`: the lock is not held while a file is filled.
     """
 
     def __init__(self) -> None:
         self.kept_bytes = 0
+        self._lock = threading.RLock()
+        self._closed = False
         self._out: dict[int, tuple[int, int]] = {}  # number: descriptor, bytes
         self._kept: list[tuple[float, int, int]] = []  # since when, bytes, descriptor; the oldest first
         self._last = 0
 
     def send(self, blob: Blob) -> tuple[int, int]:
         """A file with the bytes of `blob`: its number, and a descriptor for the caller to close. Raises OSError."""
-        number = self._last = self._last % 0xFFFF_FFFF + 1
-        fd, size = self._take(blob.nbytes)
+        with self._lock:
+            number = self._last = self._last % 0xFFFF_FFFF + 1
+            fd, size = self._take(blob.nbytes)
         try:
             try:
                 fill(fd, blob, 0)
@@ -215,7 +220,11 @@ class Pages:
         except BaseException:
             os.close(fd)
             raise
-        self._out[number] = fd, size
+        with self._lock:
+            if self._closed:
+                os.close(fd)
+            else:
+                self._out[number] = fd, size
         return number, sent
 
     def _take(self, size: int) -> tuple[int, int]:
@@ -230,23 +239,25 @@ class Pages:
 
     def back(self, number: int) -> None:
         """The other process reads this file no more. Raises BadMessage for one that is not out."""
-        if number not in self._out:
-            raise BadMessage(f"memory that was not passed on comes back: {number}")
-        fd, size = self._out.pop(number)
-        if size > KEPT_BYTES:
-            os.close(fd)
-            return
-        self._kept.append((time.monotonic(), size, fd))
-        self.kept_bytes += size
-        while self.kept_bytes > KEPT_BYTES:
-            self._drop_oldest()
+        with self._lock:
+            if number not in self._out:
+                raise BadMessage(f"memory that was not passed on comes back: {number}")
+            fd, size = self._out.pop(number)
+            if size > KEPT_BYTES:
+                os.close(fd)
+                return
+            self._kept.append((time.monotonic(), size, fd))
+            self.kept_bytes += size
+            while self.kept_bytes > KEPT_BYTES:
+                self._drop_oldest()
 
     def expire(self) -> float | None:
         """Frees what has waited long enough; in how many seconds there will be more, None where nothing waits."""
         now = time.monotonic()
-        while self._kept and self._kept[0][0] + KEPT_SECONDS <= now:
-            self._drop_oldest()
-        return self._kept[0][0] + KEPT_SECONDS - now if self._kept else None
+        with self._lock:
+            while self._kept and self._kept[0][0] + KEPT_SECONDS <= now:
+                self._drop_oldest()
+            return self._kept[0][0] + KEPT_SECONDS - now if self._kept else None
 
     def _drop_oldest(self) -> None:
         _, size, fd = self._kept.pop(0)
@@ -255,12 +266,15 @@ class Pages:
 
     def clear(self) -> None:
         """Frees all that waits."""
-        while self._kept:
-            self._drop_oldest()
+        with self._lock:
+            while self._kept:
+                self._drop_oldest()
 
     def close(self) -> None:
         """Frees all of it; what the other process has mapped stays until it lets go."""
-        self.clear()
-        for fd, _ in self._out.values():
-            os.close(fd)
-        self._out.clear()
+        with self._lock:
+            self._closed = True
+            self.clear()
+            for fd, _ in self._out.values():
+                os.close(fd)
+            self._out.clear()

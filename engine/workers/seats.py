@@ -58,8 +58,8 @@ class SessionLike(Protocol):
     def unpack(self, packed: Mapping[str, Any]) -> None:
         """Becomes what `pack` described."""
 
-    def fork(self, source: Any) -> None:
-        """Becomes what another session is."""
+    def fork(self, source: Any, public: str | None = None) -> None:
+        """Becomes what another session is, whose public id that is."""
 
     def close(self) -> None:
         """Frees everything."""
@@ -266,7 +266,7 @@ class Seats:
         seat = self.make(opened)
         session: Any = seat.session
         try:
-            session.fork(original)
+            session.fork(original, message.get("public"))
             if self.store is None:
                 return seat, None
             return seat, Change("open", seat.id, {"open": self.opened(seat, opened)}, whole(session))

@@ -38,6 +38,7 @@ class Slot:
         self.epoch = 0
         self.transport: Transport | None = None
         self.pending: dict[int, Pending] = {}
+        self.overdue = False  # whether the last one was killed for a step that did not end
         self.orphans: list[Pending] = []  # calls of an incarnation that died, until the next one knows of them
         self.restarts = 0
         self.numbers: dict[str, Any] = {}  # what it last said of itself

@@ -43,7 +43,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
-from engine.workers import questions
+from engine.workers import overdue, questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
@@ -147,7 +147,7 @@ class Supervisor:
                 if slot.first is not None and not slot.first.done():
                     slot.first.set_result(None)
                 self._wake()
-                why = await gone
+                why = await overdue.ended(slot, gone, self._expect, self.limits, kills=self.data is not None)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
@@ -161,6 +161,8 @@ class Supervisor:
                 return
             slot.restarts += 1
             slot.failures = slot.failures + 1 if time.monotonic() - began < _HEALTHY else 1
+            if slot.overdue:  # a caller's doing, and no sign that the next one fares as badly
+                slot.failures = 1
             slot.state = "failing" if slot.failures >= FAILING else "restarting"
             pause = min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE)
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
@@ -204,6 +206,7 @@ class Supervisor:
                 "cache": self._cache,
                 "sync_steps": self._sync_steps,
                 "epoch": epoch,
+                "overdue": slot.overdue,
                 "limits": self._worker_limits,
                 "data": (data := self._data_of(slot)),
             }
@@ -300,6 +303,8 @@ class Supervisor:
                 return
         if call is culprit:
             self._deadly.killed(message)
+            if slot.overdue and overdue.told(call, self.limits):
+                return
         if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
             end(call, slot, "it died", known=True)
             return
@@ -344,7 +349,7 @@ class Supervisor:
         try:
             return await self._call(record, message, changes, before)
         except NoSuchDevice as error:
-            if not await self._moved(record, error):
+            if not await self.moved(record, error.facts.get("device")):
                 raise
         return await self._call(record, again, changes, before)
 
@@ -375,13 +380,12 @@ class Supervisor:
         self._deadly.survived(known_as)
         return answer
 
-    async def _moved(self, record: Record, error: NoSuchDevice) -> bool:
-        """Moves an empty session to a worker that has the device it asked for. False where that cannot be.
+    async def moved(self, record: Record, device: str | None) -> bool:
+        """Moves an empty session to a worker that has the device it asks for. False where that cannot be.
 
         Its calls wait meanwhile: those sent before have been answered, and later ones go to the new worker. Nothing
         is lost where the new worker refuses: the session is then gone as after any restart, and says so.
         """
-        device = error.facts.get("device")
         here = self._slot(record)
         # A worker in this process may have taken the call's arrays for its own: the call cannot be sent again.
         if device is None or here.spec.inline or device_of(here, device):
@@ -528,7 +532,7 @@ class Supervisor:
         message.update(name=record.name, device=record.device, seed=seed, default_dtype=default_dtype)
         message.update(number=record.number, lease_s=lease_s, key=key, packed=packed)
         if source is not None:
-            message.update(do="fork", session=source.id, into=record.id, by=record.owner)
+            message.update(do="fork", session=source.id, into=record.id, by=record.owner, public=source.public)
         if self.data is not None:
             slot.pending[number].message = message
         opened.add_done_callback(lambda future: self._opened(record, future))

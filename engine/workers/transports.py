@@ -394,6 +394,11 @@ class ProcessTransport(Transport):
             self._lose(wire, f"it sent what is no message ({problem}) and was stopped")
             return
 
+    def kill(self, why: str) -> None:
+        """Ends the process at once; `why` is what is said of that."""
+        if self._wire is not None:
+            self._lose(self._wire, why)
+
     def _lose(self, wire: Wire, why: str | None = None) -> None:
         if self._closing:
             return

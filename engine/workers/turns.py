@@ -100,7 +100,9 @@ class Turns(Generic[LineT]):
 
     def put_back(self, line: LineT, seconds: float) -> None:
         """Ends the turn of a picked line, which took `seconds`."""
-        owner = self._owners[line.owner]
+        owner = self._owners.get(line.owner)
+        if owner is None:  # forgotten, as a turn may last long while others have theirs
+            owner = self._owners[line.owner] = _Owner(self._floor)
         owner.used += seconds
         self._latest = max(self._latest, owner.used)
         if line.calls:

@@ -42,9 +42,11 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.tensor import ServerLedger
+from engine.workers.facts import devices
 from engine.workers.faults import as_error
 from engine.workers.jobs import Jobs
-from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Message, Peer
+from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Message, Peer, checked
+from engine.workers.outgoing import Outgoing
 from engine.workers.replies import Replies
 from engine.workers.seats import Seat, Seats, SessionLike, expired
 from engine.workers.turns import Turns
@@ -80,7 +82,7 @@ log = logging.getLogger("curlgrad.worker")
 
 
 class _Call:
-    __slots__ = ("arrived", "id", "message", "payer", "peer", "ran", "seat", "steps", "word")
+    __slots__ = ("arrived", "id", "message", "payer", "peer", "ran", "seat", "sending", "steps", "word")
 
     def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
         self.peer, self.message, self.seat = peer, message, seat
@@ -89,6 +91,7 @@ class _Call:
         self.payer: str = message.get("by") or seat.owner  # whose queue it stands in: others may read what is public
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
+        self.sending = False  # whether its answer is being copied
         self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun
 
 
@@ -111,12 +114,12 @@ class Worker:
         self._server, self._backends = server or ServerLedger(limits.server_bytes), list(backends)
         self._lost: DeviceLost | None = None  # set when a GPU failed for good: then the worker ends
         self.sessions = Seats(name, session_factory, limits, server=server, wall=wall)
-        self._clock = clock
+        self._clock = self.clock = clock
         self._replies = Replies()
         self._staged: list[tuple[Change, Callable[[EngineError | None], None]]] = []
         self._tick_at = clock() + TICK
         self._turns: Turns[Seat] = Turns()
-        self.jobs = Jobs(self)
+        self.jobs, self.outgoing = Jobs(self), Outgoing(self)
         self._calls: dict[tuple[Peer, int], _Call] = {}
         self._waiting: dict[str, int] = {}  # calls of each owner, the running ones too
 
@@ -129,6 +132,7 @@ class Worker:
             while True:
                 if not busy or self._clock() >= look:
                     self.flush()
+                    self.outgoing.finish()
                     if self._clock() >= self._tick_at:
                         self.tick()
                     for peer, message in inbox.poll(0.0 if busy else self._patience()):
@@ -140,6 +144,7 @@ class Worker:
                             self.receive(peer, None)
                     # Otherwise the last message, and its gigabytes, would live until the next one comes.
                     message = None
+                    self.flush()  # sessions that have just been made: the step that follows may be long
                     look = self._clock() + SLICE
                 busy = self.work()
         except Closed:
@@ -149,6 +154,8 @@ class Worker:
 
     def _patience(self) -> float | None:
         """How long to wait for messages when there is nothing to do."""
+        if self.outgoing:
+            return 0.001
         return TICK if self.sessions.store is not None or self.sessions.leased else None
 
     def receive(self, peer: Peer, message: Message | None) -> None:
@@ -159,7 +166,7 @@ class Worker:
             self.jobs.leave(peer)
             return
         now = self._clock()
-        number, word = _checked(message)
+        number, word = checked(message, _FIELDS)
         if word == "cancel":
             self._reply(peer, number, ok=self._cancel(peer, message["target"]))
         elif word == "open":
@@ -198,6 +205,8 @@ class Worker:
         if answer is _STAGED:
             seat.parked = True
             return True  # its line goes on when it is written
+        if answer is not _MORE and error is None and self.outgoing.take(call, answer):
+            return True  # or when it is copied
         if answer is not _MORE:
             self._leave(call)
             self._finish(call, answer, error)
@@ -235,6 +244,7 @@ class Worker:
     def close(self) -> None:
         """Ends every program, undone, and frees every session."""
         self.flush()
+        self.outgoing.close()
         for call in list(self._calls.values()):
             self._withdraw(call)
         for seat in self.sessions.seats.values():
@@ -360,9 +370,15 @@ class Worker:
         self._done(call, answer, error, begin)
 
     def _done(self, call: _Call, answer: Any, error: EngineError | None, begin: float) -> None:
+        if error is None and self.outgoing.take(call, answer):
+            return
+        self.let_go(call, begin)
+        self._finish(call, answer, error)
+
+    def let_go(self, call: _Call, begin: float) -> None:
+        """A call that kept its place when its turn was over leaves it; `begin`: since when it was worked on again."""
         call.seat.parked = False
         self._leave(call)
-        self._finish(call, answer, error)
         self._turns.put_back(call.seat, call.ran + self._clock() - begin)
 
     def _stage(self, call: _Call, change: Change, then: Callable[[], None], *, answer: Any = None) -> Any:
@@ -464,11 +480,17 @@ class Worker:
         "close": _close,
     }
 
-    def _finish(self, call: _Call, answer: Any, error: EngineError | None) -> None:
+    def timing(self, call: _Call) -> dict[str, float]:
+        """How long a call waited and ran, in milliseconds."""
         waited = max(0.0, self._clock() - call.arrived - call.ran)
-        timing = {"queue_ms": waited * 1e3, "run_ms": call.ran * 1e3}
+        return {"queue_ms": waited * 1e3, "run_ms": call.ran * 1e3}
+
+    def refuse(self, call: _Call, error: EngineError) -> None:
+        self._reply(call.peer, call.id, error=error, timing=self.timing(call))
+
+    def _finish(self, call: _Call, answer: Any, error: EngineError | None) -> None:
         changes = call.word == "run" and not call.message["dry_run"]
-        self._reply(call.peer, call.id, ok=answer, error=error, timing=timing, changed=changes)
+        self._reply(call.peer, call.id, ok=answer, error=error, timing=self.timing(call), changed=changes)
 
     def _leave(self, call: _Call) -> None:
         """Takes a call out of its line and out of the books."""
@@ -486,7 +508,10 @@ class Worker:
             self._waiting.pop(call.payer, None)
 
     def _withdraw(self, call: _Call) -> None:
-        """Stops a call, wherever it stands; a program that had begun is undone."""
+        """Stops a call, wherever it stands; a program that had begun is undone. One whose answer is being copied is
+        over as good as anything."""
+        if call.sending:
+            return
         self._leave(call)
         if call.steps is not None:
             with self._logged("undoing a program"):
@@ -546,17 +571,7 @@ class Worker:
         }
 
     def _devices(self, message: Message) -> list[dict[str, Any]]:
-        """Each device with what it is and the bytes of its memory: all, free, used by arrays, held, allowed."""
-        found = []
-        for one in self._backends:
-            memory = one.memory() or self._counted(one.name)
-            found.append({"name": one.name, "model": one.model, "simulated": one.simulated, "memory": memory})
-        return found
-
-    def _counted(self, device: str) -> dict[str, int]:
-        """What is known of a device without a memory of its own: what its sessions hold."""
-        used, limit = self._server.held_on(device), self._server.limit
-        return {"total": limit, "free": max(0, limit - self._server.held), "used": used, "held": used, "limit": limit}
+        return devices(self._backends, self._server)
 
     def _outcome(self, message: Message) -> Any:
         """What became of a call that the worker before this one took: {"known", "ok"}."""
@@ -574,7 +589,7 @@ class Worker:
 
     def _cancel(self, peer: Peer, target: int) -> dict[str, bool]:
         call = self._calls.get((peer, target))
-        if call is None or call.word not in ("run", "query"):
+        if call is None or call.sending or call.word not in ("run", "query"):
             return {"cancelled": False}
         self.cancel(call)
         return {"cancelled": True}
@@ -682,15 +697,3 @@ class Worker:
             yield
         except Exception:
             log.exception("%s: %s failed", self.name, doing)
-
-
-def _checked(message: Message) -> tuple[int, str]:
-    """The id and the word of a message whose fields are as they should be. Raises BadMessage."""
-    number, word = message.get("id"), message.get("do")
-    fields = _FIELDS.get(word) if type(word) is str else None
-    if type(number) is not int or type(word) is not str or fields is None:
-        raise BadMessage(f"no such message: do={word!r}, id={number!r}")
-    for name, kind in fields.items():
-        if not isinstance(message.get(name, _MORE), kind):
-            raise BadMessage(f"{word!r} with {name}={message.get(name)!r:.80}")
-    return number, word

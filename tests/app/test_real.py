@@ -371,6 +371,7 @@ def test_a_program_may_expect_tags(http: httpx.Client) -> None:
         ("add", {"input": [1.0, 2.0], "other": [1.0, 2.0, 3.0]}, 422, "shape-mismatch", "[2] and [3]"),
         ("sum", {"input": [1.0], "dim": 3}, 422, "dim-out-of-range", "-1 to 0"),
         ("ad", {}, 404, "no-such-op", "add"),
+        ("__getitem__", {"input": [1], "index": [0]}, 404, "no-such-op", "getitem"),
         ("add", {"input": 1, "othr": 2}, 422, "unknown-parameter", "other"),
         ("add", {"input": 1}, 422, "missing-parameter", ""),
         ("add", {"input": "x", "other": 1}, 404, "no-such-tensor", ""),

@@ -60,6 +60,18 @@ def test_large_numbers_that_ask_for_little_are_cheap(asked: dict[str, Any]) -> N
         [step("triu_indices", row=10**6, col=10**6)],
         [step("bincount", input=[1], minlength=10**12)],
         [step("linalg.multi_dot", tensors=[[[1.5]]] * 1000)],
+        [step("histc", input=[1.5, 2.5], bins=10**12)],
+        [step("ones", "a", size=[10**6]), step("combinations", input="a", r=500_000)],
+        [step("ones", "a", size=[300]), step("combinations", input="a", r=5)],
+        [step("ones", "a", size=[3000]), step("cartesian_prod", tensors=["a", "a", "a", "a"])],
+        [step("ones", "a", size=[1000]), step("vander", x="a", N=10**9)],
+        [
+            step("ones", "x", size=[1, 16, 1000, 1000]),
+            step("ones", "w", size=[1, 16, 11, 11]),
+            step("nn.functional.conv2d", input="x", weight="w"),  # 6 GB of windows for a result of 4 MB
+        ],
+        [step("nn.functional.one_hot", input=[10**12])],
+        [step("repeat_interleave", input=[1.5, 2.5], repeats={"data": [10**12, 1]})],
         [step("svd_lowrank", A=[[1.5, 2.5], [3.5, 4.5]], q=1, niter=10**9)],
     ],
     ids=lambda steps: steps[-1]["op"],

@@ -133,6 +133,19 @@ def test_a_program_has_a_time_limit_and_says_where_it_was() -> None:
     assert error.facts["steps_run"] >= 1
 
 
+@pytest.mark.parametrize("op", ["backward", "matrix_power"])
+def test_one_step_of_many_parts_ends_in_time_too(op: str) -> None:
+    s = session(max_seconds=1e-9)
+    s.limits.max_seconds = 0
+    inputs = {"w": {"data": [[1.0]], "requires_grad": True}}
+    run(s, *[step("mul", "w", input="w", other=1.0)] * 50, inputs=inputs, keep={"w": "w"})
+    s.limits.max_seconds = 1e-9
+    one = {"backward": step("backward", input="w"), "matrix_power": step("matrix_power", input="w", n=100)}[op]
+    assert refused(s, OutOfTime, one).code == "time-limit"
+    s.limits.max_seconds = 0
+    run(s, one)
+
+
 def test_planned_rounds_are_stopped_too() -> None:
     s = session(max_seconds=1e-9)
     error = refused(

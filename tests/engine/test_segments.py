@@ -79,3 +79,16 @@ def test_what_is_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(EngineError) as caught:
         call("segment_reduce", tensor([1.0, 2.0, 3.0]), **{"reduce": "sum", **given, **bounds})
     assert caught.value.detail.startswith(said)
+
+
+@pytest.mark.parametrize("form", ["lengths", "offsets"])
+def test_many_segments_are_looked_up_and_not_compared(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    data = rng.standard_normal((2, 40))
+    ends = np.sort(rng.integers(0, 41, (2, 9)), axis=1)
+    bounds = np.concatenate([np.zeros((2, 1), int), ends, np.full((2, 1), 40)], axis=1)
+    given = {form: tensor(np.diff(bounds, axis=1) if form == "lengths" else bounds)}
+    compared = segments(tensor(data), "sum", **given, axis=1)
+    monkeypatch.setattr("engine.ops.segments._TABLE", 0)
+    assert segments(tensor(data), "sum", **given, axis=1).tolist() == compared.tolist()
+    assert compared[1, 3] == pytest.approx(data[1, bounds[1, 3] : bounds[1, 4]].sum())

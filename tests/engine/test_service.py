@@ -60,6 +60,8 @@ async def test_what_the_server_says_of_itself() -> None:
     (worker,) = info["workers"]
     assert (worker["name"], worker["devices"], worker["state"], worker["sessions"]) == ("inline", ["cpu"], "ready", 1)
     assert info["version"]
+    assert info["build"]["numpy"] == np.__version__
+    assert set(info["build"]) == {"python", "platform", "numpy", "numba", "cupy"}
     json.dumps(info)
     await service.close()
     assert not service.ready()

@@ -166,3 +166,37 @@ def test_values_that_json_lacks() -> None:
         "-Infinity",
         {"re": 1.0, "im": 2.0},
     ]
+
+
+@pytest.mark.parametrize("language, program", [("python", sys.executable), ("curl", "sh")])
+def test_the_script_of_a_fork_forks_again(server: str, language: str, program: str, tmp_path: Path) -> None:
+    if language == "curl" and not (shutil.which("curl") and shutil.which("sh")):
+        pytest.skip("needs curl and sh")
+    with httpx.Client(base_url=server, timeout=60) as client:
+        lesson = client.post("/v1/sessions", json={"seed": 3}).json()["id"]
+        client.post("/v1/tensors", json={"data": [1.0, 2.0], "name": "x"}, headers={"Curlgrad-Session": lesson})
+        public = client.patch(f"/v1/sessions/{lesson}", json={"public": True}).json()["public_id"]
+        fork = client.post("/v1/sessions", json={"fork": public}).json()["id"]
+        headers = {"Curlgrad-Session": fork}
+        client.post("/v1/ops/add_", json={"input": "x", "other": 1}, headers=headers)
+        client.post("/v1/ops/rand", json={"size": [2], "out_name": "r"}, headers=headers)
+        script = client.get(f"/v1/sessions/{fork}/script", params={"language": language}).text
+        assert f"It begins as a fork of {public}" in script
+        assert "no longer remembered" not in script
+        path = tmp_path / "script"
+        path.write_text(script, encoding="utf-8")
+        done = subprocess.run(
+            [program, str(path)],
+            env={**os.environ, "CURLGRAD_URL": server},
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (again,) = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("session ")]
+        assert content(client, again) == content(client, fork)
+        torch = client.get(f"/v1/sessions/{fork}/script").text
+        assert f"x: of the public session {public}; put its values here" in torch
+        for session in (fork, again, lesson):
+            assert client.delete(f"/v1/sessions/{session}").status_code == 204

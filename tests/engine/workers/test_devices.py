@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from engine.errors import DeviceLost, Gone, NoSuchDevice
+from engine.service import Limits, Service
+from engine.workers.desk import _device_in
 from engine.workers.supervisor import Supervisor, WorkerSpec
 from tests.engine.workers.fakes import FACTORY, LIMITS, asynchronous
 from tests.engine.workers.test_supervisor import pid, run, until, workers
@@ -101,3 +103,53 @@ async def test_a_lost_device_ends_its_worker_which_starts_anew() -> None:
                 await supervisor.find("ann", ref)
         again = await supervisor.find("ann", None)
         assert await run(supervisor, again, "add", "number") == {"n": 1}
+
+
+# ---------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize(
+    "program, device",
+    [
+        ({"steps": [{"op": "ones", "args": {"size": [2]}}]}, None),
+        ({"steps": [{"op": "ones", "args": {"size": [2], "device": "cuda"}}]}, "cuda:0"),
+        ({"steps": [{"repeat": 2, "steps": [{"op": "to", "args": {"input": "x", "device": "cuda:1"}}]}]}, "cuda:1"),
+        ({"steps": [{"op": "cuda", "args": {"input": "x"}}]}, "cuda:0"),
+        ({"steps": [{"op": "cuda", "args": {"input": "x", "device": 2}}]}, "cuda:2"),
+        ({"steps": [{"op": "cuda", "args": 7}]}, "cuda:0"),
+        ({"inputs": {"x": {"data": ["cuda"], "device": "cuda:3"}}, "steps": []}, "cuda:3"),
+        ({"inputs": {"x": {"data": ["cuda"]}}, "steps": [None, 5, "cudax"]}, None),
+    ],
+)
+def test_the_device_that_a_program_asks_for(program: Any, device: str | None) -> None:
+    assert _device_in(program) == device
+    deep: Any = "cuda"
+    for _ in range(5000):
+        deep = [deep]
+    assert _device_in(deep) is None
+
+
+@asynchronous
+async def test_jobs_in_an_empty_session_go_to_the_device_that_they_ask_for() -> None:
+    house = Service(TWO, limits=Limits(session_bytes=64 << 20, server_bytes=256 << 20), threads=1)
+    await house.start()
+    try:
+        asked = {"steps": [{"op": "ones", "args": {"size": [2], "device": "cuda"}, "out": "y"}], "return": ["y"]}
+        keeps = {"steps": [{"op": "ones", "args": {"size": [2]}, "out": "x"}], "keep": {"x": "x"}}
+        names: list[str] = []
+        while len(names) < 2:  # sessions on the worker that has no GPU
+            made = await house.create_session("ann", {"device": "cpu"})
+            if made["worker"] == "a":
+                names.append(made["id"])
+        empty, full = names
+        await house.run("ann", full, keeps)
+        _, reply = await house.submit("ann", empty, {**asked}, about={}, wait=20)
+        assert reply is not None
+        assert reply[0]["results"]["y"].device == "cuda:0"
+        assert (await house.session_info("ann", empty))["worker"] == "b"
+        with pytest.raises(NoSuchDevice) as caught:
+            await house.submit("ann", full, {**asked}, about={}, wait=20)
+        assert caught.value.hint is not None
+        assert (await house.session_info("ann", full))["worker"] == "a"
+    finally:
+        await house.close()

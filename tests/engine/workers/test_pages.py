@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -240,3 +241,26 @@ def test_numbers_begin_anew_after_the_last() -> None:
     for _, fd in sent:
         os.close(fd)
     files.close()
+
+
+def test_several_threads_send_while_files_come_back() -> None:
+    pages, blob = Pages(), np.ones(REUSED_FROM, np.uint8)
+    numbers: list[int] = []
+
+    def send() -> None:
+        for _ in range(50):
+            number, fd = pages.send(blob)
+            os.close(fd)
+            numbers.append(number)
+            pages.back(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(send) for _ in range(4)]:
+            done.result()
+    assert len(set(numbers)) == 200
+    assert pages.kept_bytes == sum(size for _, size, _ in pages._kept)
+    assert not pages._out
+    pages.close()
+    _, fd = pages.send(blob)  # a copy that ends when its front has gone
+    os.close(fd)
+    assert not pages._out

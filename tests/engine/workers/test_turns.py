@@ -69,6 +69,24 @@ def test_owners_share_time_whatever_their_steps_cost(costs: list[float], data: s
     assert max(shares) - min(shares) <= max(costs) * 1.000001
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=5), st.integers(0, 300), st.floats(1e-4, 1.0))
+def test_who_comes_waits_for_at_most_one_turn_of_each_other_owner(
+    sessions: list[int], before: int, seconds: float
+) -> None:
+    """However many sessions each of them keeps busy, and however long that has been going on."""
+    turns = Turns[Line]()
+    for i, count in enumerate(sessions):
+        for _ in range(count):
+            turns.enter(Line(f"greedy-{i}", 1))
+    for _ in range(before):
+        turn(turns, seconds)
+    modest = Line("modest", 1)
+    turns.enter(modest)
+    came = [turn(turns, seconds) for _ in range(len(sessions) + 1)]
+    assert modest in came
+
+
 def test_idle_time_is_not_saved_up() -> None:
     turns, early, late = Turns[Line](), Line("early", 1), Line("late", 1)
     turns.enter(early)
