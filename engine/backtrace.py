@@ -66,7 +66,7 @@ class TracedBackward(BackwardPass):
     def rule(self, node: Node, g: Any) -> Sequence[Any]:
         """The node's rule, as `rule_on_arrays` runs it."""
         tracer = self.tracer
-        k = self.ctx.ks[node.backend]
+        k = tracer.k_of(node.backend)
         rows = node.saved
         several = type(g) is list
         given = [x for x in g if x is not None] if several else [g]
@@ -78,7 +78,10 @@ class TracedBackward(BackwardPass):
             rest = iter(arrays)
             again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
             sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
-            return rule_results(rule_on_arrays(again, sent, k)[1])
+            try:
+                return rule_results(rule_on_arrays(again, sent, k)[1])
+            finally:
+                again.saved = ()  # or a plan that is kept would hold the arrays of its last round
 
         arrays = [row[2] for row in rows]
         if node.plain and not several:
