@@ -27,6 +27,8 @@ from engine.trace import Tracer
 TILE = 1 << 15  # elements of a tile
 TILED_FROM = 1 << 16  # elements of an array from which tiles pay
 _FILE = "<plan>"
+# Of these, one number gives what an array of it gives, whichever loop NumPy takes.
+_EXACT = frozenset((np.negative, np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.absolute))
 _OUT_BY_NAME = frozenset((np.maximum, np.minimum))  # NumPy takes their `out` by name alone
 
 
@@ -57,12 +59,14 @@ class Plan:
         self._static = {s: a for s, a in tracer.constants.items() if s not in outside}
         self._own: set[Slot] = set()  # slots of memory that the plan keeps for results
         self._viewed: list[Step] = []  # views of what is bound
+        self._same: dict[Slot, Slot] = {}  # slots that are others' memory, whole, as another dtype
         self._places: list[tuple[int, int]] = []  # (first line, step of the program), in order of lines
         self._names: dict[str, Any] = {}
         self._constants: dict[int, str] = {}
         self._lines: list[str] = []
         self._bound: dict[str, str] = {}  # what a binding makes besides views: tiles of what is bound
         self.steps = self._kept(tracer.steps)
+        self._fold()
         self._elide()
         self._allocate()
         self._outer = sorted((slot, *outside[slot]) for slot in outside)
@@ -88,6 +92,31 @@ class Plan:
             needed.update(step.inputs)
         kept.reverse()
         return kept
+
+    def _fold(self) -> None:
+        """What is the same in all runs is computed here: the gradient that a sum hands back, and what becomes of it."""
+        arrays = self._arrays
+        produced: dict[Slot, int] = {}
+        for step in self.steps:
+            for slot in (*step.outputs, *step.writes):
+                produced[slot] = produced.get(slot, 0) + 1
+        wanted = self._wanted()
+        kept = []
+        for step in self.steps:
+            slot = step.outputs[0] if len(step.outputs) == 1 else -1
+            known = not step.writes and all(x in self._static for x in step.inputs) and produced.get(slot) == 1
+            if not known or slot in wanted or not (step.view or (step.ufunc and step.function in _EXACT)):
+                kept.append(step)
+                continue
+            given = [x.value if type(x) is Constant else self._static[x] for x in step.arguments]
+            if not step.view:
+                if not all(_uniform(x) for x in given if isinstance(x, np.ndarray)):
+                    kept.append(step)
+                    continue
+                given = [x[(0,) * x.ndim][...] if isinstance(x, np.ndarray) else x for x in given]
+            made = np.asarray(step.function(*given), arrays[slot].dtype)
+            self._static[slot] = made if step.view else np.broadcast_to(made, arrays[slot].shape)
+        self.steps = kept
 
     def _elide(self) -> None:
         """A copy is no copy where nobody else sees what is copied: the gradients of `autograd.grad`."""
@@ -130,7 +159,10 @@ class Plan:
                     self._own.add(step.outputs[0])
             elif step.view and all(map(self._settled, step.inputs)):
                 if self._outside.isdisjoint(step.inputs):
-                    self._static[step.outputs[0]] = arrays[step.outputs[0]]
+                    made, of = step.outputs[0], step.inputs[0]
+                    self._static[made] = arrays[made]
+                    if _place(arrays[made]) == _place(arrays[of]):
+                        self._same[made] = self._same.get(of, of)
                 else:
                     self._outside.add(step.outputs[0])
                     self._viewed.append(step)
@@ -248,7 +280,9 @@ class Plan:
             target = arrays[slots[-1]]
             if target.size < TILED_FROM or (shape is not None and target.shape != shape):
                 break
-            if any(arrays[s].shape not in (target.shape, ()) or not arrays[s].flags.c_contiguous for s in slots):
+            if not all(self._single(s) or _place(arrays[s])[1] == target.shape for s in slots):
+                break
+            if self._single(slots[-1]) or not all(self._single(s) or arrays[s].flags.c_contiguous for s in slots):
                 break
             if self._crosses(group, step):
                 break
@@ -266,28 +300,38 @@ class Plan:
         arrays = self._arrays
         for one, other in pairs:
             a, b = arrays[one], arrays[other]
-            apart = (_start(a), a.shape, a.itemsize) != (_start(b), b.shape, b.itemsize)
-            if apart and np.may_share_memory(a, b):
+            if _place(a) != _place(b) and np.may_share_memory(a, b):
                 return True
         return False
+
+    def _single(self, slot: Slot) -> bool:
+        """Whether a slot is one number for all elements."""
+        array = self._static.get(slot)
+        return not self._arrays[slot].shape or (array is not None and _uniform(array))
 
     def _tiled(self, group: Sequence[Step]) -> list[tuple[int, str]]:
         """One loop over tiles. What only this group sees is as large as one tile."""
         slots = list(dict.fromkeys(x for step in group for x in (*step.inputs, *step.outputs)))
-        inner = {step.outputs[0] for step in group if not step.writes} & self._own
-        inner -= self._seen_outside(group)
         arrays = self._arrays
         size = max(arrays[slot].size for slot in slots)
-        for slot in inner:
-            self._static[slot] = np.empty(TILE, arrays[slot].dtype)
+        tiles = self._scratch(group)
+        columns: list[Array | None] = []
+        for slot in slots:
+            if slot in tiles:
+                columns.append(tiles[slot])
+            elif slot in self._outside:
+                columns.append(None)
+            elif self._single(slot):
+                columns.append(self._static[slot][(0,) * self._static[slot].ndim][...])
+            else:
+                columns.append(self._static[slot])
         bound = [slot for slot in slots if slot in self._outside]
-        columns = [None if slot in self._outside else self._static[slot] for slot in slots]
-        tiles = _Tiles(size, columns)
+        rows_of = _Tiles(size, columns)
         if bound:
             rows = f"r{len(self._bound)}"
-            self._bound[rows] = f"{self._constant(tiles)}({', '.join(map(self._named, bound))})"
+            self._bound[rows] = f"{self._constant(rows_of)}({', '.join(map(self._named, bound))})"
         else:
-            rows = self._constant(tiles())
+            rows = self._constant(rows_of())
         lines = [(group[0].place, f"for {', '.join(f't{slot}' for slot in slots)}, in {rows}:")]
         for step in group:
             arguments = [self._constant(x.value) if type(x) is Constant else f"t{x}" for x in step.arguments]
@@ -296,15 +340,50 @@ class Plan:
             lines.append((step.place, f" {self._constant(step.function)}({', '.join(arguments)})"))
         return lines
 
+    def _scratch(self, group: Sequence[Step]) -> dict[Slot, Array]:
+        """Tiles for the slots that only this group sees; one takes the memory of another that is over."""
+        seen = self._seen_outside(group)
+        inner = {self._root(step.outputs[0]) for step in group if not step.writes}
+        inner = {root for root in inner if root in self._own and root not in seen}
+        last: dict[Slot, int] = {}
+        for at, step in enumerate(group):
+            for slot in (*step.inputs, *step.outputs):
+                last[self._root(slot)] = at
+        free: dict[Any, list[Array]] = {}
+        tiles: dict[Slot, Array] = {}
+        for at, step in enumerate(group):
+            over = {self._root(slot) for slot in (*step.inputs, *step.outputs)} & inner
+            out = self._root(step.outputs[0])
+            for root in over:  # first, so that a result may go where an operand was
+                if last[root] == at and root in tiles and root != out:
+                    free.setdefault(tiles[root].dtype, []).append(tiles[root])
+            if out in inner and out not in tiles:
+                dtype = self._arrays[out].dtype
+                spare = free.get(dtype)
+                tiles[out] = spare.pop() if spare else np.empty(TILE, dtype)
+                self._static[out] = tiles[out]
+            if out in inner and last[out] == at:
+                free.setdefault(tiles[out].dtype, []).append(tiles[out])
+            for slot in (*step.inputs, *step.outputs):
+                root = self._root(slot)
+                if root in tiles:
+                    tiles[slot] = self._static[slot] = tiles[root].view(self._arrays[slot].dtype)
+        return tiles
+
+    def _root(self, slot: Slot) -> Slot:
+        return self._same.get(slot, slot)
+
     def _seen_outside(self, group: Sequence[Step]) -> set[Slot]:
+        """The slots, by the memory that they are, that something outside a group looks at."""
         inside = set(map(id, group))
-        seen = self._wanted()
-        for step in self.steps:
+        seen = set(self._wanted())
+        for step in (*self.steps, *self._viewed):
             if id(step) not in inside:
                 seen.update((*step.inputs, *step.outputs))
         # A view that was settled once may look into a result.
-        bases = {id(a.base) for a in self._static.values() if a.base is not None}
-        return seen | {slot for slot, a in self._static.items() if id(a) in bases}
+        bases = {id(a.base) for s, a in self._static.items() if a.base is not None and s not in self._same}
+        seen |= {slot for slot, a in self._static.items() if id(a) in bases}
+        return {self._root(slot) for slot in seen}
 
     # ------------------------------------------------ running
 
@@ -346,7 +425,7 @@ class _Tiles:
         if not array.shape:
             return [array] * len(self._bounds)
         flat = array.reshape(-1)
-        if flat.size == TILE:  # one tile's memory for all
+        if flat.size == TILE:  # memory that all tiles have in common
             return [flat[: stop - start] for start, stop in self._bounds]
         return [flat[start:stop] for start, stop in self._bounds]
 
@@ -355,8 +434,14 @@ class _Tiles:
         return list(zip(*[self._cut(next(rest)) if c is None else c for c in self._columns], strict=True))
 
 
-def _start(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
+def _place(array: Array) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+    """Where an array's elements lie."""
+    return int(array.__array_interface__["data"][0]), array.shape, array.strides, array.itemsize
+
+
+def _uniform(array: Array) -> bool:
+    """Whether all elements are one place in memory."""
+    return array.size > 0 and not any(array.strides)
 
 
 def _renamed(arguments: Sequence[Any], other: Mapping[Slot, Slot]) -> list[Any]:

@@ -132,6 +132,12 @@ class _Rows:
         xp.put_along_axis(x, index, there + xp.expand_dims(values, self.axis), self.axis)
 
 
+def _all_plain(k: K, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float) -> bool:
+    """Whether all rows of a matrix on the CPU count, and count the same: the usual case, where little is to be done."""
+    usual = weight is None and smoothing == 0 and ignore_index < 0 and x.ndim == 2 and x.size > 0
+    return usual and k.backend.kind == "cpu" and int(target.min()) >= 0
+
+
 # ---------------------------------------------------------------- nll_loss
 
 
@@ -269,6 +275,13 @@ def _cross_entropy(
     """
     xp = k.xp
     axis = _class_axis(input.shape) if input.ndim > 1 else 0
+    if reduction != "none" and _all_plain(k, input, target, weight, ignore_index, smoothing):
+        x, along, turned = turned_lines(k, input, axis)
+        probs, s, top = probabilities(k, x, along)
+        count = len(target)
+        made = total(k, xp.log(s).reshape(-1) - (input[xp.arange(count), target] - top.reshape(-1)), None)
+        probs = probs.T.reshape(input.shape) if turned else probs
+        return (made if reduction == "sum" else xp.true_divide(made, input.dtype.type(count))), probs
     rows = _Rows(k, target, weight, ignore_index, axis, input.dtype)
     classes = input.shape[axis]
     if input.size == 0:
@@ -352,6 +365,12 @@ def _cross_entropy_back(
     """The gradient of cross_entropy: linear in `grad`, affine in the probabilities."""
     xp = k.xp
     axis = _class_axis(probs.shape) if probs.ndim > 1 else 0
+    if reduction != "none" and _all_plain(k, probs, target, weight, ignore_index, smoothing):
+        count, one = len(target), probs.dtype.type(1)
+        each = (one if reduction == "sum" else one / probs.dtype.type(count)) * grad
+        made = xp.multiply(probs, each)
+        made[xp.arange(count), target] -= each
+        return made
     rows = _Rows(k, target, weight, ignore_index, axis, probs.dtype)
     a, b, c = _coefficients(k, rows, weight, probs.shape[axis], reduction, smoothing)
     a, b = a * grad, b * grad
