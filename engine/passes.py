@@ -28,6 +28,7 @@ def planned_pass(program: Program, scope: Scope, outcome: Outcome) -> bool:
     report = outcome.plans[()] = PlanReport()
     tensors, found = kept.find(scope)
     if found is None:
+        ctx.plans.unfit += bool(kept.found)
         if kept.restless:
             report.why = "the inputs are of another form each time"
             return False

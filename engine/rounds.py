@@ -37,18 +37,21 @@ class PlannedRounds:
 
     def again(self, last: int) -> Iterator[None]:
         """Rounds up to `last` by a plan that is kept; none where none fits."""
-        if self.scope.ctx.plan_from and self.kept.found:
+        ctx = self.scope.ctx
+        if ctx.plan_from and self.kept.found:
             tensors, found = self.kept.find(self.scope)
             if isinstance(found, Made):
-                plans = self.scope.ctx.plans
-                if plans is not None:
-                    plans.replayed += 1
+                if ctx.plans is not None:
+                    ctx.plans.replayed += 1
                 yield from self._admitted(found, tensors, last)
 
     def run(self, last: int) -> Iterator[None]:
         """Rounds up to `last`, which `rounds` then says; none where there can be no plan."""
         tensors, found = self.kept.find(self.scope)
         if found is None:
+            plans = self.scope.ctx.plans
+            if plans is not None:
+                plans.unfit += bool(self.kept.found)
             if self.kept.restless:
                 self._report().why = "the inputs are of another form each time"
                 return

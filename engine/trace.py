@@ -23,7 +23,7 @@ from engine.carriers import K, finish, infer, infer_inplace, prepare
 from engine.cells import PLANNED_K, Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
 from engine.context import Context
 from engine.dtypes import FLOAT, DType, float32, from_numpy
-from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
+from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments, plain_results
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.shapes import has_internal_overlap, is_dense
 from engine.tape import Node, base_of, check_overlap, edge_of, kept_edges
@@ -371,7 +371,8 @@ class Tracer:
     ) -> Any:
         kernel: Any = op.kernel
         layout = Layout(given.values)
-        pure = not (op.random or written) and op.guard is None
+        still = not (op.random or written)
+        pure = still and op.guard is None
         removable = pure and (op.elementwise or op.family in ("reductions", "factories", "views", "shaping"))
         traits: dict[str, Any] = {"writes": [t.array for t in written], "removable": removable}
         arguments = [Constant(k), *layout.arguments(given.values)] if layout.flat else []
@@ -385,12 +386,19 @@ class Tracer:
             if lower_writes(self, kernel, arguments, [t.array for t in written]):
                 return None
             return self.emit(kernel, arguments, k=k, spec=out, **traits)
-        if plain and layout.flat and type(out) is Spec and not (op.random or written):
+        if plain and layout.flat and type(out) is Spec and still:
             k.spec = out
             made = kernel(*plain_arguments(arguments))
             fin = finish(op, k, made, out, given.values)
             if fin is made:
                 return self.emit(kernel, arguments, made=made, k=k, spec=out, **traits)
+        if plain and layout.flat and type(out) in (tuple, list) and still:
+            k.spec = out
+            made = plain_results(kernel(*plain_arguments(arguments)))
+            if all(s is not None and finish(op, k, m, s, given.values) is m for m, s in zip(made, out, strict=True)):
+                return self.emit(
+                    lambda *found: plain_results(kernel(*found)), arguments, made=made, k=k, spec=out, **traits
+                )
         specs = tuple(given.specs)
 
         def whole(*arrays: Array) -> Any:

@@ -280,7 +280,7 @@ def _cross_entropy(
         probs, s, top = probabilities(k, x, along)
         count = len(target)
         made = total(k, xp.log(s).reshape(-1) - (input[xp.arange(count), target] - top.reshape(-1)), None)
-        probs = probs.T.reshape(input.shape) if turned else probs
+        probs = xp.ascontiguousarray(probs.T) if turned else probs
         return (made if reduction == "sum" else xp.true_divide(made, input.dtype.type(count))), probs
     rows = _Rows(k, target, weight, ignore_index, axis, input.dtype)
     classes = input.shape[axis]
@@ -324,6 +324,14 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return made, None, None
 
 
+@_cross_entropy.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    _, target, weight, reduction, ignore_index, smoothing, _, probs = values
+    if g[1] is not None:
+        return NotImplemented
+    return _back(k, g[0], probs, target, weight, reduction, ignore_index, smoothing), None, None
+
+
 def _coefficients(k: K, rows: _Rows, weight: Array | None, classes: int, reduction: str, smoothing: float) -> Any:
     """(a, b, c): the gradient of a row is a p - b onehot(t) - c w."""
     xp = k.xp
@@ -342,17 +350,7 @@ def _coefficients(k: K, rows: _Rows, weight: Array | None, classes: int, reducti
     return a, b, c
 
 
-def _back_meta(k: K, grad: Spec, probs: Spec, *rest: Any) -> Spec:
-    return probs
-
-
-@op(
-    family="losses",
-    node="NllLossBackwardBackward0",
-    meta=_back_meta,
-    save={"grad": ("probs", "target", "weight"), "probs": ("grad", "target", "weight")},
-)
-def _cross_entropy_back(
+def _back(
     k: K,
     grad: Array,
     probs: Array,
@@ -362,7 +360,6 @@ def _cross_entropy_back(
     ignore_index: Any,
     smoothing: Any,
 ) -> Array:
-    """The gradient of cross_entropy: linear in `grad`, affine in the probabilities."""
     xp = k.xp
     axis = _class_axis(probs.shape) if probs.ndim > 1 else 0
     if reduction != "none" and _all_plain(k, probs, target, weight, ignore_index, smoothing):
@@ -386,6 +383,30 @@ def _cross_entropy_back(
             made -= c if weight is None else c * weight.reshape((-1,) + (1,) * (probs.ndim - 1 - axis))
         rows.add(k, made, -b)
     return made
+
+
+def _back_meta(k: K, grad: Spec, probs: Spec, *rest: Any) -> Spec:
+    return probs
+
+
+@op(
+    family="losses",
+    node="NllLossBackwardBackward0",
+    meta=_back_meta,
+    save={"grad": ("probs", "target", "weight"), "probs": ("grad", "target", "weight")},
+)
+def _cross_entropy_back(
+    k: K,
+    grad: Array,
+    probs: Array,
+    target: Array,
+    weight: Array | None,
+    reduction: Any,
+    ignore_index: Any,
+    smoothing: Any,
+) -> Array:
+    """The gradient of cross_entropy: linear in `grad`, affine in the probabilities."""
+    return _back(k, grad, probs, target, weight, reduction, ignore_index, smoothing)
 
 
 @_cross_entropy_back.vjp

@@ -484,9 +484,7 @@ def large_chain(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     steps.append(step("autograd.grad", ["g"], outputs=["loss"], inputs=["p"], allow_unused=True))
     if r.random() < 0.5:
         steps.append(quiet(step("sub_", None, input="p", other="g", alpha=0.1)))
-    inputs = {
-        name: {**floats(*shape, seed=seed + ord(name)), "requires_grad": name == "p"} for name in ("p", "q", "m")
-    }
+    inputs = {name: {**floats(*shape, seed=seed + ord(name)), "requires_grad": name == "p"} for name in ("p", "q", "m")}
     collect = {"loss": 2} if r.random() < 0.5 else {}
     return [repeat(4, *steps, **collect)], {"inputs": inputs, "return_": sorted({*known, "loss", "m"})}
 
