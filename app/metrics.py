@@ -140,7 +140,7 @@ class Metrics(Collector):
     def _of_plans(self) -> Iterable[Metric]:
         counts = CounterMetricFamily(
             "curlgrad_plans",
-            "Plans made, replayed in a later request, not fit for the inputs that came, and dropped for lack of memory.",
+            "Plans made, replayed in a later request, unfit for the inputs that came, dropped for lack of memory.",
             labels=("worker", "outcome"),
         )
         programs = GaugeMetricFamily(

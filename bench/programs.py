@@ -435,7 +435,10 @@ def compare(ours: Server, theirs: Peer, name: str, rounds: int, times: int) -> d
 def as_markdown(found: dict[str, Any], rounds: int) -> str:
     """The table, with where and when it was measured."""
     torch = subprocess.run(
-        [find_torch() or sys.executable, "-c", "import torch; print(torch.__version__)"], capture_output=True, text=True
+        [find_torch() or sys.executable, "-c", "import torch; print(torch.__version__)"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     peer = f"PyTorch {torch.stdout.strip() or 'not installed'}"
     lines = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
@@ -109,13 +109,14 @@ class TracedBackward(BackwardPass):
             self.ctx.seq = seq
             if lowered is not None:
                 return lowered
-        elif several and node.op.array_vjp is not None and (found := self._fast(node, places, arrays, g)) is not None:
-            if all(map(_alike, found[1], call(*arrays, *given))):
-                return tracer.emit(found[0], [*arrays, *given], made=found[1])  # type: ignore[no-any-return]
+        elif several and node.op.array_vjp is not None and (found := self._fast(node, places, arrays, g, call)):
+            return tracer.emit(found[0], [*arrays, *given], made=found[1])  # type: ignore[no-any-return]
         return tracer.emit(call, [*arrays, *given])  # type: ignore[no-any-return]
 
-    def _fast(self, node: Node, places: Any, arrays: Sequence[Array], g: Sequence[Any]) -> Any:
-        """The rule on arrays of an operation with several results, and what it gives; None where it is not for these."""
+    def _fast(
+        self, node: Node, places: Any, arrays: Sequence[Array], g: Sequence[Any], general: Callable[..., Any]
+    ) -> Any:
+        """The rule on arrays of an operation with several results, and what it gives; None where it does not do."""
         k, mask = self.tracer.k_of(node.backend), node.mask
         rule: Any = node.op.array_vjp
         template = [*node.args, *node.outs]
@@ -133,8 +134,10 @@ class TracedBackward(BackwardPass):
             made = rule(k, values, [next(rest) if there else None for there in pattern], mask)
             return made if made is NotImplemented else plain_results(made)
 
-        made = call(*arrays, *[x for x in g if x is not None])
-        return None if made is NotImplemented else (call, made)
+        given = [*arrays, *[x for x in g if x is not None]]
+        made = call(*given)
+        same = made is not NotImplemented and all(map(_alike, made, general(*given)))
+        return (call, made) if same else None
 
     def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
         if (

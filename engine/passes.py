@@ -41,6 +41,9 @@ def planned_pass(program: Program, scope: Scope, outcome: Outcome) -> bool:
     if not isinstance(found, Made):
         report.why = found
         return False
+    if 0 < ctx.max_seconds < found.seconds:
+        report.why = "it may take longer than a program may"
+        return False
     if tensors is None:
         tensors, _ = kept.find(scope)
     try:
@@ -59,9 +62,7 @@ def _make(program: Program, scope: Scope) -> Made | str | None:
     planning = Planning(scope, program.steps)
     found: Made | str
     try:
-        found = planning.one_pass([*program.returns, *program.keep, *program.keep_all])
-        if found.seconds > LONGEST_S:
-            found = "it takes too long for one turn"
+        found = planning.one_pass([*program.returns, *program.keep, *program.keep_all], LONGEST_S)
     except NotPlanned as e:
         found = str(e)
     except EngineError:

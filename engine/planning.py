@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from engine.cells import Cell, NotPlanned
@@ -107,11 +108,12 @@ class Planning:
         """A plan of rounds. Raises NotPlanned."""
         return self._made(collect, None)
 
-    def one_pass(self, wanted: Sequence[str]) -> Made:
-        """A plan of the steps as they stand, which leaves what the wanted names stand for. Raises NotPlanned."""
-        return self._made({}, wanted)
+    def one_pass(self, wanted: Sequence[str], longest: float) -> Made:
+        """A plan of the steps as they stand, which leaves what the wanted names stand for. Raises NotPlanned, also
+        where tracing has taken `longest` seconds after some step."""
+        return self._made({}, wanted, longest)
 
-    def _made(self, collect: Mapping[str, int], wanted: Sequence[str] | None) -> Made:
+    def _made(self, collect: Mapping[str, int], wanted: Sequence[str] | None, longest: float = inf) -> Made:
         ctx = self.scope.ctx
         if any(isinstance(step, Repeat) for step in self.steps):
             raise NotPlanned("there is a repeat within")
@@ -129,6 +131,8 @@ class Planning:
                 assert isinstance(step, Step)
                 tracer.place = place
                 _trace(step, traced, tracer)
+                if time.thread_time() - begin > longest:
+                    raise NotPlanned("it takes too long for one turn")
             asked = {name: _asked(name, traced, tracer) for name in collect}
             tensors, _ = guard(self.scope, list(traced.reads))
             places = {id(t): i for i, t in enumerate(tensors)}

@@ -22,6 +22,7 @@ from engine.backtrace import TracedBackward
 from engine.carriers import K, finish, infer, infer_inplace, prepare
 from engine.cells import PLANNED_K, Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
 from engine.context import Context
+from engine.costs import mind
 from engine.dtypes import FLOAT, DType, float32, from_numpy
 from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments, plain_results
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
@@ -299,6 +300,7 @@ class Tracer:
         grad_at = op.positions.get("requires_grad", -1) if not op.internal else -1
         if grad_at >= 0 and args[grad_at]:
             raise NotPlanned(f"{op.name} makes a leaf")
+        mind(op, args, ctx.max_seconds)
         given = self._sorted(op, args)
         backend = given.backend or ctx.default_backend
         device_at = op.positions.get("device", -1) if not op.internal else -1

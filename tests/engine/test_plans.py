@@ -459,7 +459,7 @@ def large_chain(seed: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     r = random.Random(seed)
     shape = r.choice(((70_001,), (300, 301), (2, 65_536)))
     known, steps = ["p", "q", "m", "y0"], [step("mul", "y0", input="p", other="q")]
-    for i in range(r.randrange(4, 12)):
+    for _ in range(r.randrange(4, 12)):
         kind, out, a, b = r.randrange(8), f"y{r.randrange(4)}", r.choice(known), r.choice(known)
         if kind < 3:
             steps.append(step(r.choice(LARGE), out, input=a))
