@@ -17,7 +17,18 @@ from engine.session import Session
 from engine.tape import FREED
 from engine.tensor import ServerLedger
 from tests.engine.programs import floats, run, step
-from tests.engine.test_plans import DOWN, FORWARD, GRAD, PLANNED, Maker, of_session, plain, quiet, repeat
+from tests.engine.test_plans import (
+    DOWN,
+    FORWARD,
+    GRAD,
+    PLANNED,
+    Maker,
+    large_chain,
+    of_session,
+    plain,
+    quiet,
+    repeat,
+)
 
 Request = tuple[list[dict[str, Any]], dict[str, Any]]
 
@@ -389,6 +400,20 @@ def try_sequence(seed: int) -> int:
 @pytest.mark.parametrize("chunk", range(4))
 def test_random_sequences(chunk: int) -> None:
     assert sum(try_sequence(seed) for seed in range(chunk * 25, chunk * 25 + 25)) > 10
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_tiles_that_come_again(seed: int) -> None:
+    program, fields = large_chain(seed)
+    inputs = fields.pop("inputs")
+    sent: list[Request] = [([], {"inputs": inputs, "keep": {name: name for name in inputs}})]
+    flat = [s for one in program for s in (one["steps"] if "repeat" in one else [one])]
+    for i in range(5):
+        sent.append((program, fields))
+        sent.append((flat, fields | ({"keep": {"y0": "y", "loss": "l"}} if seed % 2 else {})))
+        if i == 3:  # memory that overlaps: what was planned for tensors apart must not run
+            sent.append(([quiet(step("view", "o", input="p", size=list(np.shape(inputs["p"]["data"]))))], {"keep": {"o": "q"}}))
+    same(sent)
 
 
 @pytest.mark.slow
