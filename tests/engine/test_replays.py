@@ -412,7 +412,9 @@ def test_tiles_that_come_again(seed: int) -> None:
         sent.append((program, fields))
         sent.append((flat, fields | ({"keep": {"y0": "y", "loss": "l"}} if seed % 2 else {})))
         if i == 3:  # memory that overlaps: what was planned for tensors apart must not run
-            sent.append(([quiet(step("view", "o", input="p", size=list(np.shape(inputs["p"]["data"]))))], {"keep": {"o": "q"}}))
+            sent.append(
+                ([quiet(step("view", "o", input="p", size=list(np.shape(inputs["p"]["data"]))))], {"keep": {"o": "q"}})
+            )
     same(sent)
 
 
