@@ -59,7 +59,8 @@ def planned_pass(program: Program, scope: Scope, outcome: Outcome) -> bool:
 
 
 def _make(program: Program, scope: Scope) -> Made | str | None:
-    planning = Planning(scope, program.steps)
+    kept = program.entry.kept(())
+    planning = Planning(scope, program.steps, list(kept.reads))
     found: Made | str
     try:
         found = planning.one_pass([*program.returns, *program.keep, *program.keep_all], LONGEST_S)
@@ -67,7 +68,7 @@ def _make(program: Program, scope: Scope) -> Made | str | None:
         found = str(e)
     except EngineError:
         return None
-    keep(scope, program.entry, program.entry.kept(()), planning, found)
+    keep(scope, program.entry, kept, planning, found)
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from engine.cells import Cell, NotPlanned
 from engine.compile import Plan, carried_over
 from engine.remains import Remains
-from engine.replays import guard
+from engine.replays import Reads, guard
 from engine.scope import ABSENT, Scope, bind_several, named
 from engine.steps import Repeat, Step
 from engine.tensor import Tensor
@@ -98,10 +98,10 @@ class TracedScope(Scope):
 
 
 class Planning:
-    """One attempt at a plan. `reads` are the names that it depends on, also where it fails."""
+    """One attempt at a plan. `reads`: the names that it depends on, also where it fails; `known`: those of others."""
 
-    def __init__(self, scope: Scope, steps: Sequence[Step | Repeat]) -> None:
-        self.scope, self.steps = scope, steps
+    def __init__(self, scope: Scope, steps: Sequence[Step | Repeat], known: Reads) -> None:
+        self.scope, self.steps, self.known = scope, steps, known
         self.reads: dict[tuple[str, bool], None] = {}
 
     def rounds(self, collect: Mapping[str, int]) -> Made:
@@ -134,7 +134,7 @@ class Planning:
                 if time.thread_time() - begin > longest:
                     raise NotPlanned("it takes too long for one turn")
             asked = {name: _asked(name, traced, tracer) for name in collect}
-            tensors, _ = guard(self.scope, list(traced.reads))
+            tensors, _ = guard(self.scope, list(dict.fromkeys([*self.known, *traced.reads])))
             places = {id(t): i for i, t in enumerate(tensors)}
             if any(id(t) not in places for t, _ in tracer.outside.values()):
                 raise NotPlanned("a gradient has a gradient of its own")

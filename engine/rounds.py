@@ -38,7 +38,7 @@ class PlannedRounds:
     def again(self, last: int) -> Iterator[None]:
         """Rounds up to `last` by a plan that is kept; none where none fits."""
         ctx = self.scope.ctx
-        if ctx.plan_from and self.kept.found:
+        if ctx.plan_from and self.kept.found and last > self.rounds[-1]:
             tensors, found = self.kept.find(self.scope)
             if isinstance(found, Made):
                 if ctx.plans is not None:
@@ -63,7 +63,7 @@ class PlannedRounds:
             self._report().why = found
 
     def _make(self) -> Made | str:
-        planning = Planning(self.scope, self.repeat.steps)
+        planning = Planning(self.scope, self.repeat.steps, list(self.kept.reads))
         found: Made | str
         try:
             found = planning.rounds(self.repeat.collect)
