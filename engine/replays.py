@@ -67,7 +67,8 @@ def guard(scope: Scope, reads: Reads) -> tuple[list[Tensor], Any]:
             form.append((t.strides, array.strides, t.offset, array is buf, buf.shape, buf.strides, buf.dtype.char))
             form.append(kind_of_view)
     ctx = scope.ctx
-    form.append((ctx.default_dtype, ctx.default_backend.name, ctx.grad_enabled, ctx.anomaly, scope.strict))
+    retained = ctx.retained is not None and any(t.retains for t in ctx.retained)
+    form.append((ctx.default_dtype, ctx.default_backend.name, ctx.grad_enabled, ctx.anomaly, retained, scope.strict))
     return tensors, tuple(form)
 
 
