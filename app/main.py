@@ -56,6 +56,7 @@ def service_of(settings: Settings) -> Service:
         max_nesting=settings.max_nesting,
         owner_bytes=settings.key_bytes,
         plan_from=settings.plan_from,
+        plan_bytes=settings.plan_cache,
         idle_s=settings.sleep_after,
         max_seconds=settings.max_seconds,
         max_unnamed=settings.max_unnamed,

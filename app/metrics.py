@@ -91,6 +91,7 @@ class Metrics(Collector):
     def collect(self) -> Iterable[Metric]:
         yield from self._of_requests()
         yield from self._of_work()
+        yield from self._of_plans()
         yield from self._of_memory()
         yield from self._of_workers()
 
@@ -135,6 +136,26 @@ class Metrics(Collector):
             for op, seconds in (numbers["seconds"] or {}).items():
                 spent.add_metric((name, op), seconds)
         yield from (programs, steps, runs, spent)
+
+    def _of_plans(self) -> Iterable[Metric]:
+        counts = CounterMetricFamily(
+            "curlgrad_plans",
+            "Plans made, replayed in a later request, unfit for the inputs that came, dropped for lack of memory.",
+            labels=("worker", "outcome"),
+        )
+        programs = GaugeMetricFamily(
+            "curlgrad_plan_programs", "Programs that are kept with their plans.", labels=("worker",)
+        )
+        held = GaugeMetricFamily("curlgrad_plan_bytes", "Memory of the plans that are kept.", labels=("worker",))
+        for name, _, numbers in self._each():
+            plans = numbers.get("plans")
+            if plans is None:
+                continue
+            for outcome in ("made", "replayed", "unfit", "dropped"):
+                counts.add_metric((name, outcome), plans[outcome])
+            programs.add_metric((name,), plans["programs"])
+            held.add_metric((name,), plans["bytes"])
+        yield from (counts, programs, held)
 
     def _of_memory(self) -> Iterable[Metric]:
         memory = GaugeMetricFamily(

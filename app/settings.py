@@ -265,6 +265,12 @@ class Settings:
         default=16,
         metadata=_option(_whole, "N", "the rounds from which a repeat is compiled into a plan; 0 interprets them all"),
     )
+    plan_cache: int = field(
+        default=Limits.plan_bytes,
+        metadata=_option(
+            _bytes, "SIZE", "memory of the plans that each worker keeps from request to request; 0 keeps none"
+        ),
+    )
     max_jobs: int = field(
         default=100, metadata=_option(_count, "N", "the ended jobs that are kept with their results, of one key")
     )

@@ -1,11 +1,13 @@
 """Whole training programs over HTTP beside PyTorch eager and hand-written NumPy: CPU time a step, in turns.
 
     python bench/programs.py            prints the table
+    python bench/programs.py --write    and puts it into docs/performance.md
     python bench/programs.py --json F   and writes it to F
 
-A server of ours runs each program in one request, `repeat` rounds of it; what counts is the CPU time of the server's
-processes, reading the request and writing the answer included. PyTorch and NumPy run the same steps in a process of
-their own. One thread each; medians of the ratios of interleaved rounds.
+A server of ours runs each program in one request, `repeat` rounds of it, or, as "again", one round in each of many
+requests; what counts is the CPU time of the server's processes, reading requests and writing answers included, once it
+has seen the program twice. PyTorch and NumPy run the same steps in a process of their own. One thread each; medians of
+the ratios of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -28,22 +30,38 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.peers import ONE_THREAD, ROOT, TORCH_MISSING, Peer, Tasks, find_torch, machine, serve_child
+from bench.serving import heading, write
 
-ROUNDS = {"step": 100, "small": 5000, "chain": 12, "transformer": 20, "cnn": 20}
-GOALS = {
+ROUNDS = {"step": 200, "step again": 100, "small": 20_000, "small again": 500, "forward": 12, "chain": 12}
+ROUNDS |= {"transformer": 20, "cnn": 20}
+GOALS: dict[str, dict[str, float | None]] = {
     "step": {"numpy": 1.10, "torch": 0.80},
+    "step again": {"numpy": None, "torch": None},
     "small": {"numpy": 1.0, "torch": 0.20},
+    "small again": {"torch": None},
+    "forward": {"torch": 0.72},
     "chain": {"torch": 0.60},
     "transformer": {"torch": 1.5},
     "cnn": {"torch": 1.4},
 }
 WHAT = {
     "step": "training step, 64x784-256-256-10, linear, relu, cross_entropy, SGD",
+    "step again": "the same, one step in each request",
     "small": "mul, add, tanh, sum of 8 numbers, backward, and a step down",
-    "chain": "8 element-wise operations over 4M float32, forward and backward, and a step down",
+    "small again": "the same, one step in each request",
+    "forward": "8 element-wise operations over 4M float32, and their sum",
+    "chain": "the same, forward and backward, and a step down",
     "transformer": "transformer block (batch 8, sequence 64, width 128, 4 heads), forward, backward, SGD",
     "cnn": "CNN on 64 images of 28x28 (two conv, two pool, two linear), forward, backward, SGD",
 }
+PEER = {"numpy": "NumPy by hand", "torch": "PyTorch"}
+
+
+def data(name: str) -> str:
+    """The task whose tensors a task has."""
+    return "chain" if name == "forward" else name.removesuffix(" again")
+
+
 SIZES = (784, 256, 256, 10)
 CHAIN = 4 << 20
 
@@ -103,6 +121,9 @@ PARAMETERS = {
 
 def body(name: str) -> list[dict[str, Any]]:
     """The steps of one round."""
+    if name == "forward":
+        return [{**one, "no_grad": True} for one in body("chain")[:-2]]
+    name = data(name)
     f = "nn.functional."
     params = PARAMETERS[name]
     grads = [f"g{i}" for i in range(len(params))]
@@ -209,7 +230,8 @@ class Server:
                 raise RuntimeError("the server did not start")
             time.sleep(0.05)
         self.plans: dict[str, Any] = {}
-        for name in ROUNDS:
+        self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
+        for name in TENSORS:
             made = setup(name)
             kept = {out: f"{name}.{out}" for out in {s["out"] for s in made if "out" in s}}
             self.run({"steps": made, "keep": kept})
@@ -217,13 +239,17 @@ class Server:
     def ask(self, method: str, path: str, value: Any = None) -> tuple[int, Any]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
         try:
-            connection.request(
-                method, path, None if value is None else json.dumps(value), {"Content-Type": "application/json"}
-            )
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
+            return self.asked(connection, method, path, None if value is None else json.dumps(value).encode())
         finally:
             connection.close()
+
+    def asked(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None
+    ) -> tuple[int, Any]:
+        """A request on a connection that stays open."""
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
 
     def run(self, program: dict[str, Any]) -> Any:
         status, answer = self.ask("POST", "/v1/programs?values=none", program)
@@ -232,30 +258,42 @@ class Server:
         return answer
 
     def measure(self, name: str, rounds: int) -> dict[str, float]:
-        inputs = {out: f"{name}.{out}" for out, _, _ in TENSORS[name]}
-        if name in ("step", "cnn"):
-            inputs["target"] = f"{name}.target"
-        program = {"inputs": inputs, "steps": [{"repeat": rounds, "steps": body(name)}], "return": ["loss"]}
+        task = data(name)
+        inputs = {out: f"{task}.{out}" for out, _, _ in TENSORS[task]}
+        if task in ("step", "cnn"):
+            inputs["target"] = f"{task}.target"
+        again = name.endswith(" again")
+        collect = {"loss": 1} if name == "forward" else {}  # else nobody would need it
+        steps = body(name) if again else [{"repeat": rounds, "steps": body(name), "collect": collect}]
+        sent = json.dumps({"inputs": inputs, "steps": steps, "return": ["loss"]}).encode()
+        times = rounds if again else 1
         cpu, wall = self.cpu(), time.perf_counter()
-        answer = self.run(program)
+        for _ in range(times):
+            status, answer = self.asked(self.connection, "POST", "/v1/programs?values=none", sent)
+            if status != 200:
+                raise RuntimeError(f"{status}: {answer}")
         found = {"cpu": (self.cpu() - cpu) / rounds, "wall": (time.perf_counter() - wall) / rounds}
         self.plans[name] = answer.get("plans")
         return found
 
     def cpu(self) -> float:
-        """Seconds of CPU that the server's processes have used, front and worker."""
-        used, family = 0, {self.process.pid}
+        """Seconds of CPU that the server's processes have used, front and worker: of their threads that still run."""
+        family = {self.process.pid}
         rows = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):  # one that has just ended
                 rows.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()))
+        used = 0
         for pid, fields in sorted(rows):  # a child's number is higher than its parent's, but for the rare wrap
             if pid in family or int(fields[1]) in family:
                 family.add(pid)
-                used += int(fields[11]) + int(fields[12])
-        return used / os.sysconf("SC_CLK_TCK")
+                for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):  # in nanoseconds, where ticks are 10 ms
+                    with contextlib.suppress(OSError):
+                        used += int(path.read_text().split()[0])
+        return used / 1e9
 
     def close(self) -> None:
+        self.connection.close()
         self.process.terminate()
         self.process.wait(timeout=30)
         self.folder.cleanup()
@@ -308,6 +346,15 @@ def torch_tasks() -> Tasks:
         return nn.cross_entropy(nn.linear(h, t["w2"], t["d2"]), t["target"])
 
     def task(name: str) -> Any:
+        if name == "forward":
+            with_grad = forward
+
+            def without() -> None:
+                with torch.no_grad():
+                    with_grad("chain")
+
+            return without
+        name = data(name)
         params = [tensors[name][p] for p in PARAMETERS[name]]
         optimizer = torch.optim.SGD(params, lr=0.001)
 
@@ -362,7 +409,7 @@ def numpy_tasks() -> Tasks:
         a -= f32(0.001) * ga
         b -= f32(0.001) * gb
 
-    return {"step": training, "small": small}
+    return {"step": training, "step again": training, "small": small}
 
 
 # ---------------------------------------------------------------- the table
@@ -371,6 +418,8 @@ def numpy_tasks() -> Tasks:
 def compare(ours: Server, theirs: Peer, name: str, rounds: int, times: int) -> dict[str, float]:
     """Medians over turns: the ratios, and microseconds of CPU a step."""
     cpu, wall, mine, others = [], [], [], []
+    for _ in range(2):  # programs that were there before have their plans
+        ours.measure(name, rounds)
     for i in range(times):
         pair: dict[str, dict[str, float]] = {}
         for who in ("ours", "theirs") if i % 2 == 0 else ("theirs", "ours"):
@@ -387,11 +436,39 @@ def compare(ours: Server, theirs: Peer, name: str, rounds: int, times: int) -> d
     }
 
 
+def as_markdown(found: dict[str, Any], rounds: int) -> str:
+    """The table, with where and when it was measured."""
+    torch = subprocess.run(
+        [find_torch() or sys.executable, "-c", "import torch; print(torch.__version__)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    peer = f"PyTorch {torch.stdout.strip() or 'not installed'}"
+    lines = [
+        heading(("numpy",), rounds).replace("; medians", f", {peer}; medians", 1),
+        "",
+        "| a round of | peer | CPU time over the peer's | goal | wall | µs | the peer's µs |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for key, row in found.items():
+        name, _, peer = key.partition("/")
+        goal = GOALS[name][peer]
+        above = " (above)" if goal is not None and round(row["ratio"], 2) > goal else ""
+        lines.append(
+            f"| {WHAT[name]} | {PEER[peer]} | {row['ratio']:.2f}{above} | {'' if goal is None else f'{goal:.2f}'} | "
+            f"{row['wall_ratio']:.2f} | {row['ours_us']:.0f} | {row['theirs_us']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="how often each pair takes turns")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", action="append", help="a task; all of them where none is named")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--child", choices=("torch", "numpy"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -407,13 +484,13 @@ def main() -> int:
     found: dict[str, Any] = {}
     try:
         print(machine())
-        print(f"{'':12}{'peer':8}{'CPU ratio':>10}{'goal':>7}{'wall ratio':>12}{'ours us':>10}{'peer us':>10}")
+        print(f"{'':14}{'peer':8}{'CPU ratio':>10}{'goal':>7}{'wall ratio':>12}{'ours us':>10}{'peer us':>10}")
         for name, rounds in ROUNDS.items():
             for peer, goal in GOALS[name].items():
-                if peer in peers:
+                if peer in peers and name in (options.only or ROUNDS):
                     row = found[f"{name}/{peer}"] = compare(ours, peers[peer], name, rounds, options.rounds)
                     print(
-                        f"{name:12}{peer:8}{row['ratio']:10.2f}{goal:7.2f}{row['wall_ratio']:12.2f}"
+                        f"{name:14}{peer:8}{row['ratio']:10.2f}{goal or '':>7}{row['wall_ratio']:12.2f}"
                         f"{row['ours_us']:10.1f}{row['theirs_us']:10.1f}",
                         flush=True,
                     )
@@ -427,6 +504,8 @@ def main() -> int:
         options.json.write_text(
             json.dumps({"machine": machine(), "date": time.strftime("%Y-%m-%d"), "found": found}, indent=1)
         )
+    if options.write:
+        write("bench/programs.py", as_markdown(found, options.rounds))
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop
 from typing import Any
 
@@ -11,9 +11,16 @@ import numpy as np
 from engine.autograd import BackwardPass, fit_array, rule_on_arrays, unfit
 from engine.backend import Array, Backend
 from engine.cells import NotPlanned, Tracing
-from engine.lower import Constant, lower_rule, rule_results
+from engine.lower import Constant, lower_rule, plain_results
 from engine.op import Spec
 from engine.tape import FREED, Node
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Whether two results of rules are equal, bit for bit."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return type(a) is type(b)
+    return bool(a.dtype == b.dtype and a.strides == b.strides and a.tobytes() == b.tobytes())
 
 
 def _bare(node: Node) -> Node:
@@ -66,7 +73,7 @@ class TracedBackward(BackwardPass):
     def rule(self, node: Node, g: Any) -> Sequence[Any]:
         """The node's rule, as `rule_on_arrays` runs it."""
         tracer = self.tracer
-        k = self.ctx.ks[node.backend]
+        k = tracer.k_of(node.backend)
         rows = node.saved
         several = type(g) is list
         given = [x for x in g if x is not None] if several else [g]
@@ -78,7 +85,10 @@ class TracedBackward(BackwardPass):
             rest = iter(arrays)
             again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
             sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
-            return rule_results(rule_on_arrays(again, sent, k)[1])
+            try:
+                return plain_results(rule_on_arrays(again, sent, k)[1])
+            finally:
+                again.saved = ()  # or a plan that is kept would hold the arrays of its last round
 
         arrays = [row[2] for row in rows]
         if node.plain and not several:
@@ -99,7 +109,35 @@ class TracedBackward(BackwardPass):
             self.ctx.seq = seq
             if lowered is not None:
                 return lowered
+        elif several and node.op.array_vjp is not None and (found := self._fast(node, places, arrays, g, call)):
+            return tracer.emit(found[0], [*arrays, *given], made=found[1])  # type: ignore[no-any-return]
         return tracer.emit(call, [*arrays, *given])  # type: ignore[no-any-return]
+
+    def _fast(
+        self, node: Node, places: Any, arrays: Sequence[Array], g: Sequence[Any], general: Callable[..., Any]
+    ) -> Any:
+        """The rule on arrays of an operation with several results, and what it gives; None where it does not do."""
+        k, mask = self.tracer.k_of(node.backend), node.mask
+        rule: Any = node.op.array_vjp
+        template = [*node.args, *node.outs]
+        specs = [x for x in template if type(x) is Spec]
+        wide = node.compute is None or all(s.dtype is node.compute for s in specs if s.dtype.is_floating)
+        if not wide or any(s.dtype.reduced for s in specs) or any(sub >= 0 for _, sub in places):
+            return None
+        pattern = [x is not None for x in g]
+
+        def call(*arrays: Array) -> Any:
+            rest = iter(arrays)
+            values = template.copy()
+            for at, _ in places:
+                values[at] = next(rest)
+            made = rule(k, values, [next(rest) if there else None for there in pattern], mask)
+            return made if made is NotImplemented else plain_results(made)
+
+        given = [*arrays, *[x for x in g if x is not None]]
+        made = call(*given)
+        same = made is not NotImplemented and all(map(_alike, made, general(*given)))
+        return (call, made) if same else None
 
     def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
         if (

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine.backend import Array, Backend
-from engine.carriers import resolve
-from engine.context import Context
+from engine.backend import CPU, Array, Backend
+from engine.carriers import K, resolve
+from engine.context import HERE, Context
 from engine.dtypes import DType
 from engine.lower import Constant, Slot, Step
 from engine.op import REGISTRY, Op, Spec
@@ -19,6 +19,23 @@ from engine.tensor import Tensor
 
 class NotPlanned(Exception):
     """The round is one for the interpreter; says why."""
+
+
+class _PlannedK(K):
+    """What kernels of plans find in `k`: its session is whichever runs, as a plan may outlive that which made it."""
+
+    __slots__ = ()
+
+    @property
+    def ctx(self) -> Any:
+        return HERE.ctx
+
+    @ctx.setter
+    def ctx(self, _: Any) -> None:
+        pass
+
+
+PLANNED_K = _PlannedK(CPU, None)  # plans are made of arrays of the CPU
 
 
 class Tracing(Protocol):
@@ -34,6 +51,7 @@ class Tracing(Protocol):
     def register(self, array: Array) -> Slot: ...
     def constant(self, array: Array) -> Slot: ...
     def owned(self, array: Array, spec: Spec, backend: Backend, *, fixed: bool = False) -> Cell: ...
+    def k_of(self, backend: Backend) -> K: ...
 
 
 class Cell(Tensor):
@@ -118,7 +136,7 @@ class Carrier:
 
     def zeros_for(self, spec: Spec) -> Cell:
         tracer = self.tracer
-        k = tracer.ctx.k(tracer.ctx.default_backend)
+        k = tracer.k_of(tracer.ctx.default_backend)
         array = tracer.emit(k.xp.zeros, (Constant(spec.shape), Constant(spec.dtype.np)), removable=True)
         return tracer.owned(array, spec, k.backend)
 
@@ -151,11 +169,23 @@ def _is_state(v: Any) -> bool:
     return type(v) is dict and all(type(group) is list for group in v.values())
 
 
+_HOLE = object()
+
+
+def _emptied(v: Any) -> Any:
+    """An argument with holes for arrays: a plan must not keep those of the round in which it was made."""
+    if isinstance(v, np.ndarray):
+        return _HOLE
+    if type(v) is list:
+        return [_emptied(x) for x in v]
+    return {name: _emptied(group) for name, group in v.items()} if _is_state(v) else v
+
+
 class Layout:
     """Where arrays stand among a kernel's arguments. `flat`: never in objects of lists."""
 
     def __init__(self, values: Sequence[Any]) -> None:
-        self.template = list(values)
+        self.template = [_emptied(v) for v in values]
         self.flat = not any(map(_is_state, values))
 
     def arguments(self, values: Sequence[Any]) -> list[Any]:
@@ -180,7 +210,7 @@ class Layout:
         rest = iter(arrays)
 
         def put(x: Any) -> Any:
-            return next(rest) if isinstance(x, np.ndarray) else x
+            return next(rest) if x is _HOLE else x
 
         return [
             {name: [put(x) for x in group] for name, group in v.items()}
@@ -217,4 +247,15 @@ def all_of(specs: Sequence[Any], op: Op, compute: DType) -> bool:
     return whole and all(spec.dtype is compute for spec in tensors)
 
 
-__all__ = ["Carrier", "Cell", "Given", "Layout", "NotPlanned", "Tracing", "all_of", "copied", "same"]
+__all__ = [
+    "PLANNED_K",
+    "Carrier",
+    "Cell",
+    "Given",
+    "Layout",
+    "NotPlanned",
+    "Tracing",
+    "all_of",
+    "copied",
+    "same",
+]

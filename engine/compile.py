@@ -21,41 +21,69 @@ import numpy as np
 from engine.backend import Array
 from engine.cells import Cell, NotPlanned
 from engine.lower import Constant, Slot, Step
+from engine.tensor import Tensor
 from engine.trace import Tracer
 
 TILE = 1 << 15  # elements of a tile
 TILED_FROM = 1 << 16  # elements of an array from which tiles pay
 _FILE = "<plan>"
+# Of these, one number gives what an array of it gives, whichever loop NumPy takes.
+_EXACT = frozenset((np.negative, np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.absolute))
 _OUT_BY_NAME = frozenset((np.maximum, np.minimum))  # NumPy takes their `out` by name alone
 
 
 class Plan:
-    """A function that runs rounds. `carried`: (slot where a round finds it, slot where it leaves it) by name.
+    """A function that runs rounds, on whatever arrays it is bound to.
 
-    `asked`: slots whose arrays are wanted after a round, by name.
+    `carried`: (slot where a round finds it, slot where it leaves it) by name. `asked`: slots whose arrays are wanted
+    after a round, by name. `handed`: slots whose arrays are given away after the run, so that each run makes them anew.
+    `places`: numbers of the tensors from outside, by their identity. No array from outside stays with the plan.
     """
 
-    def __init__(self, tracer: Tracer, carried: Mapping[str, tuple[Slot, Slot]], asked: Mapping[str, Slot]) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        carried: Mapping[str, tuple[Slot, Slot]],
+        asked: Mapping[str, Slot],
+        handed: Sequence[Slot] = (),
+        *,
+        places: Mapping[int, int],
+    ) -> None:
         self.carried = dict(carried)
         self.asked = dict(asked)
-        self._static: dict[Slot, Array] = dict(tracer.externals)
-        for start, _ in self.carried.values():
-            self._static.pop(start, None)
-        self._tracer = tracer
+        self.handed = list(handed)
+        self._arrays = tracer.arrays  # let go of when the text is there
+        self._starts = {start for start, _ in self.carried.values()}
+        outside = {s: (places[id(t)], whole) for s, (t, whole) in tracer.outside.items() if s not in self._starts}
+        self._outside = set(outside)  # slots that a binding settles
+        self._static = {s: a for s, a in tracer.constants.items() if s not in outside}
+        self._own: set[Slot] = set()  # slots of memory that the plan keeps for results
+        self._viewed: list[Step] = []  # views of what is bound
+        self._same: dict[Slot, Slot] = {}  # slots that are others' memory, whole, as another dtype
         self._places: list[tuple[int, int]] = []  # (first line, step of the program), in order of lines
         self._names: dict[str, Any] = {}
         self._constants: dict[int, str] = {}
         self._lines: list[str] = []
+        self._bound: dict[str, str] = {}  # what a binding makes besides views: tiles of what is bound
         self.steps = self._kept(tracer.steps)
+        self._fold()
         self._elide()
         self._allocate()
-        self._run = self._build()
+        self._outer = sorted((slot, *outside[slot]) for slot in outside)
+        self._bind = self._build()
+        self.nbytes = self._held()
+        del self._arrays, self._names, self._constants, self._lines, self._bound, self._viewed, self.steps
+        self._static = {}
 
     # ------------------------------------------------ which calls, and where their results go
 
+    def _wanted(self) -> set[Slot]:
+        """Slots whose arrays somebody wants after a round."""
+        return {end for _, end in self.carried.values()} | set(self.asked.values()) | set(self.handed)
+
     def _kept(self, steps: Sequence[Step]) -> list[Step]:
         """The steps without those whose results nobody needs."""
-        needed = {end for _, end in self.carried.values()} | set(self.asked.values())
+        needed = self._wanted()
         kept = []
         for step in reversed(steps):
             if step.removable and not step.writes and needed.isdisjoint(step.outputs):
@@ -65,44 +93,86 @@ class Plan:
         kept.reverse()
         return kept
 
+    def _fold(self) -> None:
+        """What is the same in all runs is computed here: the gradient that a sum hands back, and what becomes of it."""
+        arrays = self._arrays
+        produced: dict[Slot, int] = {}
+        for step in self.steps:
+            for slot in (*step.outputs, *step.writes):
+                produced[slot] = produced.get(slot, 0) + 1
+        wanted = self._wanted()
+        kept = []
+        for step in self.steps:
+            slot = step.outputs[0] if len(step.outputs) == 1 else -1
+            known = not step.writes and all(x in self._static for x in step.inputs) and produced.get(slot) == 1
+            if not known or slot in wanted or not (step.view or (step.ufunc and step.function in _EXACT)):
+                kept.append(step)
+                continue
+            given = [x.value if type(x) is Constant else self._static[x] for x in step.arguments]
+            if not step.view:
+                if not all(_uniform(x) for x in given if isinstance(x, np.ndarray)):
+                    kept.append(step)
+                    continue
+                given = [x[(0,) * x.ndim][...] if isinstance(x, np.ndarray) else x for x in given]
+            made = np.asarray(step.function(*given), arrays[slot].dtype)
+            self._static[slot] = made if step.view else np.broadcast_to(made, arrays[slot].shape)
+        self.steps = kept
+
     def _elide(self) -> None:
         """A copy is no copy where nobody else sees what is copied: the gradients of `autograd.grad`."""
-        arrays = self._tracer.arrays
+        arrays = self._arrays
         uses: dict[Slot, int] = {}
         for step in self.steps:
             for x in (*step.inputs, *step.outputs):
                 uses[x] = uses.get(x, 0) + 1
         other: dict[Slot, Slot] = {}
+        wanted = self._wanted()
         kept = []
         for step in self.steps:
             step.arguments = _renamed(step.arguments, other)
             step.writes = tuple(other.get(x, x) for x in step.writes)
             if step.function is np.ndarray.copy:
                 source, made = step.arguments[0], arrays[step.arguments[0]]
-                if uses[source] == 2 and source not in self._static and made.base is None and made.flags.c_contiguous:
+                known = source in self._static or source in self._outside or source in self._starts or source in wanted
+                if uses[source] == 2 and not known and made.base is None and made.flags.c_contiguous:
                     other[step.outputs[0]] = source
                     continue
             kept.append(step)
         self.steps = kept
         self.carried = {name: (start, other.get(end, end)) for name, (start, end) in self.carried.items()}
         self.asked = {name: other.get(slot, slot) for name, slot in self.asked.items()}
+        self.handed = [other.get(slot, slot) for slot in self.handed]
 
     def _allocate(self) -> None:
         """Memory of ufuncs' results and views of what stays in place are settled once."""
-        arrays = self._tracer.arrays
-        moving = {end for _, end in self.carried.values()}  # slots whose memory is another one in every round
+        arrays = self._arrays
+        # Slots whose memory is another one in every round.
+        moving = {end for _, end in self.carried.values()} | set(self.handed)
         for step in self.steps:
             if not step.ufunc:
                 moving.update(step.outputs)
         remaining = []
         for step in self.steps:
             if step.ufunc and not step.writes and step.outputs[0] not in moving:
-                self._static.setdefault(step.outputs[0], arrays[step.outputs[0]])
-            elif step.view and all(x in self._static for x in step.inputs):
-                self._static[step.outputs[0]] = arrays[step.outputs[0]]
+                if not self._settled(step.outputs[0]):
+                    self._static[step.outputs[0]] = arrays[step.outputs[0]]
+                    self._own.add(step.outputs[0])
+            elif step.view and all(map(self._settled, step.inputs)):
+                if self._outside.isdisjoint(step.inputs):
+                    made, of = step.outputs[0], step.inputs[0]
+                    self._static[made] = arrays[made]
+                    if _place(arrays[made]) == _place(arrays[of]):
+                        self._same[made] = self._same.get(of, of)
+                else:
+                    self._outside.add(step.outputs[0])
+                    self._viewed.append(step)
                 continue
             remaining.append(step)
         self.steps = remaining
+
+    def _settled(self, slot: Slot) -> bool:
+        """Whether a slot's array is the same in all rounds of a run."""
+        return slot in self._static or slot in self._outside
 
     # ------------------------------------------------ source text
 
@@ -112,20 +182,25 @@ class Plan:
         parameters = "".join(f", v{s}" for s in starts)
         lines = self._lines
         body = self._body()
+        views = [f"x{step.outputs[0]} = {self._text(step)}" for step in self._viewed]
         lines.append(f"def make({', '.join(self._names)}):")
-        lines.append(f" def run(rounds{parameters}):")
-        lines.append("  for i in range(rounds):")
+        lines.append(f" def bind({', '.join(f'x{slot}' for slot, _, _ in self._outer)}):")
+        lines += [f"  {text}" for text in views]
+        lines += [f"  {name} = {text}" for name, text in self._bound.items()]
+        lines.append(f"  def run(rounds{parameters}):")
+        lines.append("   for i in range(rounds):")
         for place, text in body:
             self._places.append((len(lines) + 1, place))
-            lines.append(f"   {text}")
+            lines.append(f"    {text}")
         if starts:
             left = "".join(f"v{s}, " for s in starts)
-            lines.append(f"   {left}= {''.join(self._named(e) + ', ' for e in ends)}")
+            lines.append(f"    {left}= {''.join(self._named(e) + ', ' for e in ends)}")
         if not body and not starts:
-            lines.append("   pass")
-        wanted = [f"v{s}" for s in starts] + [self._named(slot) for slot in self.asked.values()]
-        lines.append(f"  return ({''.join(name + ', ' for name in wanted)})")
-        lines.append(" return run")
+            lines.append("    pass")
+        wanted = [f"v{s}" for s in starts] + [self._named(slot) for slot in (*self.asked.values(), *self.handed)]
+        lines.append(f"   return ({''.join(name + ', ' for name in wanted)})")
+        lines.append("  return run")
+        lines.append(" return bind")
         namespace: dict[str, Any] = {}
         exec(_compiled("\n".join(lines)), namespace)  # text that was made above, from no one's words
         return namespace["make"](**self._names)
@@ -141,10 +216,8 @@ class Plan:
             else:
                 body += self._call(self.steps[at])
                 at += 1
-        for slot in self.asked.values():
+        for slot in self._wanted():
             self._named(slot)
-        for _, end in self.carried.values():
-            self._named(end)
         return body
 
     def _call(self, step: Step) -> list[tuple[int, str]]:
@@ -156,18 +229,21 @@ class Plan:
         if step.ufunc:
             slot = step.outputs[0]
             text = f"{function}({', '.join(arguments)}"
-            if slot in self._static or step.writes or slot in step.inputs:
+            if self._settled(slot) or step.writes or slot in step.inputs:
                 keyword = "out=" if step.function in _OUT_BY_NAME else ""
                 lines.append((step.place, f"{text}, {keyword}{self._named(slot)})"))
             else:
                 lines.append((step.place, f"v{slot} = {self._constant(np.asarray)}({text}))"))
             return lines
-        text = f"{function}({', '.join(arguments)})"
+        text = self._text(step)
         targets = [f"v{slot}" if slot >= 0 else "_" for slot in step.outputs]
         if any(slot >= 0 for slot in step.outputs):
             text = f"{targets[0] if step.single else ', '.join(targets) + ','} = {text}"
         lines.append((step.place, text))
         return lines
+
+    def _text(self, step: Step) -> str:
+        return f"{self._constant(step.function)}({', '.join(map(self._argument, step.arguments))})"
 
     def _argument(self, x: Any) -> str:
         if type(x) is list:
@@ -176,10 +252,8 @@ class Plan:
 
     def _named(self, slot: Slot) -> str:
         if slot in self._static:
-            name = f"x{slot}"
-            self._names[name] = self._static[slot]
-            return name
-        return f"v{slot}"
+            self._names[f"x{slot}"] = self._static[slot]
+        return f"x{slot}" if self._settled(slot) else f"v{slot}"
 
     def _constant(self, value: Any) -> str:
         name = self._constants.get(id(value))
@@ -192,7 +266,7 @@ class Plan:
 
     def _tileable(self, at: int) -> list[Step]:
         """The steps from `at` on that go over the same large arrays, element by element."""
-        arrays = self._tracer.arrays
+        arrays = self._arrays
         group: list[Step] = []
         shape = None
         for step in self.steps[at:]:
@@ -201,40 +275,64 @@ class Plan:
             ):  # a product of matrices is not element by element
                 break
             slots = [*step.inputs, *step.outputs]
-            if any(slot not in self._static for slot in slots):
+            if not all(map(self._settled, slots)):
                 break
             target = arrays[slots[-1]]
             if target.size < TILED_FROM or (shape is not None and target.shape != shape):
                 break
-            if any(arrays[s].shape not in (target.shape, ()) or not arrays[s].flags.c_contiguous for s in slots):
+            if not all(self._single(s) or _place(arrays[s])[1] == target.shape for s in slots):
+                break
+            if self._single(slots[-1]) or not all(self._single(s) or arrays[s].flags.c_contiguous for s in slots):
+                break
+            if self._crosses(group, step):
                 break
             shape = target.shape
             group.append(step)
         return group
 
+    def _crosses(self, group: Sequence[Step], step: Step) -> bool:
+        """Whether a tile of this one would be another's of those before: memory that is shared, but not in step."""
+        before = {slot for one in group for slot in (*one.inputs, *one.outputs)}
+        written = {one.outputs[0] for one in group}
+        target = step.outputs[0]
+        pairs = [(target, slot) for slot in {*before, *step.inputs} if slot != target]
+        pairs += [(w, slot) for w in written for slot in step.inputs if slot != w]
+        arrays = self._arrays
+        for one, other in pairs:
+            a, b = arrays[one], arrays[other]
+            if _place(a) != _place(b) and np.may_share_memory(a, b):
+                return True
+        return False
+
+    def _single(self, slot: Slot) -> bool:
+        """Whether a slot is one number for all elements."""
+        array = self._static.get(slot)
+        return not self._arrays[slot].shape or (array is not None and _uniform(array))
+
     def _tiled(self, group: Sequence[Step]) -> list[tuple[int, str]]:
         """One loop over tiles. What only this group sees is as large as one tile."""
         slots = list(dict.fromkeys(x for step in group for x in (*step.inputs, *step.outputs)))
-        inner = {step.outputs[0] for step in group if not step.writes} - self._seen_outside(group)
-        arrays = self._tracer.arrays
+        arrays = self._arrays
         size = max(arrays[slot].size for slot in slots)
-        scratch = {slot: np.empty(TILE, arrays[slot].dtype) for slot in inner}
-        rows = []
-        for start in range(0, size, TILE):
-            stop = min(start + TILE, size)
-            rows.append(
-                tuple(
-                    scratch[slot][: stop - start]
-                    if slot in scratch
-                    else self._static[slot].reshape(-1)[start:stop]
-                    if arrays[slot].shape
-                    else self._static[slot]
-                    for slot in slots
-                )
-            )
-        for slot in inner:
-            self._static[slot] = scratch[slot]
-        lines = [(group[0].place, f"for {', '.join(f't{slot}' for slot in slots)}, in {self._constant(rows)}:")]
+        tiles = self._scratch(group)
+        columns: list[Array | None] = []
+        for slot in slots:
+            if slot in tiles:
+                columns.append(tiles[slot])
+            elif slot in self._outside:
+                columns.append(None)
+            elif self._single(slot):
+                columns.append(self._static[slot][(0,) * self._static[slot].ndim][...])
+            else:
+                columns.append(self._static[slot])
+        bound = [slot for slot in slots if slot in self._outside]
+        rows_of = _Tiles(size, columns)
+        if bound:
+            rows = f"r{len(self._bound)}"
+            self._bound[rows] = f"{self._constant(rows_of)}({', '.join(map(self._named, bound))})"
+        else:
+            rows = self._constant(rows_of())
+        lines = [(group[0].place, f"for {', '.join(f't{slot}' for slot in slots)}, in {rows}:")]
         for step in group:
             arguments = [self._constant(x.value) if type(x) is Constant else f"t{x}" for x in step.arguments]
             keyword = "out=" if step.function in _OUT_BY_NAME else ""
@@ -242,22 +340,64 @@ class Plan:
             lines.append((step.place, f" {self._constant(step.function)}({', '.join(arguments)})"))
         return lines
 
+    def _scratch(self, group: Sequence[Step]) -> dict[Slot, Array]:
+        """Tiles for the slots that only this group sees; one takes the memory of another that is over."""
+        seen = self._seen_outside(group)
+        inner = {self._root(step.outputs[0]) for step in group if not step.writes}
+        inner = {root for root in inner if root in self._own and root not in seen}
+        last: dict[Slot, int] = {}
+        for at, step in enumerate(group):
+            for slot in (*step.inputs, *step.outputs):
+                last[self._root(slot)] = at
+        free: dict[Any, list[Array]] = {}
+        tiles: dict[Slot, Array] = {}
+        for at, step in enumerate(group):
+            over = {self._root(slot) for slot in (*step.inputs, *step.outputs)} & inner
+            out = self._root(step.outputs[0])
+            for root in over:  # first, so that a result may go where an operand was
+                if last[root] == at and root in tiles and root != out:
+                    free.setdefault(tiles[root].dtype, []).append(tiles[root])
+            if out in inner and out not in tiles:
+                dtype = self._arrays[out].dtype
+                spare = free.get(dtype)
+                tiles[out] = spare.pop() if spare else np.empty(TILE, dtype)
+                self._static[out] = tiles[out]
+            if out in inner and last[out] == at:
+                free.setdefault(tiles[out].dtype, []).append(tiles[out])
+            for slot in (*step.inputs, *step.outputs):
+                root = self._root(slot)
+                if root in tiles:
+                    tiles[slot] = self._static[slot] = tiles[root].view(self._arrays[slot].dtype)
+        return tiles
+
+    def _root(self, slot: Slot) -> Slot:
+        return self._same.get(slot, slot)
+
     def _seen_outside(self, group: Sequence[Step]) -> set[Slot]:
+        """The slots, by the memory that they are, that something outside a group looks at."""
         inside = set(map(id, group))
-        seen = {end for _, end in self.carried.values()} | set(self.asked.values())
-        for step in self.steps:
+        seen = set(self._wanted())
+        for step in (*self.steps, *self._viewed):
             if id(step) not in inside:
                 seen.update((*step.inputs, *step.outputs))
         # A view that was settled once may look into a result.
-        bases = {id(a.base) for a in self._static.values() if a.base is not None}
-        return seen | {slot for slot, a in self._static.items() if id(a) in bases}
+        bases = {id(a.base) for s, a in self._static.items() if a.base is not None and s not in self._same}
+        seen |= {slot for slot, a in self._static.items() if id(a) in bases}
+        return {self._root(slot) for slot in seen}
 
     # ------------------------------------------------ running
 
-    def run(self, rounds: int, carried: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-        """Runs so many rounds: the carried arrays afterwards, and those that were asked for."""
-        found = self._run(rounds, *carried)
-        return list(found[: len(self.carried)]), list(found[len(self.carried) :])
+    def bind(self, tensors: Sequence[Tensor]) -> Any:
+        """The function on the arrays of these tensors, which its own hold only as long as it is there itself."""
+        return self._bind(*[tensors[i].storage.buf if whole else tensors[i].array for _, i, whole in self._outer])
+
+    def run(
+        self, bound: Any, rounds: int, carried: Sequence[Array] = ()
+    ) -> tuple[list[Array], Sequence[Array], Sequence[Array]]:
+        """Runs so many rounds: the carried arrays afterwards, those that were asked for, and those handed out."""
+        found = bound(rounds, *carried)
+        n, m = len(self.carried), len(self.carried) + len(self.asked)
+        return list(found[:n]), found[n:m], found[m:]
 
     def place_of(self, traceback: TracebackType | None) -> tuple[int, int]:
         """Where an exception came up: the step of the program, and how many rounds of the run were over."""
@@ -269,11 +409,39 @@ class Plan:
             traceback = traceback.tb_next
         return 0, 0
 
-    @property
-    def nbytes(self) -> int:
+    def _held(self) -> int:
         """Bytes of the memory that the plan keeps for results."""
-        kept = {id(a): a.nbytes for slot, a in self._static.items() if slot not in self._tracer.externals}
-        return sum(kept.values())
+        return sum({id(self._static[slot]): self._static[slot].nbytes for slot in self._own}.values())
+
+
+class _Tiles:
+    """Arrays of `size` elements as rows of tiles; None among them stands for one that is given later."""
+
+    def __init__(self, size: int, columns: Sequence[Array | None]) -> None:
+        self._bounds = [(start, min(start + TILE, size)) for start in range(0, size, TILE)]
+        self._columns = [None if a is None else self._cut(a) for a in columns]
+
+    def _cut(self, array: Array) -> list[Array]:
+        if not array.shape:
+            return [array] * len(self._bounds)
+        flat = array.reshape(-1)
+        if flat.size == TILE:  # memory that all tiles have in common
+            return [flat[: stop - start] for start, stop in self._bounds]
+        return [flat[start:stop] for start, stop in self._bounds]
+
+    def __call__(self, *given: Array) -> list[tuple[Array, ...]]:
+        rest = iter(given)
+        return list(zip(*[self._cut(next(rest)) if c is None else c for c in self._columns], strict=True))
+
+
+def _place(array: Array) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
+    """Where an array's elements lie."""
+    return int(array.__array_interface__["data"][0]), array.shape, array.strides, array.itemsize
+
+
+def _uniform(array: Array) -> bool:
+    """Whether all elements are one place in memory."""
+    return array.size > 0 and not any(array.strides)
 
 
 def _renamed(arguments: Sequence[Any], other: Mapping[Slot, Slot]) -> list[Any]:

@@ -67,6 +67,7 @@ class Context:
         self.print_options: dict[str, Any] = {}  # what engine.printing.PrintOptions takes, where it is not the default
         self.grad_enabled = True
         self.plan_from = 0  # rounds from which a repeat is planned; 0: never
+        self.plans: Any = None  # those that the worker keeps (engine.replays.Plans)
         self.anomaly = False  # whether backward looks for NaN, and says which step made the node that gave it
         self.trail: deque[Trace] = deque(maxlen=TRAIL)  # of the running program, while `anomaly`
         self.max_seconds = 0.0  # of a program; 0: no limit
@@ -150,6 +151,8 @@ class Context:
         parent = ledger.parent
         if nbytes > SMALL and parent is not None:
             if parent.held + nbytes > parent.limit:
+                if self.plans is not None:
+                    self.plans.clear()
                 parent.reclaim(parent.held + nbytes - parent.limit)
             if parent.held + nbytes > parent.limit:
                 raise over_memory("server", nbytes, parent.limit, parent.held, self.holders())

@@ -120,6 +120,16 @@ def check(op: str, cost: float, device: str, limit: float) -> None:
     )
 
 
+def mind(op: Op, args: tuple[Any, ...], limit: float) -> None:
+    """The check before an operation that is called past its runner, as in a trace. Raises OutOfTime."""
+    cost = _OF.get(id(op))
+    if cost is None or not limit:
+        return
+    first = args[0][0] if type(args[0]) is list and args[0] else args[0]
+    if isinstance(first, Tensor) and first.numel > SMALL:
+        check(op.name.lstrip("_"), cost(args), first.device, limit)
+
+
 def _checked(op: Op, cost: Callable[[tuple[Any, ...]], float]) -> Callable[[tuple[Any, ...]], Any]:
     run = op.run
     name = op.name.lstrip("_")
@@ -139,9 +149,10 @@ def _checked(op: Op, cost: Callable[[tuple[Any, ...]], float]) -> Callable[[tupl
 
 # Fewer elements than this in the first operand: no cost that a limit in seconds could mind.
 SMALL = 1 << 16
+_OF: dict[int, Callable[[tuple[Any, ...]], float]] = {}  # costs by the identity of their operations
 
 
 def install() -> None:
     """Puts the check before every operation of `COSTS`, wherever it is called from."""
     for op, cost in {id(REGISTRY[name]): (REGISTRY[name], cost) for name, cost in COSTS.items()}.values():
-        op.run = _checked(op, cost)
+        op.run, _OF[id(op)] = _checked(op, cost), cost

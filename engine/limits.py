@@ -46,6 +46,7 @@ class Limits:
     max_queue: int = 1_000
     max_names: int = 1_000_000
     plan_from: int = 16  # rounds from which a repeat runs by a plan; 0: never
+    plan_bytes: int = 256 << 20  # memory of the plans that a worker keeps from request to request; 0: it keeps none
     idle_s: float = 900.0
     max_unnamed: int = 100_000  # tensors without a name in a session: a client that never deletes
     tape_bytes: int = 1 << 30  # memory that only a session's tape keeps alive

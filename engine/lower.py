@@ -407,8 +407,8 @@ def _put_back(targets: Sequence[Array], before: Sequence[Array]) -> None:
         target[...] = copy
 
 
-def rule_results(found: Sequence[Any]) -> tuple[Any, ...]:
-    """A rule's gradients, those that are numbers as arrays."""
+def plain_results(found: Sequence[Any]) -> tuple[Any, ...]:
+    """What a function gives, numbers as arrays."""
     return tuple([np.asarray(x) if isinstance(x, np.generic) else x for x in found])
 
 
@@ -427,7 +427,7 @@ def lower_rule(
         return None
     made = made if type(made) is tuple else (made,)
     if (key := _key(name, [*arrays, g])) not in _equal:
-        wanted = rule_results(rule(*arrays, g))
+        wanted = plain_results(rule(*arrays, g))
         if len(made) != len(wanted) or not all(map(_agree, made, wanted)):
             return None
         _remember(key)
@@ -449,6 +449,6 @@ __all__ = [
     "lower_rule",
     "lower_writes",
     "plain_arguments",
-    "rule_results",
+    "plain_results",
     "slots_in",
 ]

@@ -19,6 +19,7 @@ from engine.errors import (
     LimitExceeded,
     OutOfTime,
 )
+from engine.passes import planned_pass
 from engine.rounds import PlannedRounds
 from engine.scope import Namespace, Outcome, Scope, bind_several, locate, named, no_memory, one_number
 from engine.steps import Function, Program, Repeat, Step
@@ -28,7 +29,7 @@ from engine.tensor import Tensor
 def run_program(program: Program, session: Namespace) -> Generator[None, None, Outcome]:
     """Runs inputs and steps, yielding after each. The caller rolls back when it raises."""
     scope = Scope(session, program.strict)
-    outcome = Outcome(scope, {}, 0, total=program.total)
+    outcome = Outcome(scope, {}, 0, total=program.total, entry=program.entry)
     for name, value in program.inputs.items():
         try:
             scope.names[name] = (
@@ -50,7 +51,8 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
     before = ctx.anomaly
     ctx.anomaly = ctx.anomaly or program.detect_anomaly
     try:
-        yield from _run_steps(program.steps, scope, outcome, [], [])
+        if not planned_pass(program, scope, outcome):
+            yield from _run_steps(program.steps, scope, outcome, [], [])
     except OutOfTime as e:
         e.facts["steps_run"] = outcome.steps_run
         raise
@@ -172,16 +174,17 @@ def _run_repeat(repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int],
     for name in repeat.collect:
         outcome.collected.setdefault(name, [])
     n = 0
+    planned = PlannedRounds(repeat, scope, outcome, path, inner, outcome.entry)
     while n < repeat.times:
-        n += 1
+        # The last round is the interpreter's: it leaves the names, tapes and gradients that a reader finds.
+        if n == 0:
+            yield from planned.again(repeat.times - 1)
+        elif n == 1 and planned.wanted():
+            yield from planned.run(repeat.times - 1)
+        n = inner[-1] + 1
         inner[-1] = n
         yield from _run_steps(repeat.steps, scope, outcome, path, inner)
         _collect(repeat, scope, outcome, path, inner)
-        if n == 1 and scope.ctx.plan_from and repeat.times >= scope.ctx.plan_from:
-            planned = PlannedRounds(repeat, scope, outcome, path, inner)
-            # The last round is the interpreter's: it leaves the names, tapes and gradients that a reader finds.
-            yield from planned.run(repeat.times - 1)
-            n = inner[-1]
     outcome.rounds = rounds
     outcome.times.pop()
 

@@ -1,114 +1,104 @@
-"""The rounds of a repeat between its first and its last, run by a plan where one can be made."""
+"""The rounds of a repeat between its first and its last, run by a plan where one can be made or is kept."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
-from engine.cells import Cell, NotPlanned
-from engine.compile import Plan, carried_over
-from engine.errors import (
-    EngineError,
-    OutOfTime,
-)
-from engine.scope import ABSENT, Outcome, PlanReport, Scope, bind_several, locate, named, no_memory
+from engine.cells import NotPlanned
+from engine.errors import EngineError, OutOfMemory, OutOfTime
+from engine.planning import PLANNED, Made, Planning
+from engine.replays import REPEATS_FROM, Entry, Kept
+from engine.scope import Outcome, PlanReport, Scope, locate, no_memory
 from engine.steps import Repeat, Step
 from engine.tensor import Tensor, fresh
-from engine.trace import Tracer
 
 PLANNED_S = 0.0005  # how long planned rounds run before others may have a turn
-PLANNED = "(planned rounds)"  # what their time is counted under: the steps of a plan are not told apart
-
-
-class TracedScope(Scope):
-    """The names of a round while it is traced: what it made so far, then what it found."""
-
-    __slots__ = ("outer", "read", "tracer")
-
-    def __init__(self, outer: Scope, tracer: Tracer) -> None:
-        super().__init__(outer.session, outer.strict)
-        self.outer = outer
-        self.tracer = tracer
-        self.read: dict[str, Any] = {}  # what was found outside before the round made something of that name
-
-    def resolve(self, name: str, param: str | None = None) -> Any:
-        found = self.names.get(name, ABSENT)
-        if found is not ABSENT:
-            return found
-        if name.endswith(".grad"):
-            base = self.resolve(name[:-5], param)
-            return self.tracer.gradient(base) if isinstance(base, Cell) else None
-        found = self.outer.resolve(name, param)
-        self.read[name] = found
-        return self._traced(found)
-
-    def _traced(self, found: Any) -> Any:
-        if isinstance(found, Tensor):
-            return self.tracer.cell(found)
-        if type(found) is list:
-            return [self._traced(x) for x in found]
-        return {k: self._traced(v) for k, v in found.items()} if type(found) is dict else found
-
-    def tensor(self, name: str, param: str) -> Tensor:
-        found = self.resolve(name, param)
-        if isinstance(found, Tensor):
-            return found
-        if type(found) in (bool, int, float, complex):
-            return self.literal(found, param)
-        raise NotPlanned(f"{name!r} is no tensor")
-
-    def tensors(self, name: str, param: str, op: str, *, nulls: bool = False) -> list[Any]:
-        found = self.resolve(name, param)
-        if type(found) is list and all(isinstance(t, Tensor) or (nulls and t is None) for t in found):
-            return found
-        raise NotPlanned(f"{name!r} is no list of tensors")
-
-    def state(self, name: str, param: str) -> dict[str, Any]:
-        if name in self.names:
-            raise NotPlanned(f"{name!r} is made anew in every round")
-        found: dict[str, Any] = self._traced(self.outer.state(name, param))
-        return found
-
-    def literal(self, value: Any, param: str, empty: type = float, adopt: bool = False) -> Tensor:
-        made = super().literal(value, param, empty, adopt)
-        if made.requires_grad:
-            raise NotPlanned("a leaf is made in every round")
-        self.tracer.constant(made.array)
-        return self.tracer.owned(made.array, made.spec, made.backend, fixed=True)
 
 
 class PlannedRounds:
-    """The rounds of one repeat between its first and its last."""
+    """The rounds of one repeat but its last. `entry`: what is kept of the program, if anything."""
 
-    def __init__(self, repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int]) -> None:
+    def __init__(
+        self, repeat: Repeat, scope: Scope, outcome: Outcome, path: list[int], rounds: list[int], entry: Entry | None
+    ) -> None:
         self.repeat, self.scope, self.outcome, self.path, self.rounds = repeat, scope, outcome, path, rounds
-        self.report = outcome.plans.setdefault(tuple(path), PlanReport())
+        self.entry = entry
+        if entry is not None:
+            self.kept = entry.kept(path)
+        else:  # a repeat within another one comes again and again in one program
+            self.kept = outcome.kept.setdefault(tuple(path), Kept())
+
+    def wanted(self) -> bool:
+        """Whether a plan is to be made, after the first round."""
+        plan_from = self.scope.ctx.plan_from
+        again = self.entry is not None and self.entry.seen >= REPEATS_FROM
+        return bool(plan_from) and self.repeat.times >= (min(plan_from, 3) if again else plan_from)
+
+    def again(self, last: int) -> Iterator[None]:
+        """Rounds up to `last` by a plan that is kept; none where none fits."""
+        ctx = self.scope.ctx
+        if ctx.plan_from and self.kept.found and last > self.rounds[-1]:
+            tensors, found = self.kept.find(self.scope)
+            if isinstance(found, Made):
+                if ctx.plans is not None:
+                    ctx.plans.replayed += 1
+                yield from self._admitted(found, tensors, last)
 
     def run(self, last: int) -> Iterator[None]:
         """Rounds up to `last`, which `rounds` then says; none where there can be no plan."""
-        try:
-            tracer, plan = self._plan()
-        except NotPlanned as e:
-            self.report.why = str(e)
-            return
-        except EngineError:
-            self.report.why = "a step of the second round is refused"
-            return
-        ctx = self.scope.ctx
-        ctx.admit(plan.nbytes)
-        ctx.ledger.held += plan.nbytes
-        try:
-            yield from self._rounds(plan, tracer, last)
-        finally:
-            ctx.ledger.held -= plan.nbytes
+        tensors, found = self.kept.find(self.scope)
+        if found is None:
+            plans = self.scope.ctx.plans
+            if plans is not None:
+                plans.unfit += bool(self.kept.found)
+            if self.kept.restless:
+                self._report().why = "the inputs are of another form each time"
+                return
+            found = self._make()
+            tensors, _ = self.kept.find(self.scope)
+        if isinstance(found, Made):
+            yield from self._admitted(found, tensors, last)
+        else:
+            self._report().why = found
 
-    def _rounds(self, plan: Plan, tracer: Tracer, last: int) -> Iterator[None]:
-        ctx, repeat, scope = self.scope.ctx, self.repeat, self.scope
-        for storage, low, high in tracer.logged:
-            ctx.undo.write(storage, low, high)
-            ctx.undo.slot(storage, "version")
-        carried = [scope.names[name].array for name in plan.carried]
+    def _make(self) -> Made | str:
+        planning = Planning(self.scope, self.repeat.steps, list(self.kept.reads))
+        found: Made | str
+        try:
+            found = planning.rounds(self.repeat.collect)
+        except NotPlanned as e:
+            found = str(e)
+        except EngineError:
+            return "a step of the second round is refused"
+        keep(self.scope, self.entry, self.kept, planning, found)
+        return found
+
+    def _report(self) -> PlanReport:
+        return self.outcome.plans.setdefault(tuple(self.path), PlanReport())
+
+    def _admitted(self, made: Made, tensors: list[Tensor], last: int) -> Iterator[None]:
+        ctx, nbytes = self.scope.ctx, made.plan.nbytes
+        report = self._report()
+        try:
+            ctx.admit(max(nbytes, made.most))
+        except OutOfMemory:
+            report.why = "the memory that its plan takes is not free"
+            return
+        report.why = None
+        self.kept.ran += 1
+        ctx.ledger.held += nbytes
+        try:
+            yield from self._rounds(made, tensors, last, report)
+        finally:
+            ctx.ledger.held -= nbytes
+
+    def _rounds(self, made: Made, tensors: list[Tensor], last: int, report: PlanReport) -> Iterator[None]:
+        ctx, repeat, scope, plan = self.scope.ctx, self.repeat, self.scope, made.plan
+        log_writes(made, tensors, scope)
+        starts = {name: scope.resolve(name) for name in plan.carried}
+        carried = [t.array for t in starts.values()]
+        bound = plan.bind(tensors)
         batch = 1
         while self.rounds[-1] < last:
             upto = min(last, self.rounds[-1] + batch)
@@ -117,20 +107,20 @@ class PlannedRounds:
             done = upto - self.rounds[-1]
             start = time.perf_counter()
             try:
-                carried, asked = plan.run(done, carried)
+                carried, asked, _ = plan.run(bound, done, carried)
             except EngineError as e:
-                self.locate(e, e, plan)
+                self.locate(e, e, made)
                 raise
             except MemoryError as e:
-                raise self.locate(no_memory(), e, plan) from e
+                raise self.locate(no_memory(), e, made) from e
             spent = time.perf_counter() - start
             batch = batch * 2 if spent < PLANNED_S / 2 else max(1, batch // 2) if spent > PLANNED_S else batch
             self.rounds[-1] = upto
             self.outcome.steps_run += done * len(repeat.steps)
-            self.report.rounds += done
-            ctx.seq += done * self.seqs
-            for storage, _, times in tracer.bumps.values():
-                storage.version += done * times
+            report.rounds += done
+            ctx.seq += done * made.seqs
+            for n, times in made.bumps:
+                tensors[n].storage.version += done * times
             for name, array in zip(plan.asked, asked, strict=True):
                 if upto % repeat.collect[name] == 0:
                     self.outcome.collected[name].append(array.reshape(-1)[0].item())
@@ -141,68 +131,30 @@ class PlannedRounds:
             except OutOfTime as e:
                 e.step, e.round = self.path, self.rounds.copy()
                 raise
-        for name, array in zip(plan.carried, carried, strict=True):
-            old = scope.names[name]
+        for (name, old), array in zip(starts.items(), carried, strict=True):
             scope.names[name] = fresh(array, old.spec, old.backend, ctx.ledger)
 
-    def locate(self, error: EngineError, cause: Exception, plan: Plan) -> EngineError:
+    def locate(self, error: EngineError, cause: Exception, made: Made) -> EngineError:
         """The error with the step and the round in which `cause` came up."""
-        place, over = plan.place_of(cause.__traceback__)
+        place, over = made.plan.place_of(cause.__traceback__)
         step = self.repeat.steps[place]
         assert isinstance(step, Step)
         self.rounds[-1] += over + 1
         locate(error, step, [*self.path, place], self.rounds)
         return error
 
-    def _plan(self) -> tuple[Tracer, Plan]:
-        ctx = self.scope.ctx
-        if any(isinstance(step, Repeat) for step in self.repeat.steps):
-            raise NotPlanned("there is a repeat within")
-        if ctx.anomaly:
-            raise NotPlanned("anomaly detection looks at every step")
-        tracer = Tracer(ctx)
-        traced = TracedScope(self.scope, tracer)
-        generator = ctx.rng.snapshot()
-        mode = ctx.grad_enabled
-        try:
-            for place, step in enumerate(self.repeat.steps):
-                assert isinstance(step, Step)
-                tracer.place = place
-                self._trace(step, traced, tracer)
-            asked = {name: self._asked(name, traced, tracer) for name in self.repeat.collect}
-            carried = {}
-            for name, start in traced.read.items():
-                if name in traced.names:
-                    slots = carried_over(tracer, name, start, traced.names[name])
-                    if slots is not None:
-                        carried[name] = slots
-        finally:
-            ctx.grad_enabled = mode
-            ctx.rng.restore(generator)
-            self.seqs = tracer.finish()
-        return tracer, Plan(tracer, carried, asked)
 
-    def _trace(self, step: Step, traced: TracedScope, tracer: Tracer) -> None:
-        ctx = traced.ctx
-        args = step.values.copy()
-        for at, get in step.getters:
-            args[at] = get(traced)
-        mode = ctx.grad_enabled
-        if step.no_grad:
-            ctx.grad_enabled = False
-        try:
-            made = tracer.run(step.op, tuple(args))
-        finally:
-            ctx.grad_enabled = mode
-        if step.out is None:
-            return
-        if isinstance(step.out, str):
-            traced.names[step.out] = named(step.op, made)
-        else:
-            bind_several(step, step.out, made, traced.names, [], [])
+def keep(scope: Scope, entry: Entry | None, kept: Kept, planning: Planning, found: Made | str) -> None:
+    """Keeps a plan, or why there is none: with its program, or else for as long as this request."""
+    plans = scope.ctx.plans
+    if plans is None or not plans.add(entry, kept, scope, list(planning.reads), found):
+        kept.put(scope, list(planning.reads), found, 0)
 
-    def _asked(self, name: str, traced: TracedScope, tracer: Tracer) -> int:
-        found = traced.resolve(name, "collect")
-        if not isinstance(found, Cell) or found.numel != 1 or found.dtype.reduced:
-            raise NotPlanned(f"{name!r}, which is collected, is no plain number")
-        return tracer.slot(found.array)
+
+def log_writes(made: Made, tensors: list[Tensor], scope: Scope) -> None:
+    """Tells the undo log what a plan is going to write."""
+    undo = scope.ctx.undo
+    for n, low, high in made.logged:
+        storage = tensors[n].storage
+        undo.write(storage, low, high)
+        undo.slot(storage, "version")

@@ -53,16 +53,12 @@ class Scope:
 
     def resolve(self, name: str, param: str | None = None) -> Any:
         """Whatever a name stands for; `x.grad` may be None. Raises NoSuchTensor with near names."""
-        found = self.names.get(name, ABSENT)
+        found = self.look(name)
         if found is not ABSENT:
             return found
         if name.endswith(".grad"):
             base = self.resolve(name[:-5], param)
             return base.grad if type(base) is Tensor else None
-        if not self.strict:
-            t = self.session.find(name)
-            if t is not None:
-                return t
         known = [*self.names, *(() if self.strict else self.session.references())]
         near = get_close_matches(name, known, 3, 0.6)
         raise NoSuchTensor(
@@ -70,6 +66,15 @@ class Scope:
             hint=Hint("near-names", near=near) if near else Hint("list-tensors"),
             param=param,
         )
+
+    def look(self, name: str) -> Any:
+        """Whatever a name stands for; ABSENT for none, and for gradients."""
+        found = self.names.get(name, ABSENT)
+        if found is ABSENT and not self.strict and not name.endswith(".grad"):
+            t = self.session.find(name)
+            if t is not None:
+                return t
+        return found
 
     def tensor(self, name: str, param: str) -> Tensor:
         found = self.resolve(name, param)
@@ -156,6 +161,8 @@ class Outcome:
     collected: dict[str, list[Any]]
     steps_run: int
     plans: dict[tuple[int, ...], PlanReport] = field(default_factory=dict)
+    kept: dict[tuple[int, ...], Any] = field(default_factory=dict)  # plans (engine.replays.Kept) of this request alone
+    entry: Any = None  # what the worker keeps of the program (engine.replays.Entry)
     total: int = 0  # the steps that the program will run, as far as its text says
     rounds: list[int] = field(default_factory=list)  # of the repeats that are under way, the outer one first
     times: list[int] = field(default_factory=list)  # how many rounds each of them has

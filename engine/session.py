@@ -34,8 +34,9 @@ from engine.printing import PrintOptions, describe_text, tensor_text
 from engine.program import run_program
 from engine.random import Generator as RandomGenerator
 from engine.record import REC
+from engine.replays import Plans
 from engine.scope import Outcome, Scope
-from engine.steps import Program, compile_program, count_steps
+from engine.steps import Program, count_steps
 from engine.tape import shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tally, Tensor
 from engine.undo import Borrowed, Undo
@@ -85,6 +86,9 @@ class Session:
         )
         self.ctx.session = self
         self.ctx.plan_from = self.limits.plan_from
+        shared = None if server is None else server.plans
+        self.plans: Plans = Plans(self.limits.plan_bytes) if shared is None else shared
+        self.ctx.plans = self.plans
         self.ctx.max_seconds = self.limits.max_seconds
         self.tally = Tally() if server is None else server.tally
         if self.limits.op_times:
@@ -183,12 +187,14 @@ class Session:
         ctx = self.ctx
         ctx.ran = None
         self.last_used = time.time()
-        compiled = compile_program(program, self.limits)
+        compiled = self.plans.compiled(program, self.limits)
         if dry_run:
             if explain:
                 raise Invalid("a dry run has no results to explain: ask for one of the two", param="explain")
             with active(ctx):
                 return run_dry(compiled, self)
+        if explain:
+            compiled.entry = None  # what is explained has to be there when all is over: no plan leaves it
         told = self.history.keep(program, self.counter)
         own_all = False
         while True:
@@ -198,7 +204,7 @@ class Session:
                 with active(ctx):
                     separate(self, None if own_all else found.storage)
                 own_all = True
-                compiled = compile_program(program, self.limits)
+                compiled = self.plans.compiled(program, self.limits)
 
     def _attempt(
         self, compiled: Program, told: Told | None, values: str, explain: bool

@@ -100,6 +100,7 @@ class Program:
     if_none_match: bool = False
     contents: Mapping[str, Any] | None = None  # what engine.portable.restore takes: all that the session is to hold
     total: int = 0  # the steps it will run, with every round counted; of a function one call
+    entry: Any = None  # what is kept of it, where it was there before (engine.replays.Entry)
 
 
 _FIELDS = (
@@ -118,8 +119,11 @@ _FIELDS = (
 _PUBLIC = tuple(f for f in _FIELDS if f not in ("keep_all", "if_none_match", "contents"))
 
 
-def compile_program(data: Any, limits: Limits) -> Program:
-    """Checks a program and prepares it. Raises an EngineError whose `step` is the path to the offender."""
+def compile_program(data: Any, limits: Limits, known: tuple[list[Step | Repeat], int] | None = None) -> Program:
+    """Checks a program and prepares it. Raises an EngineError whose `step` is the path to the offender.
+
+    `known`: its steps and their total, where they were prepared before.
+    """
     if not isinstance(data, Mapping):
         raise WrongType(f"a program is an object, got {kind_of(data)}")
     known_fields(data, _FIELDS, _PUBLIC, "program")
@@ -128,8 +132,7 @@ def compile_program(data: Any, limits: Limits) -> Program:
     for name, value in inputs.items():
         check_name(name, "input name")
         program.inputs[name] = value
-    counts = [0]
-    program.steps, total = _compile_steps(_list(data, "steps"), limits, [], counts, 0)
+    program.steps, total = known or _compile_steps(_list(data, "steps"), limits, [], [0], 0)
     program.total = total
     if total > limits.max_run:
         raise LimitExceeded(

@@ -60,7 +60,7 @@ class ServerLedger:
     `reclaim` makes room for so many bytes where it can, before something is refused.
     """
 
-    __slots__ = ("lent", "limit", "owner_limit", "reclaim", "sessions", "tally")
+    __slots__ = ("lent", "limit", "owner_limit", "plans", "reclaim", "sessions", "tally")
 
     def __init__(self, limit: int, owner_limit: int | None = None) -> None:
         self.limit = limit
@@ -68,6 +68,7 @@ class ServerLedger:
         self.reclaim: Callable[[int], None] = _cannot
         self.sessions: WeakSet[Ledger] = WeakSet()
         self.tally = Tally()
+        self.plans: Any = None  # those that the worker keeps (engine.replays.Plans)
         self.lent: dict[str, int] = {}  # bytes that more than one session is charged for, by device
 
     @property

@@ -19,14 +19,15 @@ import numpy as np
 from engine.autograd import seed_gradient, seed_of_ones
 from engine.backend import Array, Backend
 from engine.backtrace import TracedBackward
-from engine.carriers import finish, infer, infer_inplace, prepare
-from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
+from engine.carriers import K, finish, infer, infer_inplace, prepare
+from engine.cells import PLANNED_K, Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
 from engine.context import Context
+from engine.costs import mind
 from engine.dtypes import FLOAT, DType, float32, from_numpy
-from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments
+from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments, plain_results
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.shapes import has_internal_overlap, is_dense
-from engine.tape import Node, check_overlap, edge_of, kept_edges
+from engine.tape import Node, base_of, check_overlap, edge_of, kept_edges
 from engine.tensor import Storage, Tensor, View
 
 _UNMADE = object()
@@ -36,27 +37,31 @@ _UNMADE = object()
 
 
 class Tracer:
-    """The trace of one round. `steps` is what it found; `externals` are the arrays from outside the round, by slot."""
+    """The trace of one round. `steps` is what it found; `outside` are the arrays from outside the round, by slot."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
         self.steps: list[Step] = []
         self.arrays: list[Array] = []  # by slot; they live as long as the trace, so that `id` names them
-        self.externals: dict[Slot, Array] = {}
+        self.constants: dict[Slot, Array] = {}  # arrays that are the same whenever the plan runs
+        self.outside: dict[Slot, tuple[Tensor, bool]] = {}  # arrays of tensors, or of their storages, from outside
         self.place = 0  # the step of the program that is being traced
         self.bumps: dict[
             int, tuple[Storage, int, int]
         ] = {}  # storages from outside: version before, and how often written
         self.logged: list[tuple[Storage, int, int]] = []  # their ranges that are written
         self.grads: dict[int, Cell] = {}
+        self.first: dict[int, tuple[Cell, Cell]] = {}  # leaves that had no gradient, and the one that they get
+        self.made_bytes = 0  # of all results, as the interpreter would have them
+        self.inner_seqs = False  # whether a call uses up sequence numbers of its own
         self.F = Carrier(self)
+        self.given: dict[int, Tensor] = {}  # by storages from outside, the tensor with which they came
         self._slots: dict[int, Slot] = {}
         self._cells: dict[int, Cell] = {}
         self._keep: list[Any] = []
-        self._outside: set[int] = set()  # storages
         self._fixed: set[int] = set()  # storages of constants: nobody may write there
         self._saved: list[tuple[Array, Array]] = []  # what was overwritten: memory, and a copy
-        self._start_seq = ctx.seq
+        self.start_seq = ctx.seq
 
     # ------------------------------------------------ slots
 
@@ -75,10 +80,19 @@ class Tracer:
         return found
 
     def constant(self, array: Array) -> Slot:
-        """An array that is the same in every round."""
+        """An array that is the same whenever the plan runs."""
         slot = self.register(array)
-        self.externals.setdefault(slot, array)
+        self.constants.setdefault(slot, array)
         return slot
+
+    def _given(self, array: Array, of: Tensor, *, whole: bool) -> None:
+        """The array of a tensor from outside the round, or of its whole storage."""
+        self.outside.setdefault(self.register(array), (of, whole))
+
+    def k_of(self, backend: Backend) -> K:
+        if backend.kind != "cpu":
+            raise NotPlanned(f"tensors are on {backend.name}")
+        return PLANNED_K
 
     def emit(
         self,
@@ -98,6 +112,7 @@ class Tracer:
                 traits["k"].spec = traits.get("spec")
             seq = self.ctx.seq
             made = function(*plain_arguments(arguments))
+            self.inner_seqs |= self.ctx.seq != seq
             self.ctx.seq = seq  # what a rule uses up inside, it uses up again when it runs
         inputs = self._slotted(arguments)
         single = type(made) not in (tuple, list)
@@ -138,8 +153,8 @@ class Tracer:
             found.offset, found._strides = t.offset, t._strides
             found.requires_grad = t.requires_grad
             found.edge, found.view = None, t.view
-            self.constant(t.array)
-            self._outside.add(id(t.storage))
+            self._given(t.array, t, whole=False)
+            self.given.setdefault(id(t.storage), t)
             self._keep.append(t)
         return found
 
@@ -147,6 +162,7 @@ class Tracer:
         """A tensor made in the round, which owns its array."""
         made = Cell(array, spec, Storage(array, backend, self.ctx.ledger), backend)
         made.tracer = self
+        self.made_bytes += array.nbytes
         if fixed:
             self._fixed.add(id(made.storage))
         self._keep.append(made)
@@ -156,6 +172,8 @@ class Tracer:
         """The `.grad` of a tensor from outside."""
         if t.origin is None:
             return None
+        if id(t) in self.first:
+            return self.first[id(t)][1]
         found = self.grads.get(id(t))
         if found is None and t.origin.grad is not None:
             found = self.grads[id(t)] = self.cell(t.origin.grad)
@@ -166,7 +184,7 @@ class Tracer:
         storage = t.storage
         if id(storage) in self._fixed:
             raise NotPlanned("a constant is changed in place")
-        if id(storage) not in self._outside:
+        if id(storage) not in self.given:
             return
         low, high = t.touched()
         memory = storage.flat[low:high]
@@ -175,17 +193,22 @@ class Tracer:
         _, start, times = self.bumps.get(id(storage), (storage, storage.version, 0))
         self.bumps[id(storage)] = (storage, start, times + 1)
 
+    def began(self, storage: Storage) -> int:
+        """The version of a storage from outside when the round began."""
+        return self.bumps.get(id(storage), (storage, storage.version, 0))[1]
+
     def finish(self) -> int:
         """Puts back what the round wrote, and lets go of its tensors; the sequence numbers that it used."""
         for memory, copy in reversed(self._saved):
             memory[...] = copy
         for storage, start, _ in self.bumps.values():
             storage.version = start
-        for kept in (self._cells, self._keep, self._saved, self.grads):  # else tracer and cells would hold each other
+        # Else tracer and cells would hold each other, and a plan the tensors of a session.
+        for kept in (self._cells, self._keep, self._saved, self.grads, self.first, self.given):
             kept.clear()
         del self.F
-        used = self.ctx.seq - self._start_seq
-        self.ctx.seq = self._start_seq
+        used = self.ctx.seq - self.start_seq
+        self.ctx.seq = self.start_seq
         return used
 
     # ------------------------------------------------ operations
@@ -219,6 +242,10 @@ class Tracer:
 
     def _current(self, t: Cell) -> None:
         """Refuses what the interpreter would have to think about: tapes and views whose memory has changed."""
+        view = t.view
+        stale = t.origin is not None and view is not None and view.version != t.storage.version
+        if stale and base_of(view).requires_grad:  # type: ignore[arg-type]
+            raise NotPlanned("a view's base has got a tape since the view was made")
         if not t.requires_grad:
             return
         if t.origin is not None and t.origin.edge is not None and self.ctx.grad_enabled:
@@ -273,6 +300,7 @@ class Tracer:
         grad_at = op.positions.get("requires_grad", -1) if not op.internal else -1
         if grad_at >= 0 and args[grad_at]:
             raise NotPlanned(f"{op.name} makes a leaf")
+        mind(op, args, ctx.max_seconds)
         given = self._sorted(op, args)
         backend = given.backend or ctx.default_backend
         device_at = op.positions.get("device", -1) if not op.internal else -1
@@ -280,7 +308,7 @@ class Tracer:
             backend = ctx.find(args[device_at])
         if backend.kind != "cpu":
             raise NotPlanned(f"tensors are on {backend.name}")
-        k = ctx.k(backend)
+        k = self.k_of(backend)
         out, compute = infer(op, k, given.specs)
         for spec in (out,) if type(out) is Spec else out or ():
             if spec is not None:
@@ -345,7 +373,8 @@ class Tracer:
     ) -> Any:
         kernel: Any = op.kernel
         layout = Layout(given.values)
-        pure = not (op.random or written) and op.guard is None
+        still = not (op.random or written)
+        pure = still and op.guard is None
         removable = pure and (op.elementwise or op.family in ("reductions", "factories", "views", "shaping"))
         traits: dict[str, Any] = {"writes": [t.array for t in written], "removable": removable}
         arguments = [Constant(k), *layout.arguments(given.values)] if layout.flat else []
@@ -359,12 +388,19 @@ class Tracer:
             if lower_writes(self, kernel, arguments, [t.array for t in written]):
                 return None
             return self.emit(kernel, arguments, k=k, spec=out, **traits)
-        if plain and layout.flat and type(out) is Spec and not (op.random or written):
+        if plain and layout.flat and type(out) is Spec and still:
             k.spec = out
             made = kernel(*plain_arguments(arguments))
             fin = finish(op, k, made, out, given.values)
             if fin is made:
                 return self.emit(kernel, arguments, made=made, k=k, spec=out, **traits)
+        if plain and layout.flat and type(out) in (tuple, list) and still:
+            k.spec = out
+            made = plain_results(kernel(*plain_arguments(arguments)))
+            if all(s is not None and finish(op, k, m, s, given.values) is m for m, s in zip(made, out, strict=True)):
+                return self.emit(
+                    lambda *found: plain_results(kernel(*found)), arguments, made=made, k=k, spec=out, **traits
+                )
         specs = tuple(given.specs)
 
         def whole(*arrays: Array) -> Any:
@@ -475,8 +511,8 @@ class Tracer:
         else:
             flat = storage.flat
             if id(flat) not in self._slots:
-                if id(storage) in self._outside:
-                    self.constant(storage.buf)
+                if id(storage) in self.given:
+                    self._given(storage.buf, self.given[id(storage)], whole=True)
                 flat = storage._flat = self.emit(
                     lambda buf: backend.flat(buf).reshape(-1), (storage.buf,), removable=True, view=True
                 )
@@ -501,7 +537,7 @@ class Tracer:
         if t.view is not None and t.view.creation != "default" and ctx.grad_enabled:
             raise NotPlanned("a view that may not be changed in place is")
         backend = t.backend
-        k = ctx.k(backend)
+        k = self.k_of(backend)
         out, compute = infer_inplace(op, k, given.specs)
         d = t.spec.dtype
         check_overlap(t, given.tensors[1:])
@@ -611,8 +647,12 @@ class Tracer:
 
     def _accumulate(self, leaf: Cell, g: Array) -> None:
         old = self.gradient(leaf)
-        if leaf.origin is None or old is None:
-            raise NotPlanned("a leaf gets its first gradient")
+        if leaf.origin is None:
+            raise NotPlanned("a leaf is made in the round")
+        if old is None:
+            made = self.emit(np.ndarray.copy, (g,), removable=True)
+            self.first[id(leaf)] = leaf, self.owned(made, leaf.spec, leaf.backend)
+            return
         if old.requires_grad or not is_dense(old.shape, old.strides) or leaf.dtype.reduced:
             raise NotPlanned("gradients are added up in another way")
         self.before_write(old)

@@ -516,15 +516,22 @@ _PROGRAMS: Json = {
                 {
                     "type": "object",
                     "properties": {
-                        "step": list_of({"type": "integer"}, description="The path to the repeat."),
-                        "rounds": {"type": "integer", "minimum": 0, "description": "Rounds that ran by a plan."},
+                        "step": list_of(
+                            {"type": "integer"}, description="The path to the repeat; empty for the program itself."
+                        ),
+                        "rounds": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "description": "Rounds that ran by a plan; 1 for a program.",
+                        },
                         "why_not": {
                             "type": ["string", "null"],
                             "description": "Why none did, where there is a reason.",
                         },
                     },
                 },
-                description="How each repeat of enough rounds ran: by a plan, or why not. Results are the same.",
+                description="How each repeat of enough rounds, and a program that was there before, ran: by a plan, "
+                "or why not. Results are the same.",
             ),
             "notes": map_of(
                 list_of(ref("Note")), description="With `explain=true`: why each result is as it is, by returned name."

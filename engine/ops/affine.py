@@ -374,6 +374,9 @@ def linear(k: K, input: Array, weight: Array, bias: Array | None = None) -> Arra
     if wide and k.backend.kind == "cpu":
         # OpenBLAS is slow at a @ b.T where the result is far wider than high: turned around it takes 10 to 45 % less.
         turned = (weight @ input.reshape(rows, inner).T).T
+        if bias is not None and bias.ndim == 1:
+            made = k.xp.empty((rows, n), turned.dtype)
+            return k.xp.add(turned, bias, out=made).reshape(*input.shape[:-1], n)
         made = k.xp.ascontiguousarray(turned).reshape(*input.shape[:-1], n)
     else:
         made = multiply(k, input, weight.T)

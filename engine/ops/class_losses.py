@@ -132,6 +132,12 @@ class _Rows:
         xp.put_along_axis(x, index, there + xp.expand_dims(values, self.axis), self.axis)
 
 
+def _all_plain(k: K, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float) -> bool:
+    """Whether all rows of a matrix on the CPU count, and count the same: the usual case, where little is to be done."""
+    usual = weight is None and smoothing == 0 and ignore_index < 0 and x.ndim == 2 and x.size > 0
+    return usual and k.backend.kind == "cpu" and int(target.min()) >= 0
+
+
 # ---------------------------------------------------------------- nll_loss
 
 
@@ -269,6 +275,13 @@ def _cross_entropy(
     """
     xp = k.xp
     axis = _class_axis(input.shape) if input.ndim > 1 else 0
+    if reduction != "none" and _all_plain(k, input, target, weight, ignore_index, smoothing):
+        x, along, turned = turned_lines(k, input, axis)
+        probs, s, top = probabilities(k, x, along)
+        count = len(target)
+        made = total(k, xp.log(s).reshape(-1) - (input[xp.arange(count), target] - top.reshape(-1)), None)
+        probs = xp.ascontiguousarray(probs.T) if turned else probs
+        return (made if reduction == "sum" else xp.true_divide(made, input.dtype.type(count))), probs
     rows = _Rows(k, target, weight, ignore_index, axis, input.dtype)
     classes = input.shape[axis]
     if input.size == 0:
@@ -311,6 +324,14 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return made, None, None
 
 
+@_cross_entropy.array_vjp
+def _(k: K, values: Any, g: Any, mask: int) -> Any:
+    _, target, weight, reduction, ignore_index, smoothing, _, probs = values
+    if g[1] is not None:
+        return NotImplemented
+    return _back(k, g[0], probs, target, weight, reduction, ignore_index, smoothing), None, None
+
+
 def _coefficients(k: K, rows: _Rows, weight: Array | None, classes: int, reduction: str, smoothing: float) -> Any:
     """(a, b, c): the gradient of a row is a p - b onehot(t) - c w."""
     xp = k.xp
@@ -327,6 +348,41 @@ def _coefficients(k: K, rows: _Rows, weight: Array | None, classes: int, reducti
         a, b = xp.where(rows.valid, xp.true_divide(a, n), zero), xp.where(rows.valid, xp.true_divide(b, n), zero)
         c = None if c is None else xp.where(rows.valid, xp.true_divide(c, n), zero)
     return a, b, c
+
+
+def _back(
+    k: K,
+    grad: Array,
+    probs: Array,
+    target: Array,
+    weight: Array | None,
+    reduction: Any,
+    ignore_index: Any,
+    smoothing: Any,
+) -> Array:
+    xp = k.xp
+    axis = _class_axis(probs.shape) if probs.ndim > 1 else 0
+    if reduction != "none" and _all_plain(k, probs, target, weight, ignore_index, smoothing):
+        count, one = len(target), probs.dtype.type(1)
+        each = (one if reduction == "sum" else one / probs.dtype.type(count)) * grad
+        made = xp.multiply(probs, each)
+        made[xp.arange(count), target] -= each
+        return made
+    rows = _Rows(k, target, weight, ignore_index, axis, probs.dtype)
+    a, b, c = _coefficients(k, rows, weight, probs.shape[axis], reduction, smoothing)
+    a, b = a * grad, b * grad
+    run, (rows_of_probs, *_) = compiled_rows(k, "scale_rows", axis, probs)
+    if run is not None:
+        made = xp.empty_like(probs)
+        run(rows_of_probs, xp.ascontiguousarray(a, probs.dtype).reshape(-1), made.reshape(rows_of_probs.shape))
+    else:
+        made = xp.multiply(probs, xp.expand_dims(a, axis))
+    if made.size:
+        if c is not None:
+            c = xp.expand_dims(c * grad, axis)
+            made -= c if weight is None else c * weight.reshape((-1,) + (1,) * (probs.ndim - 1 - axis))
+        rows.add(k, made, -b)
+    return made
 
 
 def _back_meta(k: K, grad: Spec, probs: Spec, *rest: Any) -> Spec:
@@ -350,23 +406,7 @@ def _cross_entropy_back(
     smoothing: Any,
 ) -> Array:
     """The gradient of cross_entropy: linear in `grad`, affine in the probabilities."""
-    xp = k.xp
-    axis = _class_axis(probs.shape) if probs.ndim > 1 else 0
-    rows = _Rows(k, target, weight, ignore_index, axis, probs.dtype)
-    a, b, c = _coefficients(k, rows, weight, probs.shape[axis], reduction, smoothing)
-    a, b = a * grad, b * grad
-    run, (rows_of_probs, *_) = compiled_rows(k, "scale_rows", axis, probs)
-    if run is not None:
-        made = xp.empty_like(probs)
-        run(rows_of_probs, xp.ascontiguousarray(a, probs.dtype).reshape(-1), made.reshape(rows_of_probs.shape))
-    else:
-        made = xp.multiply(probs, xp.expand_dims(a, axis))
-    if made.size:
-        if c is not None:
-            c = xp.expand_dims(c * grad, axis)
-            made -= c if weight is None else c * weight.reshape((-1,) + (1,) * (probs.ndim - 1 - axis))
-        rows.add(k, made, -b)
-    return made
+    return _back(k, grad, probs, target, weight, reduction, ignore_index, smoothing)
 
 
 @_cross_entropy_back.vjp

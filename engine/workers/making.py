@@ -12,6 +12,7 @@ from engine import backend
 from engine.durability.jobs import JobFiles
 from engine.durability.store import Store
 from engine.limits import Limits
+from engine.replays import Plans
 from engine.tensor import ServerLedger
 from engine.workers.messages import Message
 from engine.workers.worker import Worker
@@ -35,6 +36,7 @@ def make_worker(start: Message, factory: str) -> Worker:
     # bound it by themselves.
     held = limits.server_bytes + sum((one.memory() or {}).get("limit", 0) for one in backends)
     server = ServerLedger(held, limits.owner_bytes)
+    server.plans = Plans(limits.plan_bytes, server)
     options: dict[str, Any] = {"devices": tuple(start["devices"]), "server": server}
     if start.get("offered"):
         options["offered"] = tuple(start["offered"])

@@ -204,6 +204,7 @@ class Seats:
                     on[kind] = on.get(kind, 0) + held
         return {
             **tally.to_data(),
+            **({} if self._server is None or self._server.plans is None else {"plans": self._server.plans.to_data()}),
             "memory": memory,
             "resident_bytes": resident_bytes(),
             "journal": None if self.store is None else self.store.lag(),

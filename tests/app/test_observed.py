@@ -88,7 +88,14 @@ def test_the_workers_say_what_they_did() -> None:
         client.post("/v1/ops/mul", json={"input": "w", "other": "w", "out_name": "y"})
         client.post("/v1/ops/mul", json={"input": "w", "other": "nothing"})
         found = read(client)
+        steps = [{"op": op, "args": {"input": "w"}, "out": "y"} for op in ("exp", "tanh", "neg", "sum")]
+        for _ in range(5):
+            client.post("/v1/programs", json={"steps": steps, "return": ["y"]})
+        planned = read(client)
     worker = {"worker": "inline"}
+    counts = {o: of(planned, "curlgrad_plans_total", **worker, outcome=o) for o in ("made", "replayed", "unfit")}
+    assert counts == {"made": 1, "replayed": 2, "unfit": 0}
+    assert of(planned, "curlgrad_plan_bytes", **worker) > 0
     assert of(found, "curlgrad_programs_total", **worker, outcome="done") == 2
     assert of(found, "curlgrad_programs_total", **worker, outcome="failed") == 1
     assert of(found, "curlgrad_steps_total", **worker) == 1
@@ -122,6 +129,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     worker = {"name": "cpu-0", "sessions": 1, "state": "ready", "restarts": 0}
     tally = {"programs": 1, "failed": 0, "steps": 1, "ops": {"add": 1}, "seconds": {"add": 1.0}}
     numbers = {**tally, "waiting": 0, "answered": True, "resident_bytes": 1, "memory": {"cpu": {"tensors": 1}},
+               "plans": {"made": 1, "replayed": 1, "unfit": 0, "dropped": 0, "programs": 1, "bytes": 1},
                "journal": {"lag_bytes": 1, "lag_seconds": 1.0}}  # fmt: skip
     metrics = Metrics()
     metrics.begun({})

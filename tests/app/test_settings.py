@@ -57,6 +57,7 @@ GIVEN = {
     "max_run": ("8", 8),
     "max_nesting": ("7", 7),
     "plan_from": ("0", 0),
+    "plan_cache": ("64M", 64 << 20),
     "max_seconds": ("0.5", 0.5),
     "max_unnamed": ("9", 9),
     "tape_bytes": ("1K", 1024),
