@@ -22,10 +22,19 @@ import numpy as np
 from engine import compiled, kernels
 from engine.dtypes import COMPLEX, DType, bfloat16, float16, float32, from_numpy
 from engine.errors import DeviceLost, EngineError, Hint, NoSuchDevice, OutOfMemory
+from engine.fused.launch import Kernels
 
 log = logging.getLogger("curlgrad.backend")
 
 Array = Any  # an ndarray of either module
+
+_ARRAYS: set[type] = {np.ndarray}  # the array classes of all devices
+
+
+def is_array(x: Any) -> bool:
+    """Whether this is an array, of whichever device."""
+    return type(x) in _ARRAYS or isinstance(x, np.ndarray)
+
 
 # Of fewer elements a kernel is NumPy's whatever is installed: there, calls cost and not loops.
 COMPILED_FROM = 1024
@@ -197,6 +206,8 @@ class ModuleBackend(Backend):
         super().__init__(name)
         self.xp, self.sp, self.simulated = xp, sp, simulated
         self.ndarray = xp.ndarray
+        self.chains = Kernels(xp, self.sp)
+        _ARRAYS.add(xp.ndarray)
 
     def view(self, flat: Array, d: np.dtype[Any], shape: Sequence[int], offset: int, strides: Sequence[int]) -> Array:
         return self.xp.ndarray(shape, d, flat.data + offset, strides)
@@ -487,6 +498,7 @@ __all__ = [
     "devices_hint",
     "find",
     "from_numpy",
+    "is_array",
     "real_cuda",
     "simulated_cuda",
 ]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from engine.autograd import BackwardPass, fit_array, rule_on_arrays, unfit
-from engine.backend import Array, Backend
+from engine.backend import CPU, Array, Backend
 from engine.cells import NotPlanned, Tracing
+from engine.dtypes import float32
 from engine.lower import Constant, lower_rule, plain_results
 from engine.op import Spec
+from engine.probing import lowered, on_device
 from engine.tape import FREED, Node
 
 
@@ -38,6 +40,16 @@ class TracedBackward(BackwardPass):
         self.tracer = tracer
 
     def add(self, a: Any, b: Any, spec: Spec) -> Any:
+        backend = next((one for one in self.ctx.ks if type(a) is one.ndarray), CPU)
+        if backend is not CPU:
+            d = spec.dtype
+
+            def general(k: Any, a: Array, b: Array) -> Array:
+                if not d.reduced:
+                    return k.xp.add(a, b)
+                return k.backend.cast(k.xp.add(k.backend.widen(a, d), k.backend.widen(b, d)), float32, d)
+
+            return on_device(self.tracer, self.ctx, backend, general, (a, b), removable=True)
         if spec.dtype.reduced:
             raise NotPlanned("gradients of a reduced dtype are added up")
         if spec.shape:
@@ -91,7 +103,22 @@ class TracedBackward(BackwardPass):
                 again.saved = ()  # or a plan that is kept would hold the arrays of its last round
 
         arrays = [row[2] for row in rows]
-        if node.plain and not several:
+        if node.backend is not CPU:
+
+            def general(k: Any, *arrays: Array) -> Any:
+                again.backend = k.backend
+                rest = iter(arrays)
+                again.saved = tuple([(at, sub, next(rest), None, 0) for at, sub in places])
+                sent: Any = next(rest) if pattern is None else [next(rest) if there else None for there in pattern]
+                try:
+                    return tuple(rule_on_arrays(again, sent, k)[1])
+                finally:
+                    again.saved, again.backend = (), node.backend
+
+            found = lowered(tracer, self.ctx, node.backend, general, [*arrays, *given], removable=True)
+            if found is not None:
+                return found  # type: ignore[no-any-return]
+        if node.plain and not several and node.backend is CPU:
 
             def probed(saved: Sequence[Any], sent: Any, wrapped: Any) -> Any:
                 values = [*node.args, *node.outs]
@@ -105,12 +132,14 @@ class TracedBackward(BackwardPass):
 
             key = (node.op.name, node.mask, node.real, repr(node.args))
             seq = self.ctx.seq
-            lowered = lower_rule(tracer, call, probed, arrays, given[0], key)
+            gradients = lower_rule(tracer, call, probed, arrays, given[0], key)
             self.ctx.seq = seq
-            if lowered is not None:
-                return lowered
-        elif several and node.op.array_vjp is not None and (found := self._fast(node, places, arrays, g, call)):
-            return tracer.emit(found[0], [*arrays, *given], made=found[1])  # type: ignore[no-any-return]
+            if gradients is not None:
+                return gradients
+        elif several and node.backend is CPU and node.op.array_vjp is not None:
+            fast = self._fast(node, places, arrays, g, call)
+            if fast is not None:
+                return tracer.emit(fast[0], [*arrays, *given], made=fast[1])  # type: ignore[no-any-return]
         return tracer.emit(call, [*arrays, *given])  # type: ignore[no-any-return]
 
     def _fast(
@@ -145,8 +174,52 @@ class TracedBackward(BackwardPass):
             or made.dtype is not spec.dtype.np
             or (not node.plain and unfit(node, spec, backend))
         ):
-            return self.tracer.emit(fit_array, (made, Constant(spec), Constant(backend), Constant(_bare(node))))
+            bare = _bare(node)
+            if backend is not CPU and backend is node.backend:
+
+                def general(k: Any, array: Array) -> Array:
+                    bare.backend = k.backend
+                    return fit_array(array, spec, k.backend, bare)
+
+                found = lowered(self.tracer, self.ctx, backend, general, (made,), removable=True)
+                bare.backend = backend
+                if found is not None:
+                    return found[0]
+            return self.tracer.emit(fit_array, (made, Constant(spec), Constant(backend), Constant(bare)))
         return made
 
 
-__all__ = ["TracedBackward"]
+# ---------------------------------------------------------------- the steps that run one
+
+
+def _backward_step(tracer: Any, input: Any, gradient: Any, retain: Any, create: bool, inputs: Any) -> None:
+    tracer.backward([input], [gradient], retain_graph=retain, create_graph=create, inputs=inputs)
+
+
+def _backward_steps(tracer: Any, tensors: Any, grads: Any, retain: Any, create: bool, inputs: Any) -> None:
+    seeds = [None] * len(tensors) if grads is None else grads
+    if len(seeds) != len(tensors):
+        raise NotPlanned("the gradients are not as many as the tensors")
+    tracer.backward(tensors, seeds, retain_graph=retain, create_graph=create, inputs=inputs)
+
+
+def _grad_step(
+    tracer: Any, outputs: Any, inputs: Any, grads: Any, retain: Any, create: bool, unused: bool | None
+) -> list[Any]:
+    seeds = [None] * len(outputs) if grads is None else grads
+    if len(seeds) != len(outputs):
+        raise NotPlanned("the gradients are not as many as the tensors")
+    found = tracer.backward(outputs, seeds, retain_graph=retain, create_graph=create, inputs=inputs, accumulate=False)
+    if not unused and any(g is None for g in found):
+        raise NotPlanned("an input was not used")
+    return found  # type: ignore[no-any-return]
+
+
+SPECIAL: dict[str, Callable[..., Any]] = {
+    "backward": _backward_step,
+    "autograd.backward": _backward_steps,
+    "autograd.grad": _grad_step,
+}
+
+
+__all__ = ["SPECIAL", "TracedBackward"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, Protocol
 
-import numpy as np
-
-from engine.backend import CPU, Array, Backend
+from engine.backend import Array, Backend, is_array
 from engine.carriers import K, resolve
 from engine.context import HERE, Context
 from engine.dtypes import DType
@@ -35,7 +34,10 @@ class _PlannedK(K):
         pass
 
 
-PLANNED_K = _PlannedK(CPU, None)  # plans are made of arrays of the CPU
+@cache
+def planned_k(backend: Backend) -> K:
+    """What kernels of plans find in `k`, on a device."""
+    return _PlannedK(backend, None)
 
 
 class Tracing(Protocol):
@@ -174,7 +176,7 @@ _HOLE = object()
 
 def _emptied(v: Any) -> Any:
     """An argument with holes for arrays: a plan must not keep those of the round in which it was made."""
-    if isinstance(v, np.ndarray):
+    if is_array(v):
         return _HOLE
     if type(v) is list:
         return [_emptied(x) for x in v]
@@ -191,11 +193,7 @@ class Layout:
     def arguments(self, values: Sequence[Any]) -> list[Any]:
         """Arrays, and lists with arrays in them, as they are, all else as constants."""
         return [
-            v
-            if isinstance(v, np.ndarray)
-            else self.arguments(v)
-            if type(v) is list and any(isinstance(x, np.ndarray) for x in v)
-            else Constant(v)
+            v if is_array(v) else self.arguments(v) if type(v) is list and any(is_array(x) for x in v) else Constant(v)
             for v in values
         ]
 
@@ -203,7 +201,7 @@ class Layout:
         found: list[Array] = []
         for v in values:
             groups = v.values() if _is_state(v) else [v] if type(v) is list else [[v]]
-            found += [x for group in groups for x in group if isinstance(x, np.ndarray)]
+            found += [x for group in groups for x in group if is_array(x)]
         return found
 
     def fill(self, arrays: Sequence[Array]) -> list[Any]:
@@ -248,7 +246,6 @@ def all_of(specs: Sequence[Any], op: Op, compute: DType) -> bool:
 
 
 __all__ = [
-    "PLANNED_K",
     "Carrier",
     "Cell",
     "Given",
@@ -257,5 +254,6 @@ __all__ = [
     "Tracing",
     "all_of",
     "copied",
+    "planned_k",
     "same",
 ]

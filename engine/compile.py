@@ -38,7 +38,13 @@ class Plan:
     `carried`: (slot where a round finds it, slot where it leaves it) by name. `asked`: slots whose arrays are wanted
     after a round, by name. `handed`: slots whose arrays are given away after the run, so that each run makes them anew.
     `places`: numbers of the tensors from outside, by their identity. No array from outside stays with the plan.
+
+    `kernels`: fused kernels that a round calls, None where it is on no CUDA device; `unfused`: why chains there are
+    array code.
     """
+
+    kernels: int | None = None
+    unfused: str | None = None
 
     def __init__(
         self,
@@ -436,7 +442,8 @@ class _Tiles:
 
 def _place(array: Array) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
     """Where an array's elements lie."""
-    return int(array.__array_interface__["data"][0]), array.shape, array.strides, array.itemsize
+    at = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else array.data.ptr
+    return int(at), array.shape, array.strides, array.itemsize
 
 
 def _uniform(array: Array) -> bool:

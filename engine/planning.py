@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from engine.backend import CPU, is_array
 from engine.cells import Cell, NotPlanned
+from engine.chains import FusedPlan
 from engine.compile import Plan, carried_over
 from engine.remains import Remains
 from engine.replays import Reads, guard
@@ -119,6 +121,8 @@ class Planning:
             raise NotPlanned("there is a repeat within")
         if ctx.anomaly:
             raise NotPlanned("anomaly detection looks at every step")
+        if ctx.sync:
+            raise NotPlanned("the device is waited for after every step")
         begin = time.thread_time()
         tracer = Tracer(ctx)
         traced = TracedScope(self.scope, tracer)
@@ -150,7 +154,12 @@ class Planning:
             ctx.grad_enabled = mode
             ctx.rng.restore(generator)
             seqs = tracer.finish()
-        plan = Plan(tracer, carried, asked, () if remains is None else remains.slots, places=places)
+        if any(is_array(x) and type(x) is not CPU.ndarray for x in tracer.arrays):
+            if remains is not None:
+                raise NotPlanned("on a device only repeats are planned")
+            plan: Plan = FusedPlan(tracer, carried, asked, places=places)
+        else:
+            plan = Plan(tracer, carried, asked, () if remains is None else remains.slots, places=places)
         return Made(plan, seqs, bumps, logged, tracer.made_bytes, time.thread_time() - begin, remains)
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from engine.cells import NotPlanned
-from engine.errors import EngineError, OutOfMemory, OutOfTime
+from engine.errors import DeviceLost, EngineError, Hint, OutOfMemory, OutOfTime
 from engine.planning import PLANNED, Made, Planning
 from engine.replays import REPEATS_FROM, Entry, Kept
 from engine.scope import Outcome, PlanReport, Scope, locate, no_memory
@@ -85,7 +85,7 @@ class PlannedRounds:
         except OutOfMemory:
             report.why = "the memory that its plan takes is not free"
             return
-        report.why = None
+        report.why, report.kernels, report.unfused = None, made.plan.kernels, made.plan.unfused
         self.kept.ran += 1
         ctx.ledger.held += nbytes
         try:
@@ -111,8 +111,13 @@ class PlannedRounds:
             except EngineError as e:
                 self.locate(e, e, made)
                 raise
-            except MemoryError as e:
-                raise self.locate(no_memory(), e, made) from e
+            except Exception as e:
+                error = ctx.fault(e) or (no_memory() if isinstance(e, MemoryError) else None)
+                if error is None:
+                    raise
+                if type(error) is DeviceLost and error.hint is not None:
+                    error.hint = Hint("device-lost-late", **error.hint.facts)
+                raise self.locate(error, e, made) from e
             spent = time.perf_counter() - start
             batch = batch * 2 if spent < PLANNED_S / 2 else max(1, batch // 2) if spent > PLANNED_S else batch
             self.rounds[-1] = upto

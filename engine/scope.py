@@ -170,10 +170,23 @@ class Outcome:
 
 @dataclass(slots=True)
 class PlanReport:
-    """How a repeat ran: so many rounds by a plan, and why not the others, where there is a reason."""
+    """How a repeat ran: so many rounds by a plan, and why not the others, where there is a reason.
+
+    `kernels`: fused kernels that a planned round calls, None where no tensor is on a CUDA device; `unfused`: why chains
+    there run as array code.
+    """
 
     rounds: int = 0
     why: str | None = None
+    kernels: int | None = None
+    unfused: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """The report as an answer has it."""
+        found: dict[str, Any] = {"rounds": self.rounds, "why_not": self.why}
+        if self.kernels is not None:
+            found |= {"kernels": self.kernels, "why_not_fused": self.unfused}
+        return found
 
 
 def no_memory() -> OutOfMemory:

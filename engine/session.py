@@ -313,10 +313,7 @@ class Session:
             "collected": outcome.collected,
             "kept": {local: _ids(found) for local, found in kept.items()},
             "steps_run": outcome.steps_run,
-            "plans": [
-                {"step": list(path), "rounds": report.rounds, "why_not": report.why}
-                for path, report in outcome.plans.items()
-            ],
+            "plans": [{"step": list(path), **report.told()} for path, report in outcome.plans.items()],
         }
         return reply
 

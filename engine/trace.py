@@ -12,20 +12,22 @@ round, in-place changes that the tape follows, ...) ends the trace with `NotPlan
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from engine.autograd import seed_gradient, seed_of_ones
-from engine.backend import Array, Backend
-from engine.backtrace import TracedBackward
+from engine.backend import CPU, Array, Backend, is_array
+from engine.backtrace import SPECIAL, TracedBackward
 from engine.carriers import K, finish, infer, infer_inplace, prepare
-from engine.cells import PLANNED_K, Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, same
+from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copied, planned_k, same
 from engine.context import Context
 from engine.costs import mind
 from engine.dtypes import FLOAT, DType, float32, from_numpy
 from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments, plain_results
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
+from engine.probing import accumulated, copied_array, lowered, on_device
 from engine.shapes import has_internal_overlap, is_dense
 from engine.tape import Node, base_of, check_overlap, edge_of, kept_edges
 from engine.tensor import Storage, Tensor, View
@@ -90,9 +92,7 @@ class Tracer:
         self.outside.setdefault(self.register(array), (of, whole))
 
     def k_of(self, backend: Backend) -> K:
-        if backend.kind != "cpu":
-            raise NotPlanned(f"tensors are on {backend.name}")
-        return PLANNED_K
+        return planned_k(backend)
 
     def emit(
         self,
@@ -118,10 +118,7 @@ class Tracer:
         single = type(made) not in (tuple, list)
         parts = (made,) if single else made
         # What is handed on as it came is there already.
-        outputs = [
-            self.register(part) if isinstance(part, np.ndarray) and id(part) not in self._slots else -1
-            for part in parts
-        ]
+        outputs = [self.register(part) if is_array(part) and id(part) not in self._slots else -1 for part in parts]
         self.steps.append(
             Step(
                 function,
@@ -146,8 +143,6 @@ class Tracer:
             return t
         found = self._cells.get(id(t))
         if found is None:
-            if t.backend.kind != "cpu":
-                raise NotPlanned(f"tensors are on {t.backend.name}")
             found = self._cells[id(t)] = Cell(t.array, t.spec, t.storage, t.backend)
             found.tracer, found.origin = self, t
             found.offset, found._strides = t.offset, t._strides
@@ -224,7 +219,7 @@ class Tracer:
             return self._inplace(op, args)
         if kind == COMPOSITE:
             return self._composite(op, args)
-        special = _SPECIAL.get(op.name)
+        special = SPECIAL.get(op.name)
         if special is None:
             raise NotPlanned(f"{op.name} works on tensors themselves")
         return special(self, *args)
@@ -306,8 +301,6 @@ class Tracer:
         device_at = op.positions.get("device", -1) if not op.internal else -1
         if device_at >= 0 and args[device_at] is not None:
             backend = ctx.find(args[device_at])
-        if backend.kind != "cpu":
-            raise NotPlanned(f"tensors are on {backend.name}")
         k = self.k_of(backend)
         out, compute = infer(op, k, given.specs)
         for spec in (out,) if type(out) is Spec else out or ():
@@ -372,18 +365,20 @@ class Tracer:
         self, op: Op, k: Any, given: Given, out: Any, compute: DType | None, plain: bool, written: Sequence[Cell]
     ) -> Any:
         kernel: Any = op.kernel
+        backend = k.backend
         layout = Layout(given.values)
         still = not (op.random or written)
         pure = still and op.guard is None
         removable = pure and (op.elementwise or op.family in ("reductions", "factories", "views", "shaping"))
         traits: dict[str, Any] = {"writes": [t.array for t in written], "removable": removable}
         arguments = [Constant(k), *layout.arguments(given.values)] if layout.flat else []
+        plain = plain and backend is CPU
         if plain and layout.flat and pure and type(out) is Spec:
-            lowered = lower(
+            array = lower(
                 self, kernel, arguments, out, lambda made, values: finish(op, k, made, out, values), removable=removable
             )
-            if lowered is not None:
-                return lowered
+            if array is not None:
+                return array
         if plain and layout.flat and written and out is None and not op.random:
             if lower_writes(self, kernel, arguments, [t.array for t in written]):
                 return None
@@ -403,7 +398,7 @@ class Tracer:
                 )
         specs = tuple(given.specs)
 
-        def whole(*arrays: Array) -> Any:
+        def general(k: Any, *arrays: Array) -> Any:
             values = layout.fill(arrays)
             prepare(op, k, values, specs, compute)
             k.spec = out
@@ -414,7 +409,12 @@ class Tracer:
                 return finish(op, k, made, out, values)
             return tuple(None if s is None else finish(op, k, m, s, values) for m, s in zip(made, out, strict=True))
 
-        return self.emit(whole, layout.arrays(given.values), **traits)
+        arrays = layout.arrays(given.values)
+        if backend is not CPU and not op.random:
+            found = lowered(self, self.ctx, backend, general, arrays, traits["writes"], removable=removable)
+            if found is not None:
+                return found[0] if type(out) is Spec else tuple(found)
+        return self.emit(partial(general, k), arrays, **traits)
 
     def _record(
         self,
@@ -550,7 +550,7 @@ class Tracer:
         layout = Layout(given.values)
         direct = values[0] is t.array and (f.updates or (f.elementwise and out.dtype is d))
         specs = tuple(given.specs)
-        if direct and plain and layout.flat and not f.random:
+        if direct and plain and layout.flat and not f.random and backend is CPU:
             arguments = [Constant(k), *layout.arguments(given.values)]
             if not lower_writes(self, kernel, arguments, [t.array], into_first=True):
 
@@ -560,7 +560,7 @@ class Tracer:
                 self.emit(change, arguments, writes=[t.array], k=k, spec=out)
         else:
 
-            def whole(*arrays: Array) -> None:
+            def general(k: Any, *arrays: Array) -> None:
                 values = layout.fill(arrays)
                 prepare(f, k, values, specs, compute)
                 k.spec = out
@@ -568,11 +568,16 @@ class Tracer:
                     kernel(k, *values, out=arrays[0])
                     return
                 made = kernel(k, *values)
-                if type(made) is not backend.ndarray:
+                if type(made) is not k.backend.ndarray:
                     made = k.xp.asarray(made)
-                arrays[0][...] = made if f.moves else backend.cast(made, from_numpy(made.dtype) or float32, d)
+                arrays[0][...] = made if f.moves else k.backend.cast(made, from_numpy(made.dtype) or float32, d)
 
-            self.emit(whole, layout.arrays(given.values), writes=[t.array])
+            arrays = layout.arrays(given.values)
+            found = None
+            if backend is not CPU and not f.random:
+                found = lowered(self, ctx, backend, general, arrays, [t.array])
+            if found is None:
+                self.emit(partial(general, k), arrays, writes=[t.array])
         t.storage.version += 1
         return t
 
@@ -642,7 +647,10 @@ class Tracer:
             g = None if found is None else found[0]
         if g is None:
             return None
-        array = self.emit(np.ndarray.copy, (g,), removable=True)
+        if t.backend is CPU:
+            array = self.emit(np.ndarray.copy, (g,), removable=True)
+        else:
+            array = on_device(self, self.ctx, t.backend, copied_array, (g,), removable=True)
         return self.owned(array, t.spec, t.backend)
 
     def _accumulate(self, leaf: Cell, g: Array) -> None:
@@ -650,44 +658,20 @@ class Tracer:
         if leaf.origin is None:
             raise NotPlanned("a leaf is made in the round")
         if old is None:
-            made = self.emit(np.ndarray.copy, (g,), removable=True)
+            if leaf.backend is CPU:
+                made = self.emit(np.ndarray.copy, (g,), removable=True)
+            else:
+                made = on_device(self, self.ctx, leaf.backend, copied_array, (g,), removable=True)
             self.first[id(leaf)] = leaf, self.owned(made, leaf.spec, leaf.backend)
             return
         if old.requires_grad or not is_dense(old.shape, old.strides) or leaf.dtype.reduced:
             raise NotPlanned("gradients are added up in another way")
         self.before_write(old)
-        self.emit(np.add, (old.array, g, old.array), writes=[old.array])
+        if old.backend is CPU:
+            self.emit(np.add, (old.array, g, old.array), writes=[old.array])
+        else:
+            on_device(self, self.ctx, old.backend, accumulated, (old.array, g), [old.array])
         old.storage.version += 1
-
-
-def _backward_step(tracer: Tracer, input: Any, gradient: Any, retain: Any, create: bool, inputs: Any) -> None:
-    tracer.backward([input], [gradient], retain_graph=retain, create_graph=create, inputs=inputs)
-
-
-def _backward_steps(tracer: Tracer, tensors: Any, grads: Any, retain: Any, create: bool, inputs: Any) -> None:
-    seeds = [None] * len(tensors) if grads is None else grads
-    if len(seeds) != len(tensors):
-        raise NotPlanned("the gradients are not as many as the tensors")
-    tracer.backward(tensors, seeds, retain_graph=retain, create_graph=create, inputs=inputs)
-
-
-def _grad_step(
-    tracer: Tracer, outputs: Any, inputs: Any, grads: Any, retain: Any, create: bool, unused: bool | None
-) -> list[Any]:
-    seeds = [None] * len(outputs) if grads is None else grads
-    if len(seeds) != len(outputs):
-        raise NotPlanned("the gradients are not as many as the tensors")
-    found = tracer.backward(outputs, seeds, retain_graph=retain, create_graph=create, inputs=inputs, accumulate=False)
-    if not unused and any(g is None for g in found):
-        raise NotPlanned("an input was not used")
-    return found
-
-
-_SPECIAL: dict[str, Callable[..., Any]] = {
-    "backward": _backward_step,
-    "autograd.backward": _backward_steps,
-    "autograd.grad": _grad_step,
-}
 
 
 __all__ = ["Tracer"]

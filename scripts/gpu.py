@@ -8,8 +8,10 @@
    changes in place, undo, random numbers. (CURLGRAD_TEST_GPU tells them; see tests/devices.py.)
 2. Every sample of every operation on CPU and GPU: values and gradients agree within tolerance.
 3. Random programs on both: the same results and gradients.
-4. Out of memory: refused with what is held, and the session goes on.
-5. A benchmark table: CPU, GPU, and PyTorch on the GPU where it is installed.
+4. Fused kernels: every function in each of its loops and random chains beside CuPy's own calls, on what the kernel gave
+   each; training loops with and without them.
+5. Out of memory: refused with what is held, and the session goes on.
+6. A benchmark table: CPU, GPU, and PyTorch on the GPU where it is installed; of a loop, with and without fused kernels.
 """
 
 from __future__ import annotations
@@ -207,7 +209,86 @@ def programs(device: str, count: int) -> str:
     return f"{count} random programs give the same on both"
 
 
-# ---------------------------------------------------------------- 4. out of memory
+# ---------------------------------------------------------------- 4. fused kernels
+
+
+def fused(device: str, backend: ModuleBackend, count: int) -> str:
+    """Kernels beside CuPy's own calls, and loops that run by them."""
+    from engine.fused.source import NAME, OPTIONS, PRELUDE, source
+    from tests.engine.chains import distances, every_function, operands_of, random_chain
+
+    rows = [(chain, *operands_of(chain, 1)) for chain in every_function()]
+    rows += [random_chain(seed) for seed in range(count)]
+    far: dict[str, int] = {}
+    wrong = []
+    for chain, shape, arrays, scalars in rows:
+        kernel = backend.xp.RawKernel(PRELUDE + source(chain), NAME, OPTIONS)
+        try:
+            found = distances(chain, shape, arrays, scalars, kernel, backend.xp, backend.sp)
+        except AssertionError as error:
+            wrong.append(str(error))
+            continue
+        for (name, _), ulps in found.items():
+            far[name] = max(far.get(name, 0), ulps)
+    if wrong:
+        raise Failed(f"{len(wrong)} of {len(rows)} kernels differ from CuPy's calls:\n" + "\n".join(wrong[:5]))
+    kernels = sum(_loop_agrees(device, name) for name in LOOPS)
+    apart = ", ".join(f"{name} by {n}" for name, n in sorted(far.items()) if n) or "none"
+    return f"{len(rows)} kernels and {len(LOOPS)} loops ({kernels} kernels a round); ulps apart: {apart}"
+
+
+LOOPS: dict[str, list[dict[str, Any]]] = {
+    "gelu": [{"op": "nn.functional.gelu", "args": {"input": "x"}, "out": "y"}],
+    "six steps": [
+        {"op": "mul", "args": {"input": "x", "other": "w"}, "out": "y"},
+        {"op": "tanh", "args": {"input": "y"}, "out": "y"},
+        {"op": "add", "args": {"input": "y", "other": 0.5}, "out": "y"},
+        {"op": "sigmoid", "args": {"input": "y"}, "out": "y"},
+        {"op": "sub", "args": {"input": "y", "other": "w"}, "out": "y"},
+        {"op": "square", "args": {"input": "y"}, "out": "y"},
+    ],
+}
+
+
+def loop(name: str, times: int) -> Program:
+    """A program of a chain, its gradient and a step of AdamW, so many times."""
+    steps = [
+        *LOOPS[name],
+        {"op": "sum", "args": {"input": "y"}, "out": "l"},
+        {"op": "autograd.grad", "args": {"outputs": ["l"], "inputs": ["x"]}, "out": ["g"]},
+        {"op": "optim.adamw_", "args": {"params": ["x"], "grads": ["g"], "state": "s", "lr": 0.001}},
+    ]
+    before = {"op": "optim.adam_state", "args": {"params": ["x"]}, "out": "s"}
+    return {"steps": [before, {"repeat": times, "steps": steps}]}
+
+
+def _looping(device: str, shape: list[int], plan_from: int) -> Session:
+    """A session with what a loop needs."""
+    limits = Limits(session_bytes=1 << 40, plan_from=plan_from)
+    session = Session("s", seed=1, devices=("cpu", device), device=device, limits=limits)
+    make = [
+        {"op": "rand", "args": {"size": shape, "requires_grad": True}, "out": "x"},
+        {"op": "rand", "args": {"size": shape[-1:]}, "out": "w"},
+    ]
+    ended(session, {"steps": make, "keep": {"x": "x", "w": "w"}})
+    return session
+
+
+def _loop_agrees(device: str, name: str) -> int:
+    """How many kernels a round of the loop is. Raises Failed where it is none, or gives something else."""
+    told = []
+    for plan_from in (0, 2):
+        reply = ended(_looping(device, [64, 100], plan_from), {**loop(name, 20), "return": ["x"]}, "all")
+        told.append(reply["results"]["x"].values)
+    (report,) = reply["plans"]
+    if report["why_not"] or report["why_not_fused"] or not report["kernels"]:
+        raise Failed(f"the loop {name!r} does not run by fused kernels: {report}")
+    if not np.allclose(*told, rtol=1e-4, atol=1e-5):
+        raise Failed(f"the loop {name!r} gives something else by fused kernels")
+    return int(report["kernels"])
+
+
+# ---------------------------------------------------------------- 5. out of memory
 
 
 def exhausted(device: str, backend: Backend) -> str:
@@ -238,7 +319,7 @@ def exhausted(device: str, backend: Backend) -> str:
     return f"{facts['asked']} bytes refused with {facts['held']} held; the same session went on"
 
 
-# ---------------------------------------------------------------- 5. benchmarks
+# ---------------------------------------------------------------- 6. benchmarks
 
 # Name, shape of x and y, the operation with its arguments, and the same in PyTorch.
 Task = tuple[str, list[int], dict[str, Any], Callable[[Any, Any], Any]]
@@ -295,7 +376,43 @@ def benchmarks(device: str, backend: Backend, *, short: bool) -> str:
             x, y = (peer.rand(*shape, device="cuda") for _ in range(2))
             times.append(seconds(partial(theirs, x, y), peer.cuda.synchronize, least))
         rows.append(f"| {name} | " + " | ".join(f"{t * 1e3:.3f}" for t in times) + (" |" if peer else " | |"))
-    return "\n".join(rows)
+    return "\n".join([*rows, *_loops(device, backend, peer, least, short=short)])
+
+
+def _loops(device: str, backend: Backend, peer: Any, least: float, *, short: bool) -> list[str]:
+    """Rows of the table: a round of each loop, interpreted and by a plan, whose chains are fused on the device."""
+    shape, times = ([64, 128], 20) if short else ([4096, 4096], 50)
+    rows = []
+    for name in LOOPS:
+        program = loop(name, times)
+        theirs = "" if peer is None else f"{_torch_round(peer, name, shape, least) * 1e3:.3f} "
+        for how, plan_from in (("interpreted", 0), ("by a plan", 2)):
+            spent = [
+                seconds(partial(ended, _looping(where, shape, plan_from), program), backend.synchronize, least) / times
+                for where in ("cpu", device)
+            ]
+            figures = " | ".join(f"{t * 1e3:.3f}" for t in spent)
+            rows.append(
+                f"| a round of {name}, backward and AdamW, {shape[0]} x {shape[1]}, {how} | {figures} | {theirs}|"
+            )
+    return rows
+
+
+def _torch_round(torch: Any, name: str, shape: list[int], least: float) -> float:
+    """Seconds of a round of a loop in PyTorch, as it runs without compiling."""
+    x = torch.rand(*shape, device="cuda", requires_grad=True)
+    w = torch.rand(shape[-1], device="cuda")
+    optimizer = torch.optim.AdamW([x], lr=0.001, fused=True)
+
+    def once() -> None:
+        if name == "gelu":
+            y = torch.nn.functional.gelu(x)
+        else:
+            y = torch.square(torch.sigmoid(torch.tanh(x * w) + 0.5) - w)
+        (x.grad,) = torch.autograd.grad([y.sum()], [x])
+        optimizer.step()
+
+    return seconds(once, torch.cuda.synchronize, least)
 
 
 # ---------------------------------------------------------------- the page
@@ -351,6 +468,7 @@ def main(arguments: list[str] | None = None) -> int:
         "suites": lambda: suites(device, options.processes, rehearse=options.rehearse),
         "samples": samples,
         "programs": lambda: programs(device, options.programs),
+        "fused kernels": lambda: fused(device, backend, min(options.programs, 300)),
         "out of memory": lambda: exhausted(device, backend),
     }
     results, failed = {}, []

@@ -10,7 +10,9 @@ import pytest
 
 from engine import backend
 from engine.backend import simulated_cuda
+from engine.simulated import raw
 from scripts import gpu, without_gpu
+from tests.laws.planned import array_code
 
 ROOT = Path(__file__).resolve().parent.parent
 CUDA = simulated_cuda()
@@ -56,13 +58,28 @@ def test_a_difference_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         gpu.programs("cuda:0", 3)
 
 
+needs_compiler = pytest.mark.skipif(raw.compiler() is None, reason="there is no C++ compiler here")
+
+
+@needs_compiler
+def test_fused_kernels_are_tried() -> None:
+    told = gpu.fused("cuda:0", CUDA, 3)
+    assert re.match(r"\d+ kernels and 2 loops \([2-9] kernels a round\); ulps apart: \w", told)
+
+
+@needs_compiler
+def test_a_loop_without_kernels_is_found() -> None:
+    with array_code("cuda:0"), pytest.raises(gpu.Failed, match="does not run by fused kernels"):
+        gpu._loop_agrees("cuda:0", "gelu")
+
+
 def test_out_of_memory_is_tried() -> None:
     assert "the same session went on" in gpu.exhausted("cuda:0", CUDA)
 
 
 def test_the_benchmark_table_has_a_row_for_each_task() -> None:
     table = gpu.benchmarks("cuda:0", CUDA, short=True).splitlines()
-    assert len(table) == 2 + len(gpu.tasks(True))
+    assert len(table) == 2 + len(gpu.tasks(True)) + 2 * len(gpu.LOOPS)
     assert all(re.fullmatch(r"\| .+ \| [\d.]+ \| [\d.]+ \| ?([\d.]+ )?\|", row) for row in table[2:])
 
 

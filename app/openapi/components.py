@@ -528,10 +528,19 @@ _PROGRAMS: Json = {
                             "type": ["string", "null"],
                             "description": "Why none did, where there is a reason.",
                         },
+                        "kernels": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "description": "On a CUDA device: fused kernels that a planned round calls.",
+                        },
+                        "why_not_fused": {
+                            "type": ["string", "null"],
+                            "description": "On a CUDA device: why element-wise steps are single calls after all.",
+                        },
                     },
                 },
                 description="How each repeat of enough rounds, and a program that was there before, ran: by a plan, "
-                "or why not. Results are the same.",
+                "or why not. Results are the same; on a CUDA device, functions of its mathematical library aside.",
             ),
             "notes": map_of(
                 list_of(ref("Note")), description="With `explain=true`: why each result is as it is, by returned name."

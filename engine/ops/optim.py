@@ -280,7 +280,7 @@ def _adam_step(
     beta1, beta2 = betas
     for p, g, counter, mean, square, *more in each(k, params, grads, state, _adam_fields(amsgrad), maximize):
         counter += 1
-        step = float(counter)
+        step = number_in(counter)
         if weight_decay:
             if decoupled:
                 xp.multiply(p, 1 - lr * weight_decay, out=p)
@@ -302,6 +302,12 @@ def _adam_step(
         xp.true_divide(mean, work, out=work)
         xp.multiply(work, rate, out=work)
         xp.subtract(p, work, out=p)
+
+
+def number_in(counter: Any) -> Any:
+    """The number that a counter holds; where a plan is being made, what stands for it in every round."""
+    number = getattr(counter, "number", None)
+    return float(counter) if number is None else number()
 
 
 def moved(xp: Any, mean: Any, g: Any, weight: float) -> Any:

@@ -61,8 +61,9 @@ Linear algebra
 Functions of `cupyx.scipy` that no line here is written for are served by SciPy's of the same name (`generic.py`):
 names, parameters and the border are CuPy's there too; dtypes of results, and what is refused beyond that, are SciPy's.
 
-Where CuPy does more than the stand-in (kernels, streams, random numbers, a few rare parameters) the stand-in says so:
-`NotOffered` is an AttributeError, NotImplementedError a parameter.
+`RawKernel` runs CUDA C on the host, where a C++ compiler is installed (`raw.py`). Where CuPy does more than the
+stand-in (other kernels, streams, random numbers, a few rare parameters) the stand-in says so: `NotOffered` is an
+AttributeError, NotImplementedError a parameter.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ from engine.simulated.linear import LINALG, fft, is_written, linalg, scipy_funct
 from engine.simulated.memory import Memory, MemoryPointer
 from engine.simulated.methods import add_methods
 from engine.simulated.names import NAMES, VERSION, NotOffered, kind_of
+from engine.simulated.raw import RawKernel
 from engine.simulated.routines import ROUTINES, as_strided, routine, sliding_window_view
 from engine.simulated.ufuncs import make, ufunc
 
@@ -112,7 +114,13 @@ class Namespace:
         return f"<module {self.__name__!r} of the stand-in for CuPy {VERSION}>"
 
 
-_OTHERS: dict[str, Any] = {"ndarray": ndarray, "ufunc": ufunc, "newaxis": None, "AxisError": np.exceptions.AxisError}
+_OTHERS: dict[str, Any] = {
+    "ndarray": ndarray,
+    "ufunc": ufunc,
+    "newaxis": None,
+    "AxisError": np.exceptions.AxisError,
+    "RawKernel": RawKernel,
+}
 
 
 def _other(name: str) -> Any:

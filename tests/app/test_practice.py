@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from app.main import create_app
 from app.pages import PRACTICE
 from app.settings import Settings
 from engine.service import Service, WorkerSpec
+from engine.simulated import raw
 from tests.app.conftest import served
 
 
@@ -94,3 +96,38 @@ def test_uploads_go_straight_onto_the_device(practice: httpx.Client, name: str, 
         kind, query = "application/octet-stream", "&dtype=float32&shape=1"
     answer = practice.post(f"/v1/tensors?device=cuda{query}", content=body, headers={"Content-Type": kind})
     assert answer.json()["device"] == "cuda:0"
+
+
+def test_a_training_loop_runs_by_fused_kernels(practice: httpx.Client) -> None:
+    """A plan on the device says how many kernels a round is; without a C++ compiler it says why there are none."""
+    x = {"data": [[0.5, -1.0, 2.0], [0.25, 0.0, -0.5]], "requires_grad": True, "device": "cuda"}
+    steps = [
+        {"op": "nn.functional.gelu", "args": {"input": "x"}, "out": "y"},
+        {"op": "mul", "args": {"input": "y", "other": "row"}, "out": "y"},
+        {"op": "mean", "args": {"input": "y"}, "out": "loss"},
+        {"op": "autograd.grad", "args": {"outputs": ["loss"], "inputs": ["x"]}, "out": ["g"]},
+        {"op": "optim.adamw_", "args": {"params": ["x"], "grads": ["g"], "state": "state", "lr": 0.01}},
+    ]
+    told = []
+    for times in (1, 100):
+        program = {
+            "inputs": {"x": x, "row": {"data": [1.0, 2.0, 3.0], "device": "cuda"}},
+            "steps": [
+                {"op": "optim.adam_state", "args": {"params": ["x"]}, "out": "state"},
+                *([{"repeat": times, "steps": steps}] if times > 1 else steps * 100),
+            ],
+            "return": ["x", "loss"],
+        }
+        answer = practice.post("/v1/programs", json=program)
+        assert answer.status_code == 200, answer.text
+        told.append(answer.json())
+    (report,) = told[1]["plans"]
+    assert (report["step"], report["rounds"], report["why_not"]) == ([1], 98, None)
+    if raw.compiler() is None:
+        assert (report["kernels"], report["why_not_fused"].partition(",")[0]) == (0, "there is no C++ compiler here")
+    else:
+        assert report["kernels"] >= 2
+        assert report["why_not_fused"] is None
+    for name in ("x", "loss"):
+        one, other = (np.asarray(t["results"][name]["values"]) for t in told)
+        np.testing.assert_allclose(one, other, 1e-5)

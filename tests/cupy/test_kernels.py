@@ -7,6 +7,8 @@ import re
 import pytest
 
 from engine import kernels
+from engine.fused import source as fused
+from tests.engine.chains import every_function, random_chain
 
 _C_TYPES = {"uint64": "unsigned long long", "uint32": "unsigned int", "uint16": "unsigned short", "float32": "float"}
 
@@ -66,6 +68,87 @@ def test_cupy_takes_the_parameters(kernel: kernels.Kernel) -> None:
     assert made.name == kernel.name
 
 
+# ---------------------------------------------------------------- fused chains
+
+RANDOM = 100  # chains per compilation
+
+
+@pytest.mark.parametrize("architecture", kernels.ARCHITECTURES)
+@pytest.mark.parametrize("part", ["every function", "random chains"])
+def test_fused_kernels_compile(part: str, architecture: int) -> None:
+    """Each function in each of its loops, and random chains of them, with the options that CuPy is given and adds."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    chains = every_function() if part == "every function" else [random_chain(seed)[0] for seed in range(RANDOM)]
+    names = [f"chain_{i}" for i in range(len(chains))]
+    code = fused.PRELUDE + "".join(fused.source(chain, name) for chain, name in zip(chains, names, strict=True))
+    program = nvrtc.createProgram(code, "chains.cu", [], [])
+    try:
+        nvrtc.compileProgram(program, [f"--gpu-architecture=sm_{architecture}", "-ftz=true", *fused.OPTIONS])
+        cubin = nvrtc.getCUBIN(program)
+        said = nvrtc.getProgramLog(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    assert all(name.encode() in cubin for name in names)
+    assert "error" not in said
+
+
+def test_products_and_sums_stay_apart_in_the_code_of_a_device() -> None:
+    """`--fmad=false` is obeyed: no fused multiply-add is in what NVRTC makes of a product and a sum."""
+    from cupy_backends.cuda.libs import nvrtc
+
+    chain = fused.Chain(
+        (("f4", fused.DENSE),) * 3,
+        (),
+        (("multiply", "f4", (0, 1)), ("add", "f4", (3, 2))),
+        ((4, fused.DENSE),),
+        0,
+        False,
+    )
+    found = []
+    for options in (fused.OPTIONS, fused.OPTIONS[1:]):
+        program = nvrtc.createProgram(fused.PRELUDE + fused.source(chain), "chain.cu", [], [])
+        nvrtc.compileProgram(program, ["--gpu-architecture=compute_80", *options])
+        found.append(nvrtc.getPTX(program))
+        nvrtc.destroyProgram(program)
+    with_option, without = (text if isinstance(text, str) else text.decode() for text in found)
+    assert "fma.rn.f32" not in with_option
+    assert "fma.rn.f32" in without
+
+
+def test_conversions_of_float16_are_instructions_on_a_device() -> None:
+    from cupy_backends.cuda.libs import nvrtc
+
+    chain = fused.Chain(
+        (("f2", fused.DENSE),), (), (("cast", "f4", (0,)), ("cast", "f2", (1,))), ((2, fused.DENSE),), 0, False
+    )
+    program = nvrtc.createProgram(fused.PRELUDE + fused.source(chain), "chain.cu", [], [])
+    nvrtc.compileProgram(program, ["--gpu-architecture=compute_75", *fused.OPTIONS])
+    text = nvrtc.getPTX(program)
+    nvrtc.destroyProgram(program)
+    text = text if isinstance(text, str) else text.decode()
+    assert "cvt.f32.f16" in text
+    assert "cvt.rn.f16.f32" in text
+
+
+def test_cupy_takes_a_fused_kernel() -> None:
+    import cupy
+
+    made = cupy.RawKernel(fused.PRELUDE + fused.source(random_chain(1)[0]), fused.NAME, fused.OPTIONS)
+    assert (made.name, made.options, made.backend) == (fused.NAME, fused.OPTIONS, "nvrtc")
+
+
+def test_cupy_flushes_small_numbers_for_all_its_kernels() -> None:
+    """docs/gpu.md says so: single calls and fused kernels agree since both are compiled with it."""
+    from pathlib import Path
+
+    import cupy
+
+    text = (Path(cupy.__file__).parent / "cuda" / "compiler.py").read_text("utf-8")
+    assert "options += ('-ftz=true',)" in text
+    assert "fmad" not in text
+
+
 def test_there_are_no_other_sources() -> None:
     """Nothing else in the engine makes a kernel of its own."""
     from pathlib import Path
@@ -73,4 +156,4 @@ def test_there_are_no_other_sources() -> None:
     root = Path(kernels.__file__).parent
     made = re.compile(r"\b(RawKernel|RawModule|ElementwiseKernel|ReductionKernel|jit\.rawkernel|cupy\.fuse)\b")
     found = {p.relative_to(root).as_posix() for p in root.rglob("*.py") if made.search(p.read_text("utf-8"))}
-    assert found <= {"backend.py", "kernels.py"}
+    assert found == {"backend.py", "kernels.py", "fused/launch.py", "simulated/__init__.py", "simulated/raw.py"}

@@ -46,9 +46,12 @@ def of_session(session: Session) -> Any:
     return {**whole, "tensors": tensors, "names": sorted(whole["names"])}
 
 
-def outcome(program: list[dict[str, Any]], plan_from: int, again: int = 1, **fields: Any) -> tuple[Any, Any, Any]:
+def outcome(
+    program: list[dict[str, Any]], plan_from: int, again: int = 1, device: str = "cpu", **fields: Any
+) -> tuple[Any, Any, Any]:
     """What a program answers or refuses, the session after it, and what became of its plans."""
-    session = Session("s", seed=7, limits=Limits(plan_from=plan_from))
+    devices = ("cpu",) if device == "cpu" else ("cpu", device)
+    session = Session("s", seed=7, limits=Limits(plan_from=plan_from), devices=devices, device=device)
     for name in ("a", "b", "c"):
         run(session, inputs={name: {**floats(3, 4, seed=ord(name)), "requires_grad": name != "c"}}, keep={name: name})
     run(session, inputs={"w": {**floats(4, 2, seed=1), "requires_grad": True}}, keep={"w": "w"})
@@ -431,13 +434,13 @@ class Maker:
         return [*before, repeat(r.randrange(3, 9), *self.steps, **collected)], {"return_": returned}
 
 
-def try_programs(seeds: range) -> int:
+def try_programs(seeds: range, device: str = "cpu") -> int:
     """How many of the random programs ran by a plan, all being what they are without one."""
     planned = 0
     for seed in seeds:
         program, fields = Maker(seed).program()
         try:
-            plans = same(program, **fields)
+            plans = same(program, device=device, **fields)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {program} {fields}") from error
         planned += bool(plans and plans[0]["rounds"])
