@@ -30,6 +30,7 @@ from engine.errors import (
     ShapeMismatch,
     TapeFreed,
 )
+from engine.fitting import fit_array
 from engine.op import LIST, REGISTRY, Spec
 from engine.record import REC
 from engine.shapes import is_dense, text
@@ -199,42 +200,6 @@ def _flatten(node: Node, grads: Any) -> Sequence[Any]:
     return flat
 
 
-def fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
-    """A gradient as its input is: summed over what was broadcast, real where it is real, in its storage dtype."""
-    d = spec.dtype
-    if node.backend is not backend and type(g) is node.backend.ndarray:
-        # The input lives on another device: it was moved, or is a 0-d CPU tensor beside tensors of a GPU.
-        reduced = d.reduced and node.op.moves
-        g = g if g.shape == spec.shape or reduced else sum_to(g, spec.shape)
-        g = backend.from_host(node.backend.to_host(g))
-    if type(g) is not backend.ndarray:
-        g = backend.xp.asarray(g)
-    if d.reduced and node.op.moves and g.dtype == d.np:
-        if g.shape == spec.shape:
-            return g  # moved as it is
-        g = backend.widen(g, d)
-    if g.shape != spec.shape:
-        g = sum_to(g, spec.shape)
-    if d.reduced:
-        g = backend.cast(g, from_numpy(g.dtype) or float32, d)
-    elif g.dtype != d.np:
-        if g.dtype.kind == "c" and not d.is_complex:
-            g = g.real
-        g = g.astype(d.np)
-    return g if type(g) is backend.ndarray else backend.xp.asarray(g)
-
-
-def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
-    """The sum of `g` over the dimensions along which `shape` was broadcast to it."""
-    extra = g.ndim - len(shape)
-    if extra < 0:  # of a weight with dimensions of size 1 before its channels
-        return g.reshape(shape)
-    axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
-    if axes:
-        g = g.sum(axis=axes, keepdims=True)
-    return g.reshape(shape)
-
-
 def _fit_tensor(g: Tensor, spec: Spec) -> Tensor:
     if g.shape != spec.shape:
         extra = g.ndim - len(spec.shape)
@@ -363,8 +328,7 @@ class BackwardPass:
 
     def run(self) -> None:
         """Takes ready nodes, highest number first, and sends what their rules give along their edges."""
-        heap, buffers, leaves = self.heap, self.buffers, self.leaves
-        needed, wanted = self.needed, self.wanted_leaves
+        heap, buffers, leaves, needed, wanted = self.heap, self.buffers, self.leaves, self.needed, self.wanted_leaves
         captures = self.captures if needed is not None else {}
         recorded, retain, anomaly, kept = self.recorded, self.retain, self.anomaly, self.kept
         ks, undo, deadline = self.ctx.ks, self.ctx.undo, self.ctx.deadline

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from engine.autograd import BackwardPass, fit_array, rule_on_arrays, unfit
+from engine.autograd import BackwardPass, rule_on_arrays, unfit
 from engine.backend import CPU, Array, Backend
 from engine.cells import NotPlanned, Tracing
 from engine.dtypes import float32
+from engine.fitting import fit_array
 from engine.lower import Constant, lower_rule, plain_results
 from engine.op import Spec
 from engine.probing import lowered, on_device

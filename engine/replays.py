@@ -162,9 +162,13 @@ class Plans:
         self.made = self.replayed = self.unfit = self.dropped = 0
         self._pack = msgpack.Packer(default=_packed, unicode_errors="surrogatepass", buf_size=4096).pack
 
-    def compiled(self, data: Any, limits: Limits) -> Program:
-        """`compile_program`, with what is known of a program that was there before."""
-        key = self._key(data) if self.limit else None
+    def compiled(self, data: Any, limits: Limits, owner: str = "") -> Program:
+        """`compile_program`, with what is known of a program that this owner has sent before.
+
+        What others sent is not looked at: by how long an answer takes, or what it says of plans, nobody may find out
+        which programs, and which numbers in them, somebody else has.
+        """
+        key = self._key(data, owner) if self.limit else None
         if key is None:
             return compile_program(data, limits)
         entry = self.entries.get(key)
@@ -190,11 +194,14 @@ class Plans:
                 self._seen.popitem(last=False)
         return program
 
-    def _key(self, data: Any) -> bytes | None:
-        """What a program says but for its inputs and the names under which results are kept; None where it is long."""
+    def _key(self, data: Any, owner: str) -> bytes | None:
+        """Whose a program is, and what it says but for its inputs and the names under which results are kept.
+
+        None where that is long.
+        """
         if type(data) is not dict:
             return None
-        told = [data.get(name) for name in ("steps", "return", "no_grad", "strict", "detect_anomaly")]
+        told = [owner, *(data.get(name) for name in ("steps", "return", "no_grad", "strict", "detect_anomaly"))]
         for name in ("keep", "keep_all"):
             kept = data.get(name)
             told.append(list(kept) if type(kept) is dict else None)

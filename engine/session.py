@@ -187,7 +187,7 @@ class Session:
         ctx = self.ctx
         ctx.ran = None
         self.last_used = time.time()
-        compiled = self.plans.compiled(program, self.limits)
+        compiled = self.plans.compiled(program, self.limits, self.owner)
         if dry_run:
             if explain:
                 raise Invalid("a dry run has no results to explain: ask for one of the two", param="explain")
@@ -204,7 +204,7 @@ class Session:
                 with active(ctx):
                     separate(self, None if own_all else found.storage)
                 own_all = True
-                compiled = self.plans.compiled(program, self.limits)
+                compiled = self.plans.compiled(program, self.limits, self.owner)
 
     def _attempt(
         self, compiled: Program, told: Told | None, values: str, explain: bool

@@ -393,7 +393,7 @@ def test_a_step_that_reads_a_result_in_another_order_begins_a_kernel_of_its_own(
         step("mul", "y", input="x", other=0.5),
         step("add", "y", input="y", other=1.0),
         step("transpose", "t", input="y", dim0=0, dim1=1),
-        step("add", "z", input="t", other="y"),
+        step("add", "z", input="y", other="t"),
         step("mul", "x", input="z", other=0.25),
     ]
     start = step("mul", "x", input="x0", other=1.0)

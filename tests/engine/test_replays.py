@@ -33,8 +33,9 @@ from tests.engine.test_plans import (
 Request = tuple[list[dict[str, Any]], dict[str, Any]]
 
 
-def session(kept: int, server: ServerLedger | None = None, plan_from: int = 3) -> Session:
-    made = Session("s", seed=7, limits=Limits(plan_from=plan_from if kept else 0, plan_bytes=kept), server=server)
+def session(kept: int, server: ServerLedger | None = None, plan_from: int = 3, owner: str = "") -> Session:
+    limits = Limits(plan_from=plan_from if kept else 0, plan_bytes=kept)
+    made = Session("s", seed=7, limits=limits, server=server, owner=owner)
     for name in ("a", "b", "c"):
         run(made, inputs={name: {**floats(3, 4, seed=ord(name)), "requires_grad": name != "c"}}, keep={name: name})
     run(made, inputs={"w": {**floats(4, 2, seed=1), "requires_grad": True}}, keep={"w": "w"})
@@ -294,6 +295,18 @@ def test_a_plan_serves_other_sessions_and_gives_away_nothing() -> None:
             assert of_session(other) == of_session(one)
     assert server.plans.replayed > 15
     assert server.plans.made == 3
+
+
+def test_nobody_learns_from_plans_what_another_has_sent() -> None:
+    server = ServerLedger(1 << 30)
+    server.plans = Plans(1 << 28, server)
+    ann, bob = (session(1 << 28, server, owner=owner) for owner in ("ann", "bob"))
+    for request in (PROGRAMS["training"], PROGRAMS["kept"]):
+        first = told(ann, request)[1]
+        for _ in range(4):
+            last = told(ann, request)[1]
+        assert last != first
+        assert told(bob, request)[1] == first
 
 
 def test_a_plan_keeps_no_tensor_of_a_session() -> None:
