@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from app import commands, unix
 from app import settings as options
@@ -100,17 +101,42 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     settings = options.read(arguments)
     configure_logs(settings.log_format, settings.log_level.upper())
     os.environ["CURLGRAD_LOG_FORMAT"] = settings.log_format  # for the worker processes
+    if settings.fronts > 1:
+        if sys.platform == "win32":
+            print("python -m app: error: --fronts: Windows passes no sockets between processes", file=sys.stderr)
+            return 2
+        from app.fronts import serve_with_fronts
+
+        return serve_with_fronts(settings)
     try:
         application = create_app(settings)
         application.state.house.service.take_data_dir()
     except EngineError as error:
         print(f"python -m app: error: {error.detail}", file=sys.stderr)
         return 2
+    server = Server(config_of(settings, application), settings, application.state.house.gate)
+    if settings.uds is None:
+        server.run()
+        return 0 if server.started else 1
+    try:
+        sock = unix.listen(settings.uds)
+    except (OSError, AttributeError) as error:  # Windows has no socket.AF_UNIX
+        print(f"python -m app: error: --uds: {error}", file=sys.stderr)
+        return 2
+    try:
+        server.run(sockets=[sock])
+    finally:
+        unix.leave(settings.uds, sock)
+    return 0 if server.started else 1
+
+
+def config_of(settings: Settings, application: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves the application."""
     http: Any = "h11"
     if importlib.util.find_spec("httptools"):
         from app.server import Protocol as http  # noqa: N813 - what imports httptools
 
-    config = uvicorn.Config(
+    return uvicorn.Config(
         application,
         host=settings.host,
         port=settings.port,
@@ -125,20 +151,6 @@ def serve(arguments: Sequence[str] | None = None) -> int:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
-    server = Server(config, settings, application.state.house.gate)
-    if settings.uds is None:
-        server.run()
-        return 0 if server.started else 1
-    try:
-        sock = unix.listen(settings.uds)
-    except (OSError, AttributeError) as error:  # Windows has no socket.AF_UNIX
-        print(f"python -m app: error: --uds: {error}", file=sys.stderr)
-        return 2
-    try:
-        server.run(sockets=[sock])
-    finally:
-        unix.leave(settings.uds, sock)
-    return 0 if server.started else 1
 
 
 def repair_data(arguments: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from fastapi import Depends, Request
@@ -37,6 +37,9 @@ from engine.errors import (
 )
 from engine.service import Service, TensorAnswer
 
+if TYPE_CHECKING:
+    from engine.service import Front
+
 INTO_PLACE_FROM = 1 << 20  # bytes of a body from which it is received into place: below, that costs more than a copy
 OFF_LOOP_BYTES = 1 << 18  # bodies and answers from this size are parsed and written off the event loop
 MAX_PAGE = 1000
@@ -53,14 +56,35 @@ _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 class House:
     """What lives as long as the application does: the engine's door, and what is read off its catalogue once."""
 
-    def __init__(self, service: Service, gate: Gate, max_rate: float = 0, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, service: Service | Front, gate: Gate, max_rate: float = 0, metrics: Metrics | None = None
+    ) -> None:
         self.service, self.gate = service, gate
+        self.front = cast("Front", service) if hasattr(service, "everyone") else None  # this is one of several
         self.max_rate = max_rate
         self.metrics = metrics or Metrics()
-        self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs
+        self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs in this process
         self.drawing = asyncio.Semaphore(2)  # pictures that are drawn at a time: each takes some 200 MB at most
         self.catalogue = service.catalogue()
         self.kinds = arguments.kinds_of(self.catalogue)
+
+    async def listening(self, owner: str) -> int:
+        """How many requests of an owner listen to jobs."""
+        return self.listeners.get(owner, 0) if self.front is None else await self.front.listening(owner)
+
+    def listens(self, owner: str, more: int) -> None:
+        """So many requests of an owner more listen to jobs, or fewer."""
+        number = self.listeners[owner] = self.listeners.get(owner, 0) + more
+        if not number:
+            del self.listeners[owner]
+        if self.front is not None:
+            self.front.listeners(owner, number)
+
+    async def numbers(self) -> bytes:
+        """What /metrics tells, of all fronts together. Waits for no program."""
+        numbers, info = await self.service.numbers(), await self.service.told()
+        everyone = None if self.front is None else await self.front.everyone()
+        return self.metrics.text(numbers["workers"], info, everyone)
 
 
 class Call:

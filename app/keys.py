@@ -24,7 +24,7 @@ import re
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -181,14 +181,31 @@ def revoke(path: Path, ids: Sequence[str], now: float | None = None) -> list[Key
 # ---------------------------------------------------------------- asking it
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a server knows of its keys: whether callers need one, and those that it has seen."""
+
+    closed: bool
+    keys: Mapping[str, Key]
+
+    def to_data(self) -> dict[str, Any]:
+        return {"closed": self.closed, "keys": [asdict(key) for key in self.keys.values()]}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Known:
+        keys = [Key(**{**row, "scopes": tuple(row["scopes"])}) for row in data["keys"]]
+        return cls(data["closed"], {key.id: key for key in keys})
+
+
 class Keys:
     """The keys that a server goes by: read at the start, and again when the file has changed.
 
     There is a door to lock once a file of keys has been seen, even an empty one; it is not opened again when the file
-    goes away or cannot be read: the keys that were known then go on to count.
+    goes away or cannot be read: the keys that were known then go on to count. `before`: what the server knows when this
+    process is only one of its fronts.
     """
 
-    def __init__(self, path: Path | None, clock: Any = time) -> None:
+    def __init__(self, path: Path | None, clock: Any = time, before: Known | None = None) -> None:
         self.path = path
         self.problem: str | None = None
         self._clock = clock
@@ -196,10 +213,18 @@ class Keys:
         self._seen: tuple[int, int, int] | None = None
         self._next_look = 0.0
         self.closed = False
-        if path is not None:
-            self._seen = _stamp(path)
-            self._keys = read(path)
-            self.closed = self._seen is not None
+        if before is None:
+            if path is not None:
+                self._seen = _stamp(path)
+                self._keys = read(path)
+                self.closed = self._seen is not None
+            return
+        self.closed, self._keys = before.closed, dict(before.keys)
+        self.refresh()
+
+    def known(self) -> Known:
+        """What another process that is started later has to know, should the file be gone by then."""
+        return Known(self.closed, self._keys)
 
     def refresh(self) -> None:
         """Look whether the file has changed, at most once in `LOOK_AGAIN_S`."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.telemetry import TelemetryConfig
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp
 
 from app import errors, openapi, pages, tracing
 from app.deps import House
-from app.keys import BadKeysFile, Keys
+from app.keys import BadKeysFile, Keys, Known
 from app.logs import AccessLog
 from app.metrics import Metrics
 from app.rates import Rates
@@ -23,6 +24,9 @@ from app.settings import Settings, keys_file
 from app.watch import templates
 from engine.errors import Invalid
 from engine.service import Limits, Service
+
+if TYPE_CHECKING:
+    from engine.service import Front
 
 TITLE = "curlgrad"
 # FastAPI asks OpenTelemetry's variables at every request; this server tells its numbers at /metrics.
@@ -81,16 +85,31 @@ def service_of(settings: Settings) -> Service:
     )
 
 
-def create_app(settings: Settings | None = None, service: Service | None = None, span_exporter: Any = None) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a process that is one of several fronts has in common with them. `server`: the process that runs them."""
+
+    keys: Known
+    rates: Rates
+    server: int
+
+
+def create_app(
+    settings: Settings | None = None,
+    service: Service | Front | None = None,
+    span_exporter: Any = None,
+    share: Share | None = None,
+) -> FastAPI:
     """The application. Without a service one is made by the settings; it starts and closes with the application.
 
-    `span_exporter`: where OpenTelemetry's spans go, if they are asked for; by OTLP over HTTP if not given.
+    `span_exporter`: where OpenTelemetry's spans go, if they are asked for; by OTLP over HTTP if not given. `share`:
+    where it is one of several fronts.
     """
     settings = settings or Settings()
     traced = tracing.wanted(settings.otel)
     service = service or service_of(settings)
     try:
-        keys = Keys(keys_file(settings))
+        keys = Keys(keys_file(settings), before=None if share is None else share.keys)
     except BadKeysFile as error:
         raise Invalid(str(error), param="keys_file") from error
 
@@ -113,7 +132,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
     )
-    metrics = Metrics()
+    metrics = Metrics(None if share is None else share.server)
     gate = Gate()
     house = application.state.house = House(service, gate, settings.max_rate, metrics)
     for routes in (
@@ -135,7 +154,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None,
         "origins": settings.cors_origin,
         "max_body": settings.max_body,
         "keys": keys,
-        "rates": Rates(settings.max_rate),
+        "rates": Rates(settings.max_rate) if share is None else share.rates,
         "simulated": service.simulated,
         "gate": gate,
         "direct": _DIRECT,

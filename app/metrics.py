@@ -44,27 +44,51 @@ class _Histogram:
         self.counts[bisect_left(SECONDS, seconds)] += 1
         self.total += seconds
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """(upper bound, requests up to it), as Prometheus has them."""
-        found, running = [], 0
-        for bound, count in zip((*map(str, SECONDS), "+Inf"), self.counts, strict=True):
-            running += count
-            found.append((bound, float(running)))
-        return found
+
+def _buckets(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """(upper bound, requests up to it), as Prometheus has them."""
+    found, running = [], 0
+    for bound, count in zip((*map(str, SECONDS), "+Inf"), counts, strict=True):
+        running += count
+        found.append((bound, float(running)))
+    return found
+
+
+def merged(all_counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The counts of several processes, added up."""
+    requests: dict[tuple[str, str, int], int] = {}
+    seconds: dict[str, list[Any]] = {}
+    for one in all_counts:
+        for *key, number in one.get("requests", ()):
+            method, route, status = key
+            requests[method, route, status] = requests.get((method, route, status), 0) + number
+        for route, (counts, total) in one.get("seconds", {}).items():
+            before = seconds.get(route, [[0] * len(counts), 0.0])
+            seconds[route] = [[a + b for a, b in zip(before[0], counts, strict=True)], before[1] + total]
+    return {
+        "requests": [[*key, number] for key, number in requests.items()],
+        "seconds": seconds,
+        "now": sum(one.get("now", 0) for one in all_counts),
+    }
 
 
 class Metrics(Collector):
-    """The numbers of one server. A watcher of the Guard."""
+    """The numbers of one server, or of one of its fronts. A watcher of the Guard.
 
-    def __init__(self) -> None:
+    `server`: the process that runs it all, where that is another than this.
+    """
+
+    def __init__(self, server: int | None = None) -> None:
         self._requests: dict[tuple[str, str, int], int] = {}
         self._seconds: dict[str, _Histogram] = {}
         self._flying = 0
         self._workers: Workers = ()
         self._facts: Mapping[str, Any] = {}
+        self._all: Mapping[str, Any] = self.counts()
+        self._fronts: Sequence[Mapping[str, Any]] = ()
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(self)
-        ProcessCollector(registry=self.registry)
+        ProcessCollector(registry=self.registry, pid=lambda: "self" if server is None else server)
 
     # ------------------------------------------------ counting
 
@@ -83,9 +107,20 @@ class Metrics(Collector):
 
     # ------------------------------------------------ telling
 
-    def text(self, workers: Workers, facts: Mapping[str, Any]) -> bytes:
-        """All numbers in Prometheus' text format. `workers`: Service.numbers(); `facts`: Service.info()."""
+    def counts(self) -> dict[str, Any]:
+        """What this process counted, as plain data; `now` is of the moment, and ends with the process."""
+        return {
+            "requests": [[*key, number] for key, number in self._requests.items()],
+            "seconds": {route: [one.counts, one.total] for route, one in self._seconds.items()},
+            "now": self._flying,
+        }
+
+    def text(self, workers: Workers, facts: Mapping[str, Any], everyone: Mapping[str, Any] | None = None) -> bytes:
+        """All numbers in Prometheus' text format. `workers`: Service.numbers(); `facts`: Service.info(); `everyone`:
+        Front.everyone(), where there are several fronts."""
         self._workers, self._facts = workers, facts
+        self._all = self.counts() if everyone is None else everyone["counts"]
+        self._fronts = () if everyone is None else everyone["fronts"]
         return generate_latest(self.registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -94,21 +129,25 @@ class Metrics(Collector):
         yield from self._of_plans()
         yield from self._of_memory()
         yield from self._of_workers()
+        if self._fronts:
+            yield from self._of_fronts()
 
     def _of_requests(self) -> Iterable[Metric]:
         requests = CounterMetricFamily(
             "curlgrad_requests", "Requests by method, route template and status.", labels=("method", "route", "status")
         )
-        for (method, route, status), count in self._requests.items():
+        for method, route, status, count in self._all["requests"]:
             requests.add_metric((method, route, str(status)), count)
         yield requests
         seconds = HistogramMetricFamily(
             "curlgrad_request_seconds", "How long requests took, by route template.", labels=("route",)
         )
-        for route, histogram in self._seconds.items():
-            seconds.add_metric((route,), histogram.buckets(), histogram.total)
+        for route, (counts, total) in self._all["seconds"].items():
+            seconds.add_metric((route,), _buckets(counts), total)
         yield seconds
-        yield GaugeMetricFamily("curlgrad_requests_in_flight", "Requests that are being answered.", self._flying)
+        flying = GaugeMetricFamily("curlgrad_requests_in_flight", "Requests that are being answered.")
+        flying.add_metric((), self._all["now"])
+        yield flying
 
     def _of_work(self) -> Iterable[Metric]:
         programs = CounterMetricFamily(
@@ -207,6 +246,24 @@ class Metrics(Collector):
         info = GaugeMetricFamily("curlgrad_info", "The version that runs.", labels=("version",))
         info.add_metric((str(self._facts.get("version", "")),), 1)
         yield info
+
+    def _of_fronts(self) -> Iterable[Metric]:
+        by_front = ("front",)
+        up = GaugeMetricFamily("curlgrad_front_up", "1 where the front takes connections.", labels=by_front)
+        restarts = CounterMetricFamily("curlgrad_front_restarts", "Deaths of the front.", labels=by_front)
+        cpu = GaugeMetricFamily(
+            "curlgrad_front_cpu_seconds", "CPU time of the front's process, since its start.", labels=by_front
+        )
+        resident = GaugeMetricFamily("curlgrad_front_resident_bytes", "Memory of the front's process.", labels=by_front)
+        for front in self._fronts:
+            labels = (front["name"],)
+            up.add_metric(labels, front["up"])
+            restarts.add_metric(labels, front["restarts"])
+            if front["cpu_s"] is not None:
+                cpu.add_metric(labels, front["cpu_s"])
+            if front["resident"] is not None:
+                resident.add_metric(labels, front["resident"])
+        yield from (up, restarts, cpu, resident)
 
     def _each(self) -> Iterable[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
         for worker in self._workers:

@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,7 @@ def _flag(text: str) -> bool:
 
 
 NOWHERE = Path()
+_PATHS = ("uds", "data_dir", "keys_file")
 
 
 def _folder(text: str) -> Path:
@@ -152,6 +153,15 @@ class Settings:
             "SPEC",
             "auto (one worker per GPU, else one for the CPU), inline (in this process), a list such as cpu:2, "
             "or practice-cuda (a simulated CUDA device)",
+        ),
+    )
+    fronts: int = field(
+        default=1,
+        metadata=_option(
+            _count,
+            "N",
+            "processes that serve HTTP and share the workers; with 1 the process that watches them does. More pay "
+            "where there are cores for them and many small calls",
         ),
     )
     data_dir: Path | None = field(
@@ -325,6 +335,20 @@ class Settings:
             "also when that variable is set",
         ),
     )
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data, for another process."""
+        return {name: str(given) if isinstance(given, Path) else given for name, given in asdict(self).items()}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Settings:
+        """The settings that `to_data` described."""
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        for name in _PATHS:
+            given[name] = None if given[name] is None else Path(given[name])
+        return cls(**given)
 
     @property
     def is_loopback(self) -> bool:

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import importlib.metadata
 import platform
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import engine.ops  # noqa: F401 - declares the operations that the catalogue shows
 from engine import declare
@@ -37,8 +38,15 @@ from engine.workers.registry import Record
 from engine.workers.seats import Seats
 from engine.workers.supervisor import Supervisor
 
+if TYPE_CHECKING or sys.platform != "win32":  # which passes no sockets
+    from engine.workers.front import Facts, Front
+    from engine.workers.fronts import Fronts, python
+
 __all__ = [
     "ArrayData",
+    "Facts",
+    "Front",
+    "Fronts",
     "Incoming",
     "Limits",
     "Service",
@@ -48,6 +56,7 @@ __all__ = [
     "configure_logs",
     "no_such_op",
     "plan_workers",
+    "python",
     "repair",
     "version",
 ]
@@ -159,6 +168,29 @@ class Service:
         await self._supervisor.close()
         self._let_go()
 
+    def fronts(
+        self,
+        number: int,
+        command: Sequence[str],
+        facts: Callable[[], Mapping[str, Any]],
+        *,
+        merge: Callable[[Sequence[dict[str, Any]]], dict[str, Any]],
+        inherited: Sequence[int] = (),
+    ) -> Fronts:
+        """Fronts in processes of their own, which share the workers: to be made before `start`, started after it.
+
+        See Fronts. Raises Invalid where a worker is a thread of this process, which no other can reach.
+        """
+        if any(worker["inline"] for worker in self._supervisor.workers()):
+            raise Invalid(
+                "several fronts need workers in processes of their own: a worker in a thread of the server "
+                "(--workers inline) is reached by that process alone",
+                param="fronts",
+            )
+        made = Fronts(self, self._supervisor, number, command, facts, merge=merge, inherited=inherited)
+        self._supervisor.fronts = made
+        return made
+
     def _let_go(self) -> None:
         data, self._supervisor.data = self._supervisor.data, None
         if data is not None:
@@ -189,6 +221,14 @@ class Service:
             "workers": workers,
             "limits": self.limits.to_data(),
         }
+
+    async def up(self) -> bool:
+        """As `ready`, for an app that may be another process than this."""
+        return self.ready()
+
+    async def told(self) -> dict[str, Any]:
+        """As `info`, for an app that may be another process than this."""
+        return self.info()
 
     @property
     def simulated(self) -> bool:

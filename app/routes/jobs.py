@@ -95,8 +95,7 @@ async def listen(id: str, call: Annotated[Call, about(offers=("events",))]) -> R
     job = await call.house.service.job(call.owner, id, seen=seen)
     if ended:  # all was told: a browser that comes again is to stop (HTML, 9.2.3)
         return Response(status_code=204)
-    listening = call.house.listeners
-    if listening.get(call.owner, 0) >= MAX_LISTENERS:
+    if await call.house.listening(call.owner) >= MAX_LISTENERS:
         raise TooManyRequests(
             f"{MAX_LISTENERS} of your requests listen to jobs already",
             code="too-many-listeners",
@@ -114,7 +113,7 @@ async def _events(call: Call, id: str, job: dict[str, Any]) -> AsyncIterator[byt
     """The events from a first look on. It looks again when what it told has been read: a slow reader hears of fewer
     steps, and holds up nobody."""
     house, owner = call.house, call.owner
-    house.listeners[owner] = house.listeners.get(owner, 0) + 1
+    house.listens(owner, 1)
     try:
         told, spoke = None, time.monotonic()
         yield b"retry: 2000\n\n"
@@ -148,9 +147,7 @@ async def _events(call: Call, id: str, job: dict[str, Any]) -> AsyncIterator[byt
                 yield _event("problem", f"{counts}-end", _problem(call, error, job["about"]), call)
                 return
     finally:
-        house.listeners[owner] -= 1
-        if not house.listeners[owner]:
-            del house.listeners[owner]
+        house.listens(owner, -1)
 
 
 def _event(name: str, id: str, data: Any, call: Call) -> bytes:

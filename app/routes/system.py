@@ -18,7 +18,7 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/v1/info", methods=READ)
 async def info(call: Annotated[Call, about()]) -> Response:
     """Version, build, dtypes, devices, workers and limits."""
-    return await call.json(call.house.service.info())
+    return await call.json(await call.house.service.told())
 
 
 @router.api_route("/v1/devices", methods=READ)
@@ -39,7 +39,7 @@ async def readyz(request: Request) -> Response:
     house = request.app.state.house
     if house.gate.closed:
         raise Unavailable("the server is ending", code="not-applied")
-    if not house.service.ready():
+    if not await house.service.up():
         raise Unavailable("the workers are starting", code="not-applied")
     return Response('{"status":"ready"}', media_type="application/json")
 
@@ -47,9 +47,7 @@ async def readyz(request: Request) -> Response:
 @router.api_route("/metrics", methods=READ)
 async def metrics(call: Annotated[Call, about(offers=(media.TEXT,))]) -> Response:
     """Numbers for Prometheus. Waits for no program."""
-    house = call.house
-    numbers = await house.service.numbers()
-    return Response(house.metrics.text(numbers["workers"], house.service.info()), media_type=CONTENT_TYPE)
+    return Response(await call.house.numbers(), media_type=CONTENT_TYPE)
 
 
 @router.api_route("/", methods=READ)

@@ -2,8 +2,9 @@
 
 N is one end of a Unix socket pair; the process listens nowhere. The first message is "start"; the answer is
 {"ok": {"pid", "devices", and what is on the disk}}, or an error after which the process ends. It ends as well when the
-socket's other end is closed: a front that dies leaves no orphan. Signals of the terminal are the front's business and
-ignored here.
+socket's other end is closed: a server that dies leaves no orphan. With `--door M` more fronts come in at M, each with a
+socket of its own; what a front says waits for nothing else, and its calls go when it does. Signals of the terminal are
+the server's business and ignored here.
 
 Exit status: 0 the front closed the socket; 3 the front does not speak this protocol or is of another version;
 4 the sessions' module or a device could not be had; 5 a GPU failed in a way that only a new process gets over.
@@ -28,6 +29,7 @@ from pathlib import Path
 from engine import logs
 from engine.backend import tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
+from engine.workers.doors import take_sockets
 from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
 from engine.workers.making import make_worker
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
@@ -69,15 +71,23 @@ class SocketPeer:
 
 
 class SocketInbox:
-    """Messages of any number of fronts, each on its socket; replies that a socket did not take yet go out here too."""
+    """Messages of any number of fronts, each on its socket; replies that a socket did not take yet go out here too.
 
-    def __init__(self, *wires: Wire) -> None:
+    `door`: where more fronts come in. It is then the first wire's end that ends it all: the server is gone.
+    """
+
+    def __init__(self, *wires: Wire, door: socket.socket | None = None) -> None:
         self._poll = select.poll()
+        self._door = door
+        if door is not None:
+            door.setblocking(False)
+            self._poll.register(door.fileno(), select.POLLIN)
         self._peers: dict[int, SocketPeer] = {}
         self._watched: dict[int, int] = {}
         self.offended = False  # whether a front had to be hung up on
         for wire in wires:
             self.attach(wire)
+        self._server = self._peers[wires[0].fileno()] if door is not None else None
 
     def attach(self, wire: Wire) -> SocketPeer:
         peer = self._peers[wire.fileno()] = SocketPeer(wire)
@@ -97,10 +107,13 @@ class SocketInbox:
                 known.wire.close()
 
     def poll(self, timeout: float | None) -> list[tuple[Peer, Message | None]]:
-        if not self._peers:
+        if not self._peers or (self._server is not None and self._server not in self._peers.values()):
             raise Closed("no front is left")
         found: list[tuple[Peer, Message | None]] = []
         for fd, events in self._poll.poll(self._wait(timeout)):
+            if self._door is not None and fd == self._door.fileno():
+                self._let_in()
+                continue
             peer = self._peers[fd]
             try:
                 if events & select.POLLOUT:
@@ -115,6 +128,14 @@ class SocketInbox:
                 self._remove(peer)
                 found.append((peer, None))
         return found
+
+    def _let_in(self) -> None:
+        assert self._door is not None
+        passed, more = take_sockets(self._door)
+        for one in passed:
+            self.attach(Wire(one.sock, keeps=True))
+        if not more:
+            self._poll.unregister(self._door.fileno())
 
     def _wait(self, timeout: float | None) -> float | None:
         """Milliseconds to wait for; watches for room in those sockets that have something to send, and for memory that
@@ -170,10 +191,10 @@ def _first(inbox: SocketInbox) -> tuple[Peer, Message]:
             return peer, message
 
 
-def serve(fd: int, factory: str) -> int:
-    """Serves the front at socket `fd` until it hangs up; the exit status."""
+def serve(fd: int, factory: str, door: int | None = None) -> int:
+    """Serves the front at socket `fd` until it hangs up, and those that come in at `door`; the exit status."""
     wire = Wire(socket.socket(fileno=fd), keeps=True)
-    inbox = SocketInbox(wire)
+    inbox = SocketInbox(wire, door=None if door is None else socket.socket(fileno=door))
     try:
         peer, start = _first(inbox)
     except Closed:
@@ -220,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The process, from its arguments to its exit status."""
     parser = argparse.ArgumentParser(prog="engine.workers.child", description="A worker process; the server starts it.")
     parser.add_argument("--fd", type=int, required=True, help="a connected Unix socket")
+    parser.add_argument("--door", type=int, help="a connected Unix socket at which more fronts come in")
     parser.add_argument("--name", default="worker", help="shown in process listings")
     parser.add_argument("--factory", default="engine.session:Session", help="the session class")
     options = parser.parse_args(arguments)
@@ -231,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # When memory runs out, the kernel should take a worker, which is restarted, and not the web process.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
-    status = serve(options.fd, options.factory)
+    status = serve(options.fd, options.factory, options.door)
     if status == DEVICE_LOST:  # a clean end would have the driver free what it has lost, which can hang
         logging.shutdown()
         os._exit(status)

@@ -17,6 +17,11 @@ class Deadly:
     def __init__(self) -> None:
         self._times: dict[str, int] = {}
 
+    @property
+    def known(self) -> list[str]:
+        """The fingerprints of those that did."""
+        return list(self._times)
+
     def admit(self, message: Message) -> str | None:
         """The program's fingerprint, where any are remembered. Raises Invalid for one that did it too often."""
         if not self._times:

@@ -102,6 +102,10 @@ class Closed(Exception):
     """The other end is gone."""
 
 
+class NotSent(Exception):
+    """The other end has seen nothing of this message."""
+
+
 class Peer(Protocol):
     """Someone who sends messages and gets replies: a front."""
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from engine.bounds import step_overdue
 from engine.limits import Limits
+from engine.workers.messages import NotSent
 from engine.workers.slots import Pending, Slot, give_up
-from engine.workers.transports import NotSent, ProcessTransport
+from engine.workers.transports import ProcessTransport
 
 GRACE = 30.0  # seconds: also for what is no step, such as reading a large session from the disk
 LOOK = 5.0  # seconds between two looks
@@ -29,9 +30,11 @@ log = logging.getLogger("curlgrad.supervisor")
 Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[Any]"]]
 
 
-async def ended(slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: Limits, *, kills: bool) -> str:
+async def ended(
+    slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: Limits, *, kills: bool, shared: bool = False
+) -> str:
     """Waits for the end of the worker, and brings it about where a step is overdue; why it ended. `kills`: whether
-    its sessions outlive it."""
+    its sessions outlive it; `shared`: whether others than this process have calls under way there."""
     slot.overdue = False
     if slot.spec.inline or not limits.max_seconds:
         return await gone
@@ -39,7 +42,7 @@ async def ended(slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: L
     told = False
     while not gone.done():
         await asyncio.wait({gone}, timeout=min(LOOK, patience / 2))
-        if gone.done() or not slot.pending or await _answers(slot, gone, expect, patience):
+        if gone.done() or not (slot.pending or shared) or await _answers(slot, gone, expect, patience):
             continue
         why = f"a step ran for more than {patience:g} s, and could not be interrupted"
         if kills:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from engine.errors import EngineError, Gone, Unavailable
-from engine.workers.messages import Message
+from engine.workers.messages import Message, NotSent
 from engine.workers.slots import Slot, give_up, unknown_devices
-from engine.workers.transports import NotSent
 
+Ask = Callable[[Slot, Message], Awaitable[Any]]
 Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[Any]"]]
 
 
@@ -68,3 +68,18 @@ async def outcome(slot: Slot, expect: Expect, session: str, message: Message, pa
     except Gone:  # set aside: nobody can know
         return {"known": True, "ok": None}
     return found
+
+
+async def infos(asked: Sequence[tuple[Slot, list[str]]], ask: Ask) -> dict[str, dict[str, Any]]:
+    """What workers know of sessions, by id; those of a worker that does not answer are left out."""
+    replies = await asyncio.gather(*(_infos(slot, ids, ask) for slot, ids in asked))
+    return {key: info for reply in replies for key, info in reply.items() if info is not None}
+
+
+async def _infos(slot: Slot, ids: list[str], ask: Ask) -> dict[str, dict[str, Any] | None]:
+    try:
+        answer = await ask(slot, {"do": "info", "sessions": ids})
+    except Unavailable:
+        return {}
+    known: dict[str, dict[str, Any] | None] = answer["infos"]
+    return known

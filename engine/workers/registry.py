@@ -45,6 +45,7 @@ class Record:
     public: str | None = None  # the id under which others may read it
     opened: asyncio.Future[Any] | None = None  # while it is being made
     refused: EngineError | None = None  # why the worker did not make it
+    leaving: int = 0  # changes under way of what it is called, or whether it is: no front may remember it meanwhile
     order: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a message of the session is being sent
 
 
@@ -237,8 +238,10 @@ class Registry:
         self.publish(record, record.public)
 
     def rename(self, record: Record, name: str | None) -> None:
-        """Raises NameTaken, Invalid; then nothing has changed."""
+        """Raises NameTaken, Invalid, NoSuchSession; then nothing has changed."""
         known = self._owners[record.owner]
+        if record.id not in known.ids:
+            raise NoSuchSession("the session was deleted", hint=Hint("list-sessions"))
         if name == record.name:
             return
         if name is not None:
@@ -340,6 +343,15 @@ class Registry:
             if record is not None:
                 return record
         raise NoSuchSession(f"there is no session {session_id!r}", hint=Hint("list-sessions"), param="session")
+
+    def on(self, worker: str, session_id: str) -> Record | None:
+        """A session of any owner that a worker has."""
+        return self._by_worker.get(worker, {}).get(session_id)
+
+    def leads(self, owner: str, ref: str, record: Record) -> bool:
+        """Whether an owner finds this session by this id or name."""
+        known = self._owners.get(owner)
+        return known is not None and record in (known.names.get(ref), known.ids.get(ref))
 
     def owned(self, owner: str) -> list[Record]:
         """All sessions of an owner."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+from engine.durability.store import DataDir
 from engine.errors import Bug, EngineError, Hint, LimitExceeded, OutOfMemory, Unavailable
-from engine.workers.messages import CannotPack, Message, Timing
+from engine.workers.messages import CannotPack, Message, NotSent, Timing
 from engine.workers.plans import WorkerSpec
 from engine.workers.registry import Record
-from engine.workers.transports import NotSent, Transport
+from engine.workers.transports import Transport
 
 log = logging.getLogger("curlgrad.supervisor")
 
@@ -64,8 +67,29 @@ class Slot:
         }
 
 
-def answered(call: Pending, slot: Slot, message: Message) -> None:
-    """Gives whoever waits what the worker replied."""
+class Waiters:
+    """Those who wait until a worker comes up."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def wait(self, seconds: float) -> None:
+        """Waits for the next `wake`, so long at most."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(waiter, seconds)
+
+    def wake(self) -> None:
+        """Lets everyone go on."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def answered(call: Pending, name: str, message: Message) -> None:
+    """Gives whoever waits what `name` replied."""
     assert call.future is not None
     try:
         if "error" in message:
@@ -83,7 +107,7 @@ def answered(call: Pending, slot: Slot, message: Message) -> None:
             call.future.set_result((message["ok"], timing))
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         # Ours, not the wire's: it ends this call, and not the worker with everyone's sessions.
-        log.exception("worker %s: a reply without what a reply has", slot.name)
+        log.exception("%s: a reply without what a reply has", name)
         call.future.set_exception(Bug(f"a bug of the server: a reply without what a reply has ({problem!r})"))
 
 
@@ -111,14 +135,14 @@ def give_up(slot: Slot, number: int, future: asyncio.Future[Any]) -> None:
     future.cancel()
 
 
-def not_sent(error: BaseException, slot: Slot) -> BaseException:
-    """What the caller is told when a message could not be sent."""
+def not_sent(error: BaseException, name: str) -> BaseException:
+    """What the caller is told when a message to `name` could not be sent."""
     if isinstance(error, NotSent):
         return Unavailable(
-            f"worker {slot.name} cannot be asked now ({error}); nothing was done",
+            f"{name} cannot be asked now ({error}); nothing was done",
             code="not-applied",
             hint=Hint("try-again"),
-            worker=slot.name,
+            worker=name.removeprefix("worker "),
         )
     if isinstance(error, CannotPack):
         return LimitExceeded(f"the request cannot be carried: {error}", code="nesting")
@@ -135,6 +159,14 @@ def device_of(slot: Slot, device: str) -> str | None:
     return kinds[0] if kinds else None
 
 
+def data_of(slot: Slot, names: Sequence[str], data: DataDir | None, sync: str) -> Message | None:
+    """Where a worker keeps its sessions. The first of `names` takes over those of workers that are no more."""
+    if data is None:
+        return None
+    adopt = [str(folder) for folder in data.folders() if folder.name not in names] if slot.name == names[0] else []
+    return {"folder": str(data.path / slot.name), "adopt": adopt, "sync": sync}
+
+
 def unknown_devices(slot: Slot) -> list[dict[str, Any]]:
     """What is known of the devices of a worker that does not answer."""
     return [
@@ -147,20 +179,3 @@ def unknown_devices(slot: Slot) -> list[dict[str, Any]]:
         }
         for name in slot.spec.devices
     ]
-
-
-def described(slot: Slot, sessions: int) -> dict[str, Any]:
-    """The worker as `info` shows it; `sessions`: how many it has."""
-    return {
-        "name": slot.name,
-        "devices": list(slot.spec.devices),
-        "simulated": slot.spec.practice,
-        "inline": slot.spec.inline,
-        "state": slot.state,
-        "pid": slot.transport.pid if slot.transport is not None and slot.state == "ready" else None,
-        "epoch": slot.epoch,
-        "sessions": sessions,
-        "calls": len(slot.pending),
-        "restarts": slot.restarts,
-        "last_exit": slot.last_exit,
-    }

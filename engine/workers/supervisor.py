@@ -26,10 +26,10 @@ import dataclasses
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.backend import devices_hint
 from engine.durability.store import DataDir, data_bytes
@@ -46,12 +46,15 @@ from engine.limits import Limits
 from engine.workers import overdue, questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
-from engine.workers.messages import PROTOCOL, BadMessage, Message, Timing, version
+from engine.workers.messages import PROTOCOL, BadMessage, Message, NotSent, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
-from engine.workers.slots import Pending, Slot, answered, device_of, end, give_up, not_sent
-from engine.workers.transports import InlineTransport, NotSent, ProcessTransport
+from engine.workers.slots import Pending, Slot, Waiters, answered, data_of, device_of, end, give_up, not_sent
+from engine.workers.transports import InlineTransport, ProcessTransport
+
+if TYPE_CHECKING:
+    from engine.workers.fronts import Fronts
 
 FAILING = 5
 _HEALTHY = 30.0
@@ -98,7 +101,8 @@ class Supervisor:
         self._worker_limits = share.to_data()
         self._epochs = count(1)
         self._ids = count(1)
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
+        self.fronts: Fronts | None = None  # set before `start` where other processes are to reach the workers
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -146,16 +150,21 @@ class Supervisor:
                 began = time.monotonic()
                 if slot.first is not None and not slot.first.done():
                     slot.first.set_result(None)
-                self._wake()
-                why = await overdue.ended(slot, gone, self._expect, self.limits, kills=self.data is not None)
+                self._waiters.wake()
+                if self.fronts is not None:
+                    self.fronts.attach(slot)
+                kills, shared = self.data is not None, self.fronts is not None
+                why = await overdue.ended(slot, gone, self._expect, self.limits, kills=kills, shared=shared)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)
+            slot.last_exit = why
+            if self.fronts is not None:
+                await self.fronts.hand_over(slot)
             if slot.failures >= FAILING or self._closing:
                 self._abandon(slot, why)
             if slot.transport is not None:
                 await slot.transport.close()
-            slot.last_exit = why
             if slot.first is not None and not slot.first.done():
                 slot.first.set_exception(RuntimeError(f"worker {slot.name}: {why}"))
                 return
@@ -188,7 +197,12 @@ class Supervisor:
             slot.transport = InlineTransport(spec.name, on_message, on_lost, factory=self._factory)
         else:
             slot.transport = ProcessTransport(
-                spec.name, on_message, on_lost, factory=self._factory, threads=self._threads
+                spec.name,
+                on_message,
+                on_lost,
+                factory=self._factory,
+                threads=self._threads,
+                shared=self.fronts is not None,
             )
         number = next(self._ids)
         started: asyncio.Future[tuple[Any, Timing]] = loop.create_future()
@@ -208,7 +222,7 @@ class Supervisor:
                 "epoch": epoch,
                 "overdue": slot.overdue,
                 "limits": self._worker_limits,
-                "data": (data := self._data_of(slot)),
+                "data": (data := data_of(slot, list(self._slots), self.data, self._sync)),
             }
         )
         patience = _START_TIMEOUT
@@ -216,15 +230,6 @@ class Supervisor:
             patience += data_bytes([Path(data["folder"]), *map(Path, data["adopt"])]) / _READ_SPEED
         answer, _ = await asyncio.wait_for(started, patience)
         return gone, answer
-
-    def _data_of(self, slot: Slot) -> Message | None:
-        """Where a worker keeps its sessions. The first one takes over those of workers that are no more."""
-        if self.data is None:
-            return None
-        adopt = []
-        if slot is next(iter(self._slots.values())):
-            adopt = [str(folder) for folder in self.data.folders() if folder.name not in self._slots]
-        return {"folder": str(self.data.path / slot.name), "adopt": adopt, "sync": self._sync}
 
     def _lost(self, slot: Slot, why: str) -> None:
         """The incarnation is no more. Without a data directory its sessions are lost; with one its calls wait for the
@@ -303,6 +308,8 @@ class Supervisor:
                 return
         if call is culprit:
             self._deadly.killed(message)
+            if self.fronts is not None:
+                self.fronts.warn(self._deadly.known)
             if slot.overdue and overdue.told(call, self.limits):
                 return
         if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
@@ -319,20 +326,19 @@ class Supervisor:
         """Waits a little for a worker that is being started again."""
         deadline = time.monotonic() + _PATIENCE
         while slot.state == "restarting" and not self._closing and (left := deadline - time.monotonic()) > 0:
-            await self._changed(left)
+            await self._waiters.wait(left)
 
-    async def _changed(self, seconds: float) -> None:
-        """Waits until a worker comes up, so long at most."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(waiter, seconds)
-
-    def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+    def adopt(self, name: str, message: Message, *, changes: bool, unsent: bool, lost: bool) -> Pending:
+        """Takes over a call that a front had under way on a worker which is gone. `unsent`: the worker has seen nothing
+        of it; `lost`: it cannot be sent again, its arrays being lost."""
+        slot = self._slots[name]
+        future: asyncio.Future[tuple[Any, Timing]] = asyncio.get_running_loop().create_future()
+        call = Pending(future, changes, self.registry.on(name, message["session"]), message=message, again=lost)
+        if self.data is not None and not self._closing and call.record is not None:
+            slot.orphans.append(call)
+        else:
+            end(call, slot, slot.last_exit or "the server is closing", known=unsent or not changes)
+        return call
 
     # ------------------------------------------------ calls
 
@@ -375,7 +381,7 @@ class Supervisor:
                 await slot.transport.send(message)
             except BaseException as error:
                 give_up(slot, number, future)
-                raise not_sent(error, slot) from error
+                raise not_sent(error, f"worker {slot.name}") from error
         answer = await self._reply(slot, call, future, record, message)
         self._deadly.survived(known_as)
         return answer
@@ -452,7 +458,7 @@ class Supervisor:
             raise BadMessage(f"a reply to nothing: id={number!r}")
         if call.future is None or call.future.done():
             return
-        answered(call, slot, message)
+        answered(call, f"worker {slot.name}", message)
 
     # ------------------------------------------------ sessions
 
@@ -542,7 +548,7 @@ class Supervisor:
         except Exception as error:
             give_up(slot, number, opened)
             self.registry.remove(record)
-            raise not_sent(error, slot) from error
+            raise not_sent(error, f"worker {slot.name}") from error
         return opened
 
     def _opened(self, record: Record, future: asyncio.Future[tuple[Any, Timing]]) -> None:
@@ -562,28 +568,41 @@ class Supervisor:
             raise
         if record is None:
             return
-        # Out of the map first: whoever comes after this call finds it deleted.
-        self.registry.remove(record)
+        async with self._unknown(record):
+            # Out of the map first: whoever comes after this call finds it deleted.
+            self.registry.remove(record)
+            try:
+                await self.call(record, {"do": "close", "key": key}, changes=self.data is not None)
+            except (NoSuchSession, Gone):
+                pass
+            except (Unavailable, OutOfMemory):
+                # A worker that dies takes its sessions with it, but not what it has on the disk.
+                if self.data is not None:
+                    self.registry.take_back(record)
+                    raise
+
+    @contextlib.asynccontextmanager
+    async def _unknown(self, record: Record) -> AsyncIterator[None]:
+        """While what a session is called changes, or that it is there: no front goes by what it remembers of it."""
+        record.leaving += 1
         try:
-            await self.call(record, {"do": "close", "key": key}, changes=self.data is not None)
-        except (NoSuchSession, Gone):
-            pass
-        except (Unavailable, OutOfMemory):
-            # A worker that dies takes its sessions with it, but not what it has on the disk.
-            if self.data is not None:
-                self.registry.take_back(record)
-                raise
+            if self.fronts is not None:
+                await self.fronts.forget(record.id)
+            yield
+        finally:
+            record.leaving -= 1
 
     async def rename(self, record: Record, name: str | None) -> None:
-        """Raises NameTaken, Invalid."""
-        before = record.name
-        self.registry.rename(record, name)
-        try:
-            await self.call(record, {"do": "rename", "name": name}, changes=True)
-        except (Unavailable, OutOfMemory):
-            with contextlib.suppress(EngineError):  # somebody else has taken the old name
-                self.registry.rename(record, before)
-            raise
+        """Raises NameTaken, Invalid, NoSuchSession."""
+        async with self._unknown(record):
+            before = record.name
+            self.registry.rename(record, name)
+            try:
+                await self.call(record, {"do": "rename", "name": name}, changes=True)
+            except (Unavailable, OutOfMemory):
+                with contextlib.suppress(EngineError):  # somebody else has taken the old name
+                    self.registry.rename(record, before)
+                raise
 
     async def lease(self, record: Record, lease_s: float | None) -> None:
         """How long the session stays without being used; None for ever."""
@@ -601,16 +620,7 @@ class Supervisor:
         by_slot: dict[str, list[str]] = {}
         for record in records:
             by_slot.setdefault(record.worker, []).append(record.id)
-        replies = await asyncio.gather(*(self._infos(self._slots[name], ids) for name, ids in by_slot.items()))
-        return {key: info for reply in replies for key, info in reply.items() if info is not None}
-
-    async def _infos(self, slot: Slot, ids: list[str]) -> dict[str, dict[str, Any] | None]:
-        try:
-            answer = await self.ask(slot, {"do": "info", "sessions": ids})
-        except Unavailable:
-            return {}
-        known: dict[str, dict[str, Any] | None] = answer["infos"]
-        return known
+        return await questions.infos([(self._slots[name], ids) for name, ids in by_slot.items()], self.ask)
 
     async def ask(self, slot: Slot, question: Message) -> Any:
         """A worker's answer to what waits for no program. Raises Unavailable, and what the worker raises."""
@@ -623,7 +633,7 @@ class Supervisor:
             slot.transport.send_now({**question, "id": number})
         except NotSent as error:
             give_up(slot, number, future)
-            raise not_sent(error, slot) from error
+            raise not_sent(error, f"worker {slot.name}") from error
         answer, _ = await future
         return answer
 
@@ -633,7 +643,6 @@ class Supervisor:
 
     @property
     def slots(self) -> list[Slot]:
-        """The places of the workers."""
         return list(self._slots.values())
 
     def expect(self, slot: Slot) -> tuple[int, asyncio.Future[tuple[Any, Timing]]]:
@@ -663,7 +672,7 @@ class Supervisor:
                     code="not-applied",
                     hint=Hint("try-again"),
                 )
-            await self._changed(left)
+            await self._waiters.wait(left)
         return min(ready, key=lambda slot: self.registry.count(slot.name))
 
     def incoming(self, length: int) -> Incoming:

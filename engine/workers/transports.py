@@ -24,23 +24,18 @@ from pathlib import Path
 
 from engine.workers.incoming import Incoming, Private
 from engine.workers.making import make_worker
-from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message, Peer
+from engine.workers.messages import BadMessage, Blob, Closed, Codec, Message, NotSent, Peer
 
 if sys.platform != "win32":
-    from engine.workers.frames import Parcel, Wire, comes_back, parcel, raise_file_limit
+    from engine.workers.doors import pass_socket
+    from engine.workers.frames import raise_file_limit
+    from engine.workers.lines import Line
     from engine.workers.pages import Shared
 
-_OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
-_MAX_WAITING = 64 << 20
-_RETRY = 0.01
 _GRACE = 5.0
-_THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 log = logging.getLogger("curlgrad.supervisor")
-
-
-class NotSent(Exception):
-    """The worker has seen nothing of this message."""
 
 
 class Transport(ABC):
@@ -215,7 +210,10 @@ class InlineTransport(Transport):
 
 
 class ProcessTransport(Transport):
-    """The worker in a child process, behind one end of a Unix socket pair."""
+    """The worker in a child process, behind one end of a Unix socket pair.
+
+    `shared`: whether fronts in other processes are to reach the worker, too: see `admit`.
+    """
 
     def __init__(
         self,
@@ -225,13 +223,15 @@ class ProcessTransport(Transport):
         *,
         factory: str,
         threads: int,
+        shared: bool = False,
     ) -> None:
         super().__init__(name, on_message, on_lost)
         self._factory, self._threads = factory, threads
+        self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
-        self._wire: Wire | None = None
+        self._line: Line | None = None
+        self._door: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._writing = False
         self._closing = False
         self._farewell: asyncio.Task[None] | None = None
 
@@ -245,7 +245,12 @@ class ProcessTransport(Transport):
         self._loop = asyncio.get_running_loop()
         raise_file_limit()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        spawning = self._loop.run_in_executor(None, self._spawn, theirs)
+        handed = [theirs]
+        if self._shared:
+            self._door, inside = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._door.setblocking(False)
+            handed.append(inside)
+        spawning = self._loop.run_in_executor(None, self._spawn, handed)
         try:
             self._process = await asyncio.shield(spawning)
         except asyncio.CancelledError:
@@ -257,188 +262,92 @@ class ProcessTransport(Transport):
             ours.close()
             raise
         self.pid = self._process.pid
-        self._wire = Wire(ours, keeps=False)
-        self._wire.let_go = self._let_go
-        self._loop.add_reader(ours.fileno(), self._readable)
+        self._line = Line(ours, self.on_message, self._lose, other="the worker")
         try:
             self.send_now(start)
         except NotSent as error:
             raise OSError(f"worker {self.name} ended before it began: {error}") from error
 
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawn(self, handed: Sequence[socket.socket]) -> subprocess.Popen[bytes]:
         root = str(Path(__file__).resolve().parents[2])
         environment = dict(os.environ)
         # Read by the BLAS libraries when NumPy is loaded, so it must be there before the interpreter starts.
-        environment.update(dict.fromkeys(_THREAD_VARIABLES, str(self._threads)))
+        environment.update(dict.fromkeys(THREAD_VARIABLES, str(self._threads)))
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
         command = [sys.executable, "-P", "-m", "engine.workers.child"]
-        with theirs:
-            fd = theirs.fileno()
-            options = ["--fd", str(fd), "--name", self.name, "--factory", self._factory]
-            return subprocess.Popen(command + options, pass_fds=(fd,), stdin=subprocess.DEVNULL, env=environment)
-
-    # ------------------------------------------------ sending
+        with contextlib.ExitStack() as stack:
+            fds = [stack.enter_context(sock).fileno() for sock in handed]
+            options = ["--fd", str(fds[0]), "--name", self.name, "--factory", self._factory]
+            for door in fds[1:]:
+                options += ["--door", str(door)]
+            return subprocess.Popen(command + options, pass_fds=fds, stdin=subprocess.DEVNULL, env=environment)
 
     async def send(self, message: Message) -> None:
-        body, blobs = self._open_wire().pack(message)
-        if not blobs:
-            self._post_body(body, message["id"])
-            return
-        if sum(blob.nbytes for blob in blobs) <= _OFF_LOOP_BYTES:
-            self._post(parcel(body, blobs, message["id"]))
-            return
-        assert self._loop is not None
-        copying = self._loop.run_in_executor(None, parcel, body, blobs, message["id"])
-        try:
-            ready = await asyncio.shield(copying)
-        except asyncio.CancelledError:
-            copying.add_done_callback(_discard)
-            raise
-        self._post(ready)
+        await self._open_line().send(message)
 
     def send_now(self, message: Message) -> None:
-        body, blobs = self._open_wire().pack(message)
-        if blobs:
-            self._post(parcel(body, blobs, message["id"]))
-        else:
-            self._post_body(body, message["id"])
+        self._open_line().send_now(message)
 
-    def _open_wire(self) -> Wire:
-        if self._wire is None or self._closing:
+    def _open_line(self) -> Line:
+        if self._line is None or self._closing:
             raise NotSent("the worker is gone")
-        if self._wire.waiting > _MAX_WAITING:
-            raise NotSent("the worker is busy and has too much to read already")
-        return self._wire
-
-    def _post_body(self, body: bytes, number: int) -> None:
-        wire = self._open_wire()
-        try:
-            if not wire.post_body(body, number):
-                self._write_later(wire)
-        except Closed as error:
-            self._lose(wire)
-            raise NotSent(str(error)) from error
-
-    def _post(self, item: Parcel) -> None:
-        try:
-            wire = self._open_wire()
-        except NotSent:
-            item.close()
-            raise
-        try:
-            if not wire.post(item):
-                self._write_later(wire)
-        except Closed as error:
-            self._lose(wire)
-            if not item.started:
-                raise NotSent(str(error)) from error
-
-    def _write_later(self, wire: Wire) -> None:
-        assert self._loop is not None
-        if wire.choked:
-            self._stop_writing(wire)
-            self._loop.call_later(_RETRY, self._writable)
-        elif not self._writing:
-            self._loop.add_writer(wire.fileno(), self._writable)
-            self._writing = True
-
-    def _writable(self) -> None:
-        wire = self._wire
-        if wire is None or self._closing:
-            return
-        try:
-            if wire.flush():
-                self._stop_writing(wire)
-            else:
-                self._write_later(wire)
-        except Closed:
-            self._lose(wire)
-
-    def _stop_writing(self, wire: Wire) -> None:
-        if self._writing:
-            assert self._loop is not None
-            self._loop.remove_writer(wire.fileno())
-            self._writing = False
-
-    def _let_go(self, number: int) -> None:
-        """Nothing here reads that memory any more. Called in any thread, by whatever drops the last array on it."""
-        assert self._loop is not None
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and the worker gone with it
-            self._loop.call_soon_threadsafe(self._give_back, number)
-
-    def _give_back(self, number: int) -> None:
-        if self._wire is not None and not self._closing:
-            with contextlib.suppress(NotSent):  # it is gone, or so busy that it does without
-                self._post(comes_back(number))
+        return self._line
 
     def unsent(self) -> set[int]:
-        return self._wire.unsent() if self._wire is not None else set()
+        return self._line.unsent() if self._line is not None else set()
 
-    # ------------------------------------------------ receiving
-
-    def _readable(self) -> None:
-        wire = self._wire
-        assert wire is not None
-        try:
-            for message in wire.receive():
-                self.on_message(message)
-        except Closed:
-            self._lose(wire)
-            return
-        except BadMessage as problem:
-            with contextlib.suppress(BadMessage):
-                for message in problem.before:
-                    self.on_message(message)
-            # Nothing it says can be relied on any more, and a restart is clean.
-            log.error("worker %s sent what is no message, and is killed: %s", self.name, problem)
-            self._lose(wire, f"it sent what is no message ({problem}) and was stopped")
-            return
+    def admit(self, sock: socket.socket) -> bool:
+        """Gives the worker a socket at whose other end is one more front. False where it cannot be given now."""
+        return self._door is not None and not self._closing and pass_socket(self._door, sock)
 
     def kill(self, why: str) -> None:
         """Ends the process at once; `why` is what is said of that."""
-        if self._wire is not None:
-            self._lose(self._wire, why)
+        self._end(why)
 
-    def _lose(self, wire: Wire, why: str | None = None) -> None:
-        if self._closing:
+    def _lose(self, problem: BadMessage | None) -> None:
+        """The worker hung up, or sent what is no message."""
+        why = None
+        if problem is not None:
+            # Nothing it says can be relied on any more, and a restart is clean.
+            log.error("worker %s sent what is no message, and is killed: %s", self.name, problem)
+            why = f"it sent what is no message ({problem}) and was stopped"
+        self._end(why)
+
+    def _end(self, why: str | None) -> None:
+        if self._closing or self._line is None:
             return
         self._closing = True
+        self._line.stop()
         assert self._loop is not None
-        self._stop_writing(wire)
-        self._loop.remove_reader(wire.fileno())
-        self._farewell = self._loop.create_task(self._bury(wire, why))
+        self._farewell = self._loop.create_task(self._bury(why))
 
-    async def _bury(self, wire: Wire, why: str | None) -> None:
+    async def _bury(self, why: str | None) -> None:
         """Says why the worker is gone, which its exit status tells a moment after the end of its stream."""
         process = self._process
         assert process is not None
         if why is not None:
             process.kill()
-        status = await asyncio.to_thread(_wait, process)
+        status = await asyncio.to_thread(wait_for, process)
         try:
             self.on_lost(why or describe_exit(status))
         finally:
-            wire.close()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        for end in (self._line, self._door):
+            if end is not None:
+                end.close()
 
     async def close(self) -> None:
         if self._farewell is not None:
             await asyncio.wait({self._farewell})  # which, unlike a bare await, does not cancel it when cancelled
-        if not self._closing and self._wire is not None and self._loop is not None:
-            self._closing = True
-            self._stop_writing(self._wire)
-            self._loop.remove_reader(self._wire.fileno())
-            self._wire.close()
         self._closing = True
+        self._hang_up()
         if self._process is not None:
-            await asyncio.to_thread(_wait, self._process, _GRACE)
+            await asyncio.to_thread(wait_for, self._process, _GRACE)
 
 
-def _discard(copying: asyncio.Future[Parcel]) -> None:
-    if not copying.cancelled() and copying.exception() is None:
-        copying.result().close()
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float = 1.0) -> int:
+def wait_for(process: subprocess.Popen[bytes], seconds: float = 1.0) -> int:
     """The exit status, at the latest in `seconds`: then the process is killed."""
     try:
         return process.wait(seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,8 +16,10 @@ from fastapi import FastAPI
 from app.main import create_app
 from app.settings import Settings
 from engine.service import Limits, TensorAnswer, Timing
+from tests.processes import serving
 
 BASE = "http://127.0.0.1:8000"
+WITH_FRONTS = ("test_real", "test_once", "test_jobs", "test_functional", "test_explain")
 
 
 class _Bytes(httpx.AsyncByteStream):
@@ -107,6 +110,12 @@ class FakeService:
 
     def info(self) -> dict[str, Any]:
         return {"version": "0", "devices": [{"name": "cpu"}]}
+
+    async def up(self) -> bool:
+        return self.is_ready
+
+    async def told(self) -> dict[str, Any]:
+        return self.info()
 
     async def devices(self) -> list[dict[str, Any]]:
         return [{"name": "cpu"}]
@@ -203,11 +212,34 @@ def client(make_client: Callable[..., httpx.Client]) -> httpx.Client:
     return make_client()
 
 
-@pytest.fixture(scope="session")
-def real() -> Iterator[httpx.Client]:
-    """A client of the application around the real engine, its worker in this process."""
-    with served(create_app(Settings(workers="inline"))) as client:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "real" in metafunc.fixturenames and metafunc.module.__name__.rpartition(".")[2] in WITH_FRONTS:
+        fronts = pytest.param("fronts", marks=pytest.mark.skipif(sys.platform == "win32", reason="needs Unix sockets"))
+        metafunc.parametrize("real", ["inline", fronts], indirect=True, scope="session")
+
+
+@contextmanager
+def scattered(url: str) -> Iterator[httpx.Client]:
+    """A client that makes a connection for each request, so that with several fronts each request meets another."""
+    with httpx.Client(base_url=url, limits=httpx.Limits(max_keepalive_connections=0), timeout=60) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A client of the application around the real engine, its worker in this process; or, in the files of `WITH_FRONTS`,
+    once more of a service with two workers and three fronts, another of which serves each request."""
+    if getattr(request, "param", "inline") == "inline":
+        with served(create_app(Settings(workers="inline"))) as client:
+            yield client
+        return
+    folder = tmp_path_factory.mktemp("fronts")
+    with (
+        serving(folder, "--fronts", "3", "--workers", "cpu:2", "--log-level", "error") as service,
+        scattered(service.url) as client,
+    ):
+        yield client
+        assert not service.bugs
 
 
 @pytest.fixture

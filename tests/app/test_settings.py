@@ -65,6 +65,7 @@ GIVEN = {
     "history": ("0", 0),
     "root_path": ("/class/tensors/", "/class/tensors"),
     "max_jobs": ("7", 7),
+    "fronts": ("3", 3),
     "keep_jobs": ("60", 60.0),
     "log_level": ("debug", "debug"),
     "log_format": ("JSON", "json"),

@@ -29,8 +29,8 @@ from engine.errors import (
     Unavailable,
 )
 from engine.limits import Limits
+from engine.workers import lines, transports
 from engine.workers import supervisor as module
-from engine.workers import transports
 from engine.workers.messages import BadMessage, Timing
 from engine.workers.plans import cores, plan_workers
 from engine.workers.registry import Record
@@ -460,7 +460,7 @@ async def test_what_was_not_sent_was_not_applied() -> None:
 
 @asynchronous
 async def test_a_worker_that_does_not_read_is_not_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transports, "_MAX_WAITING", 5_000_000)
+    monkeypatch.setattr(lines, "_MAX_WAITING", 5_000_000)
     async with workers() as supervisor:
         record = await supervisor.find("ann", None)
         await run(supervisor, record, "noop")

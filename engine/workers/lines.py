@@ -1,0 +1,186 @@
+"""A wire in an event loop: what one end of a Unix socket pair needs to send and to hear messages. Linux and macOS.
+
+Everything here is called in the event loop's thread, and calls back in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+from collections.abc import Callable
+
+from engine.workers.frames import Parcel, Wire, comes_back, parcel
+from engine.workers.messages import BadMessage, Closed, Message, NotSent
+
+_OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
+_MAX_WAITING = 64 << 20
+_RETRY = 0.01
+
+
+class Line:
+    """One end of a connected socket. `on_message` is told what comes in, and may raise BadMessage for what makes no
+    sense; `on_end` is told once that nothing comes any more: why, or None where the other end is gone.
+
+    `other`: who is at the other end, for what is said of it. `bounded`: whether messages are refused while very much
+    waits to be read there.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_message: Callable[[Message], None],
+        on_end: Callable[[BadMessage | None], None],
+        *,
+        other: str,
+        bounded: bool = True,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_message, self._on_end = on_message, on_end
+        self._other, self._bounded = other, bounded
+        self._wire = Wire(sock, keeps=False)
+        self._wire.let_go = self._let_go
+        self._writing = False
+        self.ended = False
+        self._loop.add_reader(self._wire.fileno(), self._readable)
+
+    # ------------------------------------------------ sending
+
+    async def send(self, message: Message) -> None:
+        """Sends, copying big arrays in another thread. Raises NotSent, CannotPack, MemoryError."""
+        body, blobs = self._open().pack(message)
+        if not blobs:
+            self._post_body(body, message["id"])
+            return
+        if sum(blob.nbytes for blob in blobs) <= _OFF_LOOP_BYTES:
+            self._post(parcel(body, blobs, message["id"]))
+            return
+        copying = self._loop.run_in_executor(None, parcel, body, blobs, message["id"])
+        try:
+            ready = await asyncio.shield(copying)
+        except asyncio.CancelledError:
+            copying.add_done_callback(_discard)
+            raise
+        self._post(ready)
+
+    def send_now(self, message: Message) -> None:
+        """Sends a message without big arrays. Raises as `send` does."""
+        body, blobs = self._open().pack(message)
+        if blobs:
+            self._post(parcel(body, blobs, message["id"]))
+        else:
+            self._post_body(body, message["id"])
+
+    def unsent(self) -> set[int]:
+        """Ids of messages of which the other end has seen nothing."""
+        return self._wire.unsent()
+
+    def _open(self) -> Wire:
+        if self.ended:
+            raise NotSent(f"{self._other} is gone")
+        if self._bounded and self._wire.waiting > _MAX_WAITING:
+            raise NotSent(f"{self._other} is busy and has too much to read already")
+        return self._wire
+
+    def _post_body(self, body: bytes, number: int) -> None:
+        wire = self._open()
+        try:
+            if not wire.post_body(body, number):
+                self._write_later()
+        except Closed as error:
+            self._end(None)
+            raise NotSent(str(error)) from error
+
+    def _post(self, item: Parcel) -> None:
+        try:
+            wire = self._open()
+        except NotSent:
+            item.close()
+            raise
+        try:
+            if not wire.post(item):
+                self._write_later()
+        except Closed as error:
+            self._end(None)
+            if not item.started:
+                raise NotSent(str(error)) from error
+
+    def _write_later(self) -> None:
+        if self._wire.choked:
+            self._stop_writing()
+            self._loop.call_later(_RETRY, self._writable)
+        elif not self._writing:
+            self._loop.add_writer(self._wire.fileno(), self._writable)
+            self._writing = True
+
+    def _writable(self) -> None:
+        if self.ended:
+            return
+        try:
+            if self._wire.flush():
+                self._stop_writing()
+            else:
+                self._write_later()
+        except Closed:
+            self._end(None)
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._loop.remove_writer(self._wire.fileno())
+            self._writing = False
+
+    def _let_go(self, number: int) -> None:
+        """Nothing here reads that memory any more. Called in any thread, by whatever drops the last array on it."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and the other end gone with it
+            self._loop.call_soon_threadsafe(self._give_back, number)
+
+    def _give_back(self, number: int) -> None:
+        if not self.ended:
+            with contextlib.suppress(NotSent):  # it is gone, or so busy that it does without
+                self._post(comes_back(number))
+
+    # ------------------------------------------------ receiving
+
+    def _readable(self) -> None:
+        try:
+            for message in self._wire.receive():
+                self._on_message(message)
+        except Closed:
+            self._end(None)
+        except BadMessage as problem:
+            with contextlib.suppress(BadMessage):
+                for message in problem.before:
+                    self._on_message(message)
+            self._end(problem)
+
+    def drain(self) -> None:
+        """Hears what the other end, which is gone, has said before it went."""
+        waiting = select.poll()
+        waiting.register(self._wire.fileno(), select.POLLIN)
+        while not self.ended and waiting.poll(0):
+            self._readable()
+
+    # ------------------------------------------------ the end
+
+    def _end(self, problem: BadMessage | None) -> None:
+        if not self.ended:
+            self.stop()
+            self._on_end(problem)
+
+    def stop(self) -> None:
+        """Neither hears nor sends any more; `on_end` is not called. May be repeated."""
+        if not self.ended:
+            self.ended = True
+            self._stop_writing()
+            self._loop.remove_reader(self._wire.fileno())
+
+    def close(self) -> None:
+        """Stops, and hangs up. May be repeated."""
+        self.stop()
+        self._wire.close()
+
+
+def _discard(copying: asyncio.Future[Parcel]) -> None:
+    if not copying.cancelled() and copying.exception() is None:
+        copying.result().close()
