@@ -34,21 +34,29 @@ class FrontServer(Server):
     def __init__(self, config: Any, settings: Settings, gate: Any, front: Front) -> None:
         super().__init__(config, settings, gate)
         self.front = front
-        front.on_connection, front.on_signal = self._connected, lambda number: self.handle_exit(number, None)
+        front.on_connection, front.on_signal = self._connected, self._told
+        self._asked_itself = False
         self._connecting: set[asyncio.Task[Any]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """A terminal and a service manager signal all processes at once; here the server passes it on, once. SIGTERM
-        for this process alone ends it gently, and the server starts another."""
+        """A terminal and a service manager signal all processes at once, and the server passes it on besides: that is
+        one wish. SIGTERM for this process alone ends it gently, and the server starts another."""
 
         def gently(number: int, frame: Any) -> None:
             if not self.gate.closed:
+                self._asked_itself = True
                 self.handle_exit(number, None)
 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, gently)
         yield
+
+    def _told(self, number: int) -> None:
+        if number == signal.SIGTERM and self._asked_itself:
+            self._asked_itself = False
+        else:
+            self.handle_exit(number, None)
 
     def _protocol(self) -> asyncio.Protocol:
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
@@ -72,6 +80,7 @@ class FrontServer(Server):
         self._loop = asyncio.get_running_loop()
         await self.lifespan.startup()
         if self.lifespan.should_exit:
+            self.should_exit = True
             return
         self.servers = []
         self.started = True

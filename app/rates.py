@@ -13,6 +13,7 @@ import hashlib
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -100,7 +101,10 @@ class SharedRates(Rates):
 
 def shared_table() -> int:
     """The descriptor of an empty table, in memory alone."""
-    with tempfile.TemporaryFile(buffering=0) as file:
-        fd = os.memfd_create("curlgrad-rates") if hasattr(os, "memfd_create") else os.dup(file.fileno())
+    if sys.platform == "linux":
+        fd = os.memfd_create("curlgrad-rates")
+    else:
+        with tempfile.TemporaryFile(buffering=0) as file:
+            fd = os.dup(file.fileno())
     os.ftruncate(fd, _BUCKETS * _BUCKET.size)
     return fd

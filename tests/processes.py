@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -62,3 +63,18 @@ def _port(process: subprocess.Popen[bytes], said: Path) -> int:
             return int(found[1])
         time.sleep(0.05)
     raise AssertionError(f"it does not come up: {said.read_text()}")
+
+
+def family(server: int) -> dict[str, list[int]]:
+    """The processes under a server, by what they are: "front" and "worker"."""
+    found: dict[str, list[int]] = {"front": [], "worker": []}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            head, _, rest = path.read_text().rpartition(")")
+            if int(rest.split()[1]) != server or rest.split()[0] == "Z":
+                continue
+            command = (path.parent / "cmdline").read_text()
+            for kind, module in (("front", "app.front"), ("worker", "engine.workers.child")):
+                if module in command:
+                    found[kind].append(int(head.split()[0]))
+    return found

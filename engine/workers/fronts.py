@@ -42,6 +42,8 @@ from engine.workers.transports import THREAD_VARIABLES, ProcessTransport, descri
 PATIENCE = 30.0  # how long a front may take to do what it is told; it may be reading a big body
 _TALLY_S = 2.0
 _START_S = 60.0
+_GRACE = 10.0  # from the end of a front's line to the end of its process
+_MANY = 50_000
 _HEALTHY_S = 30.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 30.0
 _CANCELLABLE = ("run", "query", "orphan")
@@ -77,8 +79,8 @@ class Fronts:
     the service, `close` before it.
 
     `command`: what starts a front, behind which come `--fd`, `--door` and `--name`; its standard input has, as JSON,
-    what `facts` says and what the front is told of the service. `inherited`: descriptors that it gets, too. `merge` adds up
-    what fronts count, of which `now` is of the moment.
+    what `facts` says and what the front is told of the service. `inherited`: descriptors that it gets, too. `merge`
+    adds up what fronts count, of which `now` is of the moment.
     """
 
     def __init__(
@@ -202,7 +204,7 @@ class Fronts:
             if problem is not None:
                 log.error("%s sent what is no message, and is killed: %s", front.name, problem)
                 front.process.kill()
-            status = await asyncio.to_thread(wait_for, front.process)
+            status = await asyncio.to_thread(wait_for, front.process, _GRACE)
             return describe_exit(status)
         finally:
             self._bury(front)
@@ -437,6 +439,10 @@ class Fronts:
         lasting = not record.leaving and self._supervisor.registry.leads(owner, ref, record)
         if lasting:
             front.told.add(record.id)
+            if len(front.told) > _MANY:  # those that ended by themselves need no `forget`
+                names = [slot.name for slot in self._supervisor.slots]
+                known = self._supervisor.registry.on
+                front.told = {one for one in front.told if any(known(name, one) for name in names)}
         return {"session": record.id, "worker": record.worker, "epoch": record.epoch, "lasting": lasting}
 
     def _adopted(self, args: Sequence[Any], *, lost: bool) -> Pending:

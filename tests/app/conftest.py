@@ -227,7 +227,7 @@ def scattered(url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of the application around the real engine, its worker in this process; or, in the files of `WITH_FRONTS`,
+    """A client of the application around the real engine, its worker in this process; in the files of `WITH_FRONTS`
     once more of a service with two workers and three fronts, another of which serves each request."""
     if getattr(request, "param", "inline") == "inline":
         with served(create_app(Settings(workers="inline"))) as client:

@@ -28,6 +28,8 @@ from typing import Any, Self
 import httpx
 import pytest
 
+from tests.processes import family
+
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
@@ -65,8 +67,8 @@ def training(number: int) -> dict[str, Any]:
 class Server:
     """The service as a process of its own, which can be killed and started again on the same data and port."""
 
-    def __init__(self, folder: Path, data: str, sync: str) -> None:
-        self.data, self.sync, self.said = data, sync, folder / "said"
+    def __init__(self, folder: Path, data: str, sync: str, fronts: int = 1) -> None:
+        self.data, self.sync, self.fronts, self.said = data, sync, fronts, folder / "said"
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -80,7 +82,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it, and returns when it listens."""
-        options = ["--port", str(self.port), "--data-dir", self.data, "--sync", self.sync, "--workers", "cpu:1"]
+        options = ["--port", str(self.port), "--data-dir", self.data, "--sync", self.sync, "--fronts", str(self.fronts)]
         command = [sys.executable, "-m", "app", *options]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("CURLGRAD_")}
         until = time.monotonic() + 120
@@ -113,6 +115,12 @@ class Server:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def front(self) -> int | None:
+        """One of several fronts."""
+        assert self.process is not None
+        found = family(self.process.pid)["front"]
+        return found[0] if found else None
 
     def worker(self) -> int | None:
         with contextlib.suppress(httpx.HTTPError):
@@ -222,12 +230,20 @@ def twins(tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("sync", ["always", "everysec", "no"])
 def test_nothing_acknowledged_is_lost(sync: str, tmp_path: Path, twins: Twins, kills: int) -> None:
+    lose_nothing(sync, tmp_path, twins, kills)
+
+
+def test_nothing_acknowledged_is_lost_by_several_fronts(tmp_path: Path, twins: Twins, kills: int) -> None:
+    lose_nothing("everysec", tmp_path, twins, 2 * kills, fronts=3)
+
+
+def lose_nothing(sync: str, tmp_path: Path, twins: Twins, kills: int, fronts: int = 1) -> None:
     folder = tmp_path / "killed"
     folder.mkdir()
-    with Server(folder, str(folder / "data"), sync) as server:
-        told = kill_again_and_again(server, twins, random.Random(f"{sync} {kills}"), kills)
+    with Server(folder, str(folder / "data"), sync, fronts) as server:
+        told = kill_again_and_again(server, twins, random.Random(f"{sync} {kills} {fronts}"), kills)
         server.stop()
-    print(f"{sync}: {told}")
+    print(f"{sync}, fronts {fronts}: {told}")
 
 
 def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, kills: int) -> str:
@@ -245,7 +261,7 @@ def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, ki
             one.start()
         time.sleep(0.1 + chance.random() * 0.9)
         whole = chance.random() < 0.5
-        pid = None if whole else server.worker()
+        pid = None if whole else server.front() if server.fronts > 1 and chance.random() < 0.5 else server.worker()
         if pid is None:
             server.kill()
         else:
