@@ -367,7 +367,9 @@ class Front:
             "call": f"{self._nonce}-{number}",
         }
         async with seat.order:
-            link.pending[number] = Pending(future, changes, number=number, message=sent)
+            # Where nothing is on the disk a call cannot be sent again, and its arrays need not wait for its end.
+            kept = sent if self.durable else {"do": message["do"], "session": seat.id}
+            link.pending[number] = Pending(future, changes, number=number, message=kept)
             link.sending.add(number)
             sent["sent"] = time.monotonic()
             try:

@@ -204,6 +204,8 @@ class Fronts:
             if problem is not None:
                 log.error("%s sent what is no message, and is killed: %s", front.name, problem)
                 front.process.kill()
+            else:
+                self._bury(front)  # it has hung up on the workers before
             status = await asyncio.to_thread(wait_for, front.process, _GRACE)
             return describe_exit(status)
         finally:
@@ -404,12 +406,13 @@ class Fronts:
             doing = partial(self._words[word], *args)
         else:
             raise BadMessage(f"no such question: {word!r}")
-        task = asyncio.get_running_loop().create_task(self._answer(front, number, word, doing))
-        front.asks[number] = word, args, task
+        task = asyncio.get_running_loop().create_task(self._answer(front.line, number, word, doing))
+        asks = front.asks  # of this incarnation
+        asks[number] = word, args, task
+        task.add_done_callback(lambda _: asks.pop(number, None))
 
-    async def _answer(self, front: _Front, number: int, word: str, doing: Callable[[], Awaitable[Any]]) -> None:
+    async def _answer(self, line: Line | None, number: int, word: str, doing: Callable[[], Awaitable[Any]]) -> None:
         reply: Message
-        line = front.line
         try:
             reply = {"id": number, "ok": await doing()}
         except EngineError as error:
@@ -418,8 +421,6 @@ class Fronts:
             log.exception("a bug in %s", word)
             bug = Bug("the server failed on this request; the reason is in its log")
             reply = {"id": number, "error": bug.to_data()}
-        finally:
-            front.asks.pop(number, None)
         if line is None:
             return
         with contextlib.suppress(NotSent):  # nobody is there to be answered

@@ -19,7 +19,7 @@ from engine.service import Limits, TensorAnswer, Timing
 from tests.processes import serving
 
 BASE = "http://127.0.0.1:8000"
-WITH_FRONTS = ("test_real", "test_once", "test_jobs", "test_functional", "test_explain")
+WITH_FRONTS = ("test_real", "test_once", "test_jobs")
 
 
 class _Bytes(httpx.AsyncByteStream):

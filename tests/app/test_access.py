@@ -15,7 +15,7 @@ from app import keys
 from app.main import create_app
 from app.settings import Settings
 from engine.errors import Invalid
-from tests.app.conftest import FakeService, served
+from tests.app.conftest import FakeService, scattered, served
 from tests.app.test_security import is_problem
 from tests.processes import serving
 
@@ -45,9 +45,13 @@ class Server:
         return self.client.request(method, path, headers=headers, **options)
 
 
-@pytest.fixture(scope="module", params=["inline", pytest.param("processes", marks=pytest.mark.slow)])
+SLOWLY = [pytest.param(one, marks=pytest.mark.slow) for one in ("processes", "fronts")]
+
+
+@pytest.fixture(scope="module", params=["inline", *SLOWLY])
 def started(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """In this process, and once more as a service with two worker processes, over a socket."""
+    """In this process; as a service with two worker processes, over a socket; and with three fronts as well, another of
+    which meets each request."""
     folder = tmp_path_factory.mktemp("access")
     path = folder / "keys.json"
     texts = {}
@@ -58,7 +62,9 @@ def started(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
             yield Server(client, texts)
         return
     options = ("--workers", "cpu:2", "--keys-file", str(path), "--max-rate", "0", "--log-level", "error")
-    with serving(folder, *options) as service, httpx.Client(base_url=service.url, timeout=60) as client:
+    if request.param == "fronts":
+        options = (*options, "--fronts", "3")
+    with serving(folder, *options) as service, scattered(service.url) as client:
         yield Server(client, texts)
         assert not service.bugs
 

@@ -26,9 +26,9 @@ FOREVER = {
 SHORT = {"steps": [{"op": "add_", "args": {"input": "x", "other": 1}}], "return": ["x"]}
 
 
-@pytest.fixture(scope="module", params=["inline", "cpu:1"])
+@pytest.fixture(scope="module", params=["inline", "cpu:1", "cpu:1 --fronts 2"])
 def server(request: pytest.FixtureRequest) -> Iterator[str]:
-    process = start("--workers", request.param, "--data-dir", "none")
+    process = start("--data-dir", "none", "--workers", *request.param.split())
     try:
         assert process.stderr
         found = re.search(r"http://127\.0\.0\.1:\d+", process.stderr.readline())

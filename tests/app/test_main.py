@@ -32,10 +32,10 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+@pytest.fixture(scope="module", params=["inline", "cpu:1 --fronts 2"])
+def server(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a server in a process of its own."""
-    process = start("--workers", "inline", "--max-body", "1MiB", "--data-dir", "none")
+    process = start("--max-body", "1MiB", "--data-dir", "none", "--workers", *request.param.split())
     try:
         assert process.stderr
         said = [process.stderr.readline() for _ in range(3)]
