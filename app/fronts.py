@@ -184,14 +184,18 @@ class _Server:
                     log.error("no connection can be accepted: %s", error)
                     await asyncio.sleep(1.0)
                     break
-                with connection:
-                    while not self.fronts.hand(connection):
-                        if not self.fronts.taking():
-                            if self._told.is_set():
-                                return
-                            await self.fronts.changed(1.0)
-                        else:
-                            await asyncio.sleep(_RETRY_S)
+                try:
+                    await self._hand(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+
+    async def _hand(self, connection: socket.socket) -> None:
+        while not self.fronts.hand(connection):
+            if self.fronts.taking():
+                await asyncio.sleep(_RETRY_S)
+            else:
+                await self.fronts.changed(1.0)
 
 
 async def _readable(sock: socket.socket) -> None:

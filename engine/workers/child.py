@@ -133,7 +133,8 @@ class SocketInbox:
         assert self._door is not None
         passed, more = take_sockets(self._door)
         for one in passed:
-            self.attach(Wire(one.sock, keeps=True))
+            if one.sock is not None:
+                self.attach(Wire(one.sock, keeps=True))
         if not more:
             self._poll.unregister(self._door.fileno())
 

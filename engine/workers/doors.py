@@ -24,12 +24,12 @@ HELLO, CONNECTION, LINK = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A socket that came in."""
+    """A socket that came in; None where this process has too many files open, and it is lost."""
 
     kind: int
     number: int
     epoch: int
-    sock: socket.socket
+    sock: socket.socket | None
 
 
 def pass_socket(door: socket.socket, sock: socket.socket, kind: int = HELLO, number: int = 0, epoch: int = 0) -> bool:
@@ -53,10 +53,10 @@ def take_sockets(door: socket.socket) -> tuple[list[Passed], bool]:
             return found, False
         if not data:
             return found, False
-        for fd in fds:  # none, where this process has too many files open: the socket is closed then
-            if len(data) == _RECORD.size:
-                kind, number, epoch = _RECORD.unpack(data)
-                found.append(Passed(kind, number, epoch, socket.socket(fileno=fd)))
-            else:
+        if len(data) < _RECORD.size:
+            for fd in fds:
                 os.close(fd)
+            return found, False
+        kind, number, epoch = _RECORD.unpack(data)
+        found.append(Passed(kind, number, epoch, socket.socket(fileno=fds[0]) if fds else None))
     return found, True

@@ -14,6 +14,7 @@ What both say to each other, in the frames of frames.py, `id` being a number of 
     front   {"do": "ask", "id", "word", "args"}        a method of the service, or `locate`, `orphan`, `everyone`, …
             {"do": "cancel", "id", "target"}           nobody waits for that any more
             {"do": "ready", "id"}, {"do": "ending", "id"}
+            {"do": "took", "id", "number"}             so many connections more, in the order in which they came
             {"do": "listeners", "id", "owner", "number"}    requests of an owner that listen to jobs here
     server  {"do": "forget", "id", "session"}          answered when nothing is remembered of it
             {"do": "gone", "id", "worker", "epoch"}    answered when all that was under way there was handed over
@@ -191,7 +192,12 @@ class Front:
 
     def _let_in(self, *, closing: bool = False) -> None:
         passed, more = take_sockets(self._door)
+        connections = sum(one.kind == CONNECTION for one in passed)
+        if connections and not closing:  # said before anything is read of them: until then another front may have them
+            self._post({"do": "took", "number": connections})
         for one in passed:
+            if one.sock is None:
+                continue
             if closing:
                 one.sock.close()
             elif one.kind == CONNECTION:

@@ -3,9 +3,10 @@
     listening socket ──> server ──connections, in turn──> fronts ──calls──> workers
                            └──── who has a session, and all that is seldom ────┘
 
-Connections are accepted here and passed on in turn, so that every front gets its share, and none is lost that no front
-has taken. The session map stays the supervisor's. A front may remember an entry of it until it is told to `forget`;
-whoever changes an entry waits until all that may remember it have said that they do not.
+Connections are accepted here and passed on in turn, so that every front gets its share. They are held until the front
+says that it took them: those that it had not taken when it died are passed to another. The session map stays the
+supervisor's. A front may remember an entry of it until it is told to `forget`; whoever changes an entry waits until all
+that may remember it have said that they do not.
 
 A front that dies is started again, after a pause that doubles with every quick death in a row. What it asked to run
 without an idempotency key is cancelled, as when a caller hangs up; all else that it asked for goes on. One that does
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
@@ -67,6 +69,7 @@ class _Front:
         self.asks: dict[int, tuple[str, Any, asyncio.Task[None]]] = {}
         self.told: set[str] = set()  # sessions that it may remember
         self.links: set[tuple[str, int]] = set()
+        self.handed: deque[socket.socket] = deque()  # connections that it has not said it took
         self.listeners: dict[str, int] = {}  # requests of each owner that listen to jobs
         self.tally: dict[str, Any] = {}
         self.restarts = self.failures = 0
@@ -99,6 +102,7 @@ class Fronts:
         self._inherited = tuple(inherited)
         self._fronts = [_Front(i) for i in range(number)]
         self._turn = 0
+        self._waiting: deque[socket.socket] = deque()  # connections of a front that died before it took them
         self._ids = count(1)
         self._past: Counts = {}  # what fronts counted that are no more
         self._deadly: list[str] = []
@@ -249,6 +253,9 @@ class Fronts:
         if "counts" in front.tally:
             self._past = self._merge([self._past, {**front.tally["counts"], "now": 0}])
         front.tally = {}
+        self._waiting.extend(front.handed)
+        front.handed.clear()
+        self._hand_waiting()
         orders, front.orders = front.orders, {}
         for future in orders.values():
             if not future.done():
@@ -261,13 +268,20 @@ class Fronts:
     # ------------------------------------------------ connections
 
     def hand(self, connection: socket.socket) -> bool:
-        """Gives an HTTP connection to the front whose turn it is. False where none can take it now."""
+        """Gives an HTTP connection away, to the front whose turn it is. False where none can take it now."""
         for _ in self._fronts:
             front = self._fronts[self._turn % len(self._fronts)]
             self._turn += 1
             if front.state == "ready" and front.door is not None and pass_socket(front.door, connection, CONNECTION):
+                front.handed.append(connection)
                 return True
         return False
+
+    def _hand_waiting(self) -> None:
+        while self._waiting and (self._closing or self.hand(self._waiting[0])):
+            connection = self._waiting.popleft()
+            if self._closing:
+                connection.close()
 
     def taking(self) -> bool:
         """Whether any front takes connections."""
@@ -368,6 +382,9 @@ class Fronts:
             known = front.asks.get(message["target"])
             if known is not None and known[0] in _CANCELLABLE:
                 known[2].cancel()
+        elif word == "took":
+            for _ in range(min(message["number"], len(front.handed))):
+                front.handed.popleft().close()
         elif word == "listeners":
             front.listeners[message["owner"]] = message["number"]
             if not message["number"]:
@@ -389,6 +406,7 @@ class Fronts:
                 self._join(front, slot)
         if front.first is not None and not front.first.done():
             front.first.set_result(None)
+        self._hand_waiting()
         self._changed.set()
 
     def _asked(self, front: _Front, number: int, message: Message) -> None:

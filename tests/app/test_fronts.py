@@ -63,9 +63,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def http(service: Served) -> Iterator[httpx.Client]:
     """A client that meets another front with each request."""
-    until(lambda: len(family(service.process.pid)["front"]) == FRONTS, "a front is missing")
     with scattered(service.url) as client:
+        until(lambda: all_up(client), "a front is missing")
         yield client
+
+
+def all_up(client: httpx.Client) -> bool:
+    try:
+        text = client.get("/metrics").text
+    except httpx.HTTPError:  # a front that had taken the connection when it was killed
+        return False
+    return len(re.findall(r"^curlgrad_front_up\{[^}]*\} 1", text, re.MULTILINE)) == FRONTS
 
 
 numbers = count()
@@ -295,9 +303,8 @@ def test_numbers_are_those_of_all_fronts_also_of_one_that_died(http: httpx.Clien
     for _ in range(10):
         ok(http.get("/v1/devices"))
     assert [listed() for _ in range(FRONTS)] == [before + 10] * FRONTS
-    old = family(service.process.pid)["front"]
-    os.kill(old[0], signal.SIGKILL)
-    until(lambda: len(family(service.process.pid)["front"]) == FRONTS, "no new front")
+    os.kill(family(service.process.pid)["front"][0], signal.SIGKILL)
+    until(lambda: all_up(http), "no new front")
     assert [listed() for _ in range(FRONTS)] == [before + 10] * FRONTS
     for _ in range(FRONTS):
         ok(http.get("/v1/devices"))
@@ -363,11 +370,11 @@ def test_a_front_that_is_killed_takes_nothing_with_it(service: Served, http: htt
         for step in range(1, 4):
             assert ok(client.post("/v1/programs", json=STEP, headers=of(session)))["results"]["x"]["values"] == step
     before = family(service.process.pid)["front"]
-    with ThreadPoolExecutor(4) as pool:
-        calls = [
-            pool.submit(httpx.post, f"{service.url}/v1/programs", json=LONG, headers=of(session), timeout=60)
-            for _ in range(FRONTS)
-        ]
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(4) as pool:
+        clients = [stack.enter_context(httpx.Client(base_url=service.url, timeout=60)) for _ in range(FRONTS)]
+        for client in clients:  # a connection to each
+            ok(client.get("/healthz"))
+        calls = [pool.submit(client.post, "/v1/programs", json=LONG, headers=of(session)) for client in clients]
         until(lambda: sum(w["calls"] for w in ok(http.get("/v1/info"))["workers"]) >= FRONTS, "they do not wait")
         os.kill(before[1], signal.SIGKILL)
         outcomes: list[Any] = []
@@ -382,6 +389,19 @@ def test_a_front_that_is_killed_takes_nothing_with_it(service: Served, http: htt
     until(lambda: len(set(family(service.process.pid)["front"]) - set(before)) == 1, "no new front")
     for _ in range(2 * FRONTS):
         assert value(http, session) == 400_003
+
+
+def test_a_connection_that_a_front_had_not_taken_is_given_to_another(service: Served, http: httpx.Client) -> None:
+    front = family(service.process.pid)["front"][0]
+    os.kill(front, signal.SIGSTOP)
+    with ThreadPoolExecutor(FRONTS) as pool:
+        asked = [pool.submit(httpx.get, f"{service.url}/healthz", timeout=60) for _ in range(FRONTS)]
+        until(lambda: sum(one.done() for one in asked) == FRONTS - 1, "others do not answer")
+        time.sleep(0.2)
+        assert sum(one.done() for one in asked) == FRONTS - 1
+        os.kill(front, signal.SIGKILL)
+        assert [one.result().status_code for one in asked] == [200] * FRONTS
+    ok(http.get("/v1/info"))
 
 
 def test_a_worker_that_is_killed_comes_back_and_calls_are_told_the_truth(

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from engine.workers.child import SocketInbox, limit_memory
+from engine.workers.doors import HELLO, LINK, pass_socket, take_sockets
 from engine.workers.frames import Wire, raise_file_limit
 from engine.workers.messages import PROTOCOL, Closed, version
 from tests.engine.workers.fakes import FACTORY, LIMITS
@@ -169,6 +170,58 @@ def test_many_fronts_each_get_their_own_replies() -> None:
     assert len(inbox.poll(1.0)) == 2
     with pytest.raises(Closed):
         inbox.poll(None)
+
+
+def test_fronts_come_in_at_the_door_and_all_ends_with_the_server() -> None:
+    (server, inside), (door, behind) = socket.socketpair(), socket.socketpair()
+    inbox = SocketInbox(Wire(inside, keeps=True), door=behind)
+    fronts = []
+    for _ in range(2):
+        outer, inner = socket.socketpair()
+        assert pass_socket(door, inner)
+        inner.close()
+        fronts.append(Wire(outer, keeps=False))
+    assert inbox.poll(1.0) == []
+    for i, front in enumerate(fronts):
+        front.post_body(front.pack({"id": i})[0])
+    for peer, message in inbox.poll(1.0):
+        assert message is not None
+        peer.reply({"id": message["id"], "ok": None})
+    assert [front.receive() for front in fronts] == [[{"id": i, "ok": None}] for i in range(2)]
+    fronts[0].close()
+    ((_, nothing),) = inbox.poll(1.0)
+    assert nothing is None
+    # Where the server is gone, sockets that came in last make no difference.
+    outer, inner = socket.socketpair()
+    assert pass_socket(door, inner)
+    server.close()
+    door.close()
+    inbox.poll(1.0)
+    with pytest.raises(Closed):
+        inbox.poll(None)
+    for peer in list(inbox._peers.values()):
+        inbox.drop(peer)
+    for sock in (outer, inner, behind, fronts[1]):
+        sock.close()
+
+
+def test_a_socket_that_cannot_be_passed_or_taken_is_lost_alone() -> None:
+    door, behind = socket.socketpair()
+    behind.setblocking(False)
+    ours, theirs = socket.socketpair()
+    assert take_sockets(behind) == ([], True)
+    assert pass_socket(door, theirs, LINK, 3, 7)
+    door.send(bytes(16))  # a record without its descriptor, as where none is free
+    ((link, lost), more) = take_sockets(behind)
+    assert more
+    assert (link.kind, link.number, link.epoch, lost.kind, lost.sock) == (LINK, 3, 7, HELLO, None)
+    assert link.sock is not None
+    link.sock.send(b"!")
+    assert ours.recv(1) == b"!"
+    for sock in (ours, theirs, link.sock, behind):
+        sock.close()
+    assert not pass_socket(door, door)
+    door.close()
 
 
 def test_a_front_that_does_not_read_holds_up_nobody() -> None:
