@@ -146,8 +146,7 @@ class Supervisor:
                 if self.data is not None:
                     self._restore(slot, inventory)
                     await self._settle(slot, inventory["ran"])
-                slot.state = "ready"
-                began = time.monotonic()
+                slot.state, began = "ready", time.monotonic()
                 if slot.first is not None and not slot.first.done():
                     slot.first.set_result(None)
                 self._waiters.wake()
@@ -226,7 +225,7 @@ class Supervisor:
             }
         )
         patience = _START_TIMEOUT
-        if data is not None:
+        if data:
             patience += data_bytes([Path(data["folder"]), *map(Path, data["adopt"])]) / _READ_SPEED
         answer, _ = await asyncio.wait_for(started, patience)
         return gone, answer
@@ -365,7 +364,7 @@ class Supervisor:
         known_as = self._deadly.admit(message)
         async with record.order:
             # Looked up now: the session may have moved while this call waited.
-            slot = self._slot(record)
+            slot = self._slots[record.worker]
             if self.data is not None:
                 await self._up(slot)
             if before is not None:
@@ -392,7 +391,7 @@ class Supervisor:
         Its calls wait meanwhile: those sent before have been answered, and later ones go to the new worker. Nothing
         is lost where the new worker refuses: the session is then gone as after any restart, and says so.
         """
-        here = self._slot(record)
+        here = self._slots[record.worker]
         # A worker in this process may have taken the call's arrays for its own: the call cannot be sent again.
         if device is None or here.spec.inline or device_of(here, device):
             return False
@@ -400,8 +399,8 @@ class Supervisor:
             return False
         there = await self._place(device)
         async with record.order:
-            if self._slot(record) is not here:
-                return device_of(self._slot(record), device) is not None  # another call has moved it
+            if self._slots[record.worker] is not here:
+                return device_of(self._slots[record.worker], device) is not None  # another call has moved it
             number, future = self._expect(here, False, record)
             message: Message = {"do": "leave", "id": number, "session": record.id}
             assert here.transport is not None
@@ -605,7 +604,7 @@ class Supervisor:
                 raise
 
     async def lease(self, record: Record, lease_s: float | None) -> None:
-        """How long the session stays without being used; None for ever."""
+        """How long the session stays unused; None for ever."""
         await self.call(record, {"do": "lease", "lease_s": lease_s}, changes=True)
 
     async def publish(self, record: Record, public: bool) -> None:
@@ -649,12 +648,9 @@ class Supervisor:
         """A number for a reply that a worker will give later, and what will hold it."""
         return self._expect(slot, False)
 
-    def _slot(self, record: Record) -> Slot:
-        return self._slots[record.worker]
-
     async def _place(self, device: str | None, source: Record | None = None) -> Slot:
         """The ready worker with the fewest sessions that has the device, or that of `source`; waits a little for it."""
-        slots = self._slots.values() if source is None else [self._slot(source)]
+        slots = self._slots.values() if source is None else [self._slots[source.worker]]
         able = [slot for slot in slots if device is None or device_of(slot, device)]
         if not able:
             have = self.devices()
