@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -23,6 +24,7 @@ import pytest
 from app import keys, metrics
 from app.rates import SharedRates, shared_table
 from app.settings import Settings
+from engine import service as door
 from tests.app.conftest import scattered
 from tests.processes import ROOT, Served, family, serving
 
@@ -354,6 +356,17 @@ def test_counts_are_added_up() -> None:
         "seconds": {"/a": [[1, 4], 2.0]},
         "now": 1,
     }
+
+
+def test_a_front_has_all_that_a_service_has() -> None:
+    """But for what the server alone does."""
+    servers = {"ready", "info", "fronts"}
+    for name, method in vars(door.Service).items():
+        if name.startswith("_") or name in servers or not inspect.isfunction(method):
+            continue
+        assert list(inspect.signature(method).parameters) == list(
+            inspect.signature(getattr(door.Front, name)).parameters
+        )
 
 
 def test_settings_cross_to_another_process(tmp_path: Path) -> None:
