@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from engine.autograd import offset_in
-from engine.backend import Backend, find
+from engine.backend import CPU, Backend, find
 from engine.context import Context
 from engine.dtypes import DTYPES, DType
 from engine.errors import Bug
@@ -269,6 +269,30 @@ def _generator(rng: Any) -> list[bytes]:
     return [rng.get_state(), rng.get_device_state()]
 
 
+_RANGES = 64  # up to so many it is worth saying where a commit writes
+
+
+def overwritten(commit: Commit) -> list[int] | None:
+    """Where a commit writes, if it does nothing else: uid, low, high of each range, and 0, 0, 0 for the generator. Two
+    commits of which this is equal leave what the later one alone would leave. None for all others."""
+    if (
+        commit["storages"]
+        or commit["tensors"]
+        or commit["nodes"]
+        or commit["freed"]
+        or commit["ids"]
+        or commit["names"]
+    ):
+        return None
+    over = [0, 0, 0] if commit["generator"] is not None else []
+    for row in commit["writes"]:
+        if not row["ranges"]:
+            return None  # only its version
+        for low, high, _ in row["ranges"]:
+            over += (row["uid"], low, high)
+    return over if len(over) <= 3 * _RANGES else None
+
+
 def held(session: Any) -> tuple[dict[int, Tensor], dict[int, Storage], dict[int, Node]]:
     """All that a session holds, between two programs: tensors and storages by uid, nodes by seq."""
     tensors: dict[int, Tensor] = {}
@@ -342,7 +366,7 @@ class Rebuild:
             storage.version = row["version"]
             for low, high, data in row["ranges"]:
                 host = np.frombuffer(data, storage.flat.dtype)
-                storage.flat[low:high] = storage.backend.from_host(host.copy())
+                storage.flat[low:high] = host if storage.backend is CPU else storage.backend.from_host(host.copy())
         for row in commit["tensors"]:
             self._tensor(row)
         for row in commit["nodes"]:
