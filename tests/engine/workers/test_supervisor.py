@@ -540,7 +540,6 @@ async def test_a_crash_loop_is_slow_and_seen_and_ends(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(module, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(module, "FAILING", 3)
-    monkeypatch.setattr(module, "_PATIENCE", 0.2)
     broken = tmp_path / "broken"
     monkeypatch.setenv("FAKES_BROKEN", str(broken))
     async with workers() as supervisor:
@@ -548,10 +547,10 @@ async def test_a_crash_loop_is_slow_and_seen_and_ends(monkeypatch: pytest.Monkey
         os.kill(pid(supervisor), signal.SIGKILL)
         await until(lambda: supervisor.workers()[0]["state"] == "restarting")
         assert not supervisor.ready()
-        with pytest.raises(Unavailable) as caught:
+        with pytest.raises(Unavailable) as caught:  # once it has died so often that it need not be waited for
             await supervisor.find("ann", None)
         assert caught.value.code == "not-applied"
-        await until(lambda: supervisor.workers()[0]["state"] == "failing", 30)
+        assert supervisor.workers()[0]["state"] == "failing"
         assert not supervisor.ready()
         assert "broken on purpose" in supervisor.workers()[0]["last_exit"]
         begin = time.monotonic()
@@ -561,6 +560,25 @@ async def test_a_crash_loop_is_slow_and_seen_and_ends(monkeypatch: pytest.Monkey
         broken.unlink()
         await until(supervisor.ready, 30)
         assert await run(supervisor, await supervisor.find("ann", None), "add", "number") == {"n": 1}
+
+
+@asynchronous
+async def test_a_call_that_waits_for_a_worker_ends_with_the_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "FAILING", 1000)  # so that it is waited for until the end
+    broken = tmp_path / "broken"
+    monkeypatch.setenv("FAKES_BROKEN", str(broken))
+    async with workers() as supervisor:
+        broken.touch()
+        os.kill(pid(supervisor), signal.SIGKILL)
+        await until(lambda: supervisor.workers()[0]["state"] == "restarting")
+        waiting = asyncio.create_task(supervisor.find("ann", None))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+    with pytest.raises(Unavailable) as caught:  # the service did not wait for it, nor it for the worker
+        await asyncio.wait_for(waiting, module._PATIENCE / 2)
+    assert caught.value.code == "not-applied"
 
 
 @asynchronous
