@@ -401,17 +401,18 @@ class Rebuild:
     def _tensor(self, row: Mapping[str, Any]) -> None:
         storage = self.storages[row["storage"]]
         shape, strides = tuple(row["shape"]), tuple(row["strides"])
-        d = DTYPES[row["dtype"]]
-        origin = Tensor(storage.flat, Spec(storage.flat.shape, d), storage, storage.backend)
-        made = view_of(origin, shape, strides, row["offset"], d)
+        d, offset = DTYPES[row["dtype"]], row["offset"]
         t = self.tensors.get(row["uid"])
-        if t is None:
-            self.tensors[row["uid"]] = t = made
-            t.uid = row["uid"]
-            self._new.append(t)
-        else:  # its geometry or memory may have changed: squeeze_, resize_
-            t.storage = storage
-            t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
+        if t is None or (t.storage, t.dtype, t.offset, t.shape, t.strides) != (storage, d, offset, shape, strides):
+            origin = Tensor(storage.flat, Spec(storage.flat.shape, d), storage, storage.backend)
+            made = view_of(origin, shape, strides, offset, d)
+            if t is None:
+                self.tensors[row["uid"]] = t = made
+                t.uid = row["uid"]
+                self._new.append(t)
+            else:  # by squeeze_ or resize_
+                t.storage = storage
+                t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
         t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
         if row.get("retains"):
             ctx: Context = self.session.ctx
