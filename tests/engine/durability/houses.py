@@ -255,7 +255,8 @@ class ForgetfulFiles(Files):
 
     def power_loss(self, folder: Path, chance: random.Random) -> None:
         """Leaves in `folder` what the disk may have."""
-        left = dict(self.removed)
+        # Removals reach the disk by themselves, too, in their order.
+        left = dict(list(self.removed.items())[chance.randrange(len(self.removed) + 1) :])
         for path, synced in self.synced.items():
             if path not in self.entered and chance.random() < 0.5:
                 continue

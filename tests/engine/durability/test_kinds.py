@@ -128,6 +128,29 @@ def test_the_loss_of_power_leaves_one_moment(tmp_path: Path, sync: str, seed: in
         assert all(at > now[0] - OVERDUE for at in times[moments[-1] + 1 :])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_session_whose_end_is_not_on_the_disk_is_there(tmp_path: Path, seed: int) -> None:
+    """Its snapshot is all that there is of it: that must not go before its end is certain."""
+    files = ForgetfulFiles()
+    town = Town(tmp_path / "a", sync="no", files=files, segment_bytes=600)
+    town.open("s")
+    town.run("s", inputs={"x": floats(9)}, keep={"x": "x"})
+    town.store.save("s", town.sessions["s"])
+    town.open("u")
+    town.run("u", inputs={"x": floats(90)}, keep={"x": "x"})
+    town.store.save("u", town.sessions["u"])
+    town.run("u", ADD)
+    town.store.tidy()
+    assert town.store.log.segments[0].number > 1
+    town.end("s", key=["DELETE s", "d"])
+    town.store.tidy()
+    kill(town.store)
+    files.power_loss(tmp_path / "a", random.Random(seed))
+    found, aside = world(tmp_path / "a")
+    assert not aside
+    assert found in town.worlds[-3:]
+
+
 # ---------------------------------------------------------------- written over
 
 PROGRAMS: list[dict[str, Any]] = [
