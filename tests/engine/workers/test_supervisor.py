@@ -563,25 +563,6 @@ async def test_a_crash_loop_is_slow_and_seen_and_ends(monkeypatch: pytest.Monkey
 
 
 @asynchronous
-async def test_a_call_that_waits_for_a_worker_ends_with_the_service(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(module, "FAILING", 1000)  # so that it is waited for until the end
-    broken = tmp_path / "broken"
-    monkeypatch.setenv("FAKES_BROKEN", str(broken))
-    async with workers() as supervisor:
-        broken.touch()
-        os.kill(pid(supervisor), signal.SIGKILL)
-        await until(lambda: supervisor.workers()[0]["state"] == "restarting")
-        waiting = asyncio.create_task(supervisor.find("ann", None))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-    with pytest.raises(Unavailable) as caught:  # the service did not wait for it, nor it for the worker
-        await asyncio.wait_for(waiting, module._PATIENCE / 2)
-    assert caught.value.code == "not-applied"
-
-
-@asynchronous
 async def test_calls_wait_for_a_worker_that_restarts() -> None:
     async with workers() as supervisor:
         os.kill(pid(supervisor), signal.SIGKILL)
