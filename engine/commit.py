@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from engine.autograd import offset_in
-from engine.backend import Backend, find
+from engine.backend import CPU, Backend, find
 from engine.context import Context
 from engine.dtypes import DTYPES, DType
 from engine.errors import Bug
@@ -269,6 +269,30 @@ def _generator(rng: Any) -> list[bytes]:
     return [rng.get_state(), rng.get_device_state()]
 
 
+_RANGES = 64  # up to so many it is worth saying where a commit writes
+
+
+def overwritten(commit: Commit) -> list[int] | None:
+    """Where a commit writes, if it does nothing else: uid, low, high of each range, and 0, 0, 0 for the generator. Two
+    commits of which this is equal leave what the later one alone would leave. None for all others."""
+    if (
+        commit["storages"]
+        or commit["tensors"]
+        or commit["nodes"]
+        or commit["freed"]
+        or commit["ids"]
+        or commit["names"]
+    ):
+        return None
+    over = [0, 0, 0] if commit["generator"] is not None else []
+    for row in commit["writes"]:
+        if not row["ranges"]:
+            return None  # only its version
+        for low, high, _ in row["ranges"]:
+            over += (row["uid"], low, high)
+    return over if len(over) <= 3 * _RANGES else None
+
+
 def held(session: Any) -> tuple[dict[int, Tensor], dict[int, Storage], dict[int, Node]]:
     """All that a session holds, between two programs: tensors and storages by uid, nodes by seq."""
     tensors: dict[int, Tensor] = {}
@@ -342,7 +366,7 @@ class Rebuild:
             storage.version = row["version"]
             for low, high, data in row["ranges"]:
                 host = np.frombuffer(data, storage.flat.dtype)
-                storage.flat[low:high] = storage.backend.from_host(host.copy())
+                storage.flat[low:high] = host if storage.backend is CPU else storage.backend.from_host(host.copy())
         for row in commit["tensors"]:
             self._tensor(row)
         for row in commit["nodes"]:
@@ -377,17 +401,18 @@ class Rebuild:
     def _tensor(self, row: Mapping[str, Any]) -> None:
         storage = self.storages[row["storage"]]
         shape, strides = tuple(row["shape"]), tuple(row["strides"])
-        d = DTYPES[row["dtype"]]
-        origin = Tensor(storage.flat, Spec(storage.flat.shape, d), storage, storage.backend)
-        made = view_of(origin, shape, strides, row["offset"], d)
+        d, offset = DTYPES[row["dtype"]], row["offset"]
         t = self.tensors.get(row["uid"])
-        if t is None:
-            self.tensors[row["uid"]] = t = made
-            t.uid = row["uid"]
-            self._new.append(t)
-        else:  # its geometry or memory may have changed: squeeze_, resize_
-            t.storage = storage
-            t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
+        if t is None or (t.storage, t.dtype, t.offset, t.shape, t.strides) != (storage, d, offset, shape, strides):
+            origin = Tensor(storage.flat, Spec(storage.flat.shape, d), storage, storage.backend)
+            made = view_of(origin, shape, strides, offset, d)
+            if t is None:
+                self.tensors[row["uid"]] = t = made
+                t.uid = row["uid"]
+                self._new.append(t)
+            else:  # by squeeze_ or resize_
+                t.storage = storage
+                t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
         t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
         if row.get("retains"):
             ctx: Context = self.session.ctx

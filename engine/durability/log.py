@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from engine.durability.files import Buffer, File, Files
 from engine.durability.records import HEADER_BYTES, NOBODY, seal
@@ -40,8 +41,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT")
 log = logging.getLogger("curlgrad.durability")
 
 
-@dataclass(slots=True, frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a record is: the number of its segment, and its payload there."""
 
     segment: int

@@ -28,16 +28,19 @@ of bytes: u64 offset from the payload's first array, u64 length. The head says w
 read when the server starts:
 
     {"is": "open",   "session", "n", "at", "open": {…}}       what store.py says; the body of a fork is a commit
-    {"is": "commit", "session", "n", "at", "call", "key", "reply", "short"}   the body is the commit (engine/commit.py)
+    {"is": "commit", "session", "n", "at", "call", "key", "reply", "short", "over"?}   the body is the commit
+                                                                                      (engine/commit.py)
     {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?, "public"?}
-    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told, "key"?}
+    {"is": "close",  "session", "n", "at", "why": null, or what the owner is told, "key"?, "owner"?, "name"?}
     {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]],      first in each segment
                      "deletions": [[owner, key, digest, at]]}
     {"is": "end",    "sessions": {id: n}}                                     the log was closed properly
 
 `n` counts a session's records from 1, without gaps. `call` is the call's number and `key` [its idempotency key, digest
 of its request], or null; `reply` is what the caller was answered, as the worker packed it, and `short` the same without
-the values of tensors, where there is a key and that is much shorter.
+the values of tensors, where there is a key and that is much shorter. `over` is there where the commit does nothing but
+write into memory that was there: where to (`overwritten`). Whoever reads a later record with an equal `over` needs the
+body of the earlier one no more.
 
 After damage the next sync word is looked for. A payload that is damaged still has its header, and a header that is
 damaged is named by the one behind it, so that the session is known.
@@ -160,6 +163,9 @@ class Found(NamedTuple):
         return self.start + self.size + -(HEADER_BYTES + self.size) % _PAD
 
 
+_found = tuple.__new__  # what the constructor of a named tuple does, without its cost
+
+
 def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
     """The record at this place; None where there is none with a sound header."""
     start = offset + HEADER_BYTES
@@ -168,9 +174,8 @@ def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
     word, size, lsn, synced, tag, before, crc, own = _WHOLE.unpack_from(data, offset)
     if word != sync or zlib.crc32(data[offset : start - 4]) != own:
         return None
-    payload = data[start : start + size]
-    sound = len(payload) == size and zlib.crc32(payload) == crc
-    return Found(lsn, synced, tag, before, start, size, sound)
+    sound = start + size <= len(data) and zlib.crc32(data[start : start + size]) == crc
+    return _found(Found, (lsn, synced, tag, before, start, size, sound))
 
 
 def scan(data: memoryview, sync: bytes) -> Iterator[Found]:
@@ -234,4 +239,5 @@ def body_of(payload: memoryview) -> Any:
     if not body:
         return None
     end = 8 + head + body
-    return _unpack(payload[8 + head : end], _extended(payload[end + -end % _ALIGN :]))
+    hook = _no_arrays if end == len(payload) else _extended(payload[end + -end % _ALIGN :])
+    return _unpack(payload[8 + head : end], hook)

@@ -1,7 +1,7 @@
 """From files to sessions: what is there, what was torn off at the end, and what is damaged.
 
-Every record is read once, its crc checked, and of its payload only the head; tensors stay on the disk until a session
-is touched. Three things can be wrong:
+The crc of every record is checked, and of its payload only the head read; tensors stay on the disk until a session is
+touched. Three things can be wrong:
 
     a torn tail    records behind the last one that is known to have been on the disk (`synced`) are missing or
                    unreadable: that is how a process or a machine ends. All from the first such record on is cut off,
@@ -16,10 +16,13 @@ is touched. Three things can be wrong:
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,10 @@ CALLS = 64  # the newest calls of a session whose outcome can be asked for after
 ANSWER_S = 24 * 3600.0
 ANSWER_BYTES = 16 << 20
 ENDED = 10_000  # sessions of which it is remembered why they ended
+
+# What is read of a record when its session is: its head only where it holds an answer to keep, its body only where no
+# later record says what it does.
+WHOLE, HEAD, BODY, NOTHING = range(4)
 
 log = logging.getLogger("curlgrad.durability")
 
@@ -53,6 +60,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._known: dict[str, Answer] = {}
+        self._long: dict[str, None] = {}  # the keys of those whose values can still be let go of
         self._bytes = 0
 
     def get(self, key: str) -> Answer | None:
@@ -64,15 +72,21 @@ class Answers:
         self._drop(key)
         self._known[key] = answer
         self._bytes += len(answer.reply)
-        for old in [key for key, known in self._known.items() if answer.at - known.at > ANSWER_S]:
-            self._drop(old)
+        if answer.short is not None:
+            self._long[key] = None
+        while answer.at - self._known[oldest := next(iter(self._known))].at > ANSWER_S:
+            self._drop(oldest)
         if self._bytes > ANSWER_BYTES:
-            for old, known in self._known.items():
-                if known.short is not None and self._bytes > ANSWER_BYTES // 2:
-                    self._bytes += len(known.short) - len(known.reply)
-                    self._known[old] = Answer(known.digest, known.at, known.short)
+            while self._long and self._bytes > ANSWER_BYTES // 2:
+                old = next(iter(self._long))
+                known = self._known[old]
+                assert known.short is not None
+                self._bytes += len(known.short) - len(known.reply)
+                self._known[old] = Answer(known.digest, known.at, known.short)
+                del self._long[old]
 
     def _drop(self, key: str) -> None:
+        self._long.pop(key, None)
         if (old := self._known.pop(key, None)) is not None:
             self._bytes -= len(old.reply)
 
@@ -92,7 +106,8 @@ class Answers:
 
 @dataclass(slots=True)
 class Kept:
-    """A session on the disk. `places`: its records since the snapshot. `damage`: why it is set aside.
+    """A session on the disk. `places`: its records since the snapshot; `parts`: of each, what is to be read of it.
+    `damage`: why it is set aside.
 
     `answers` are those to calls with a key; None while the session is asleep and they are on the disk alone.
     """
@@ -104,15 +119,27 @@ class Kept:
     last_used: float = 0.0
     snapshot: Snapshot | None = None
     places: list[Place] = field(default_factory=list)
+    parts: bytearray = field(default_factory=bytearray)
     damage: str | None = None
     answers: Answers | None = None
     calls: dict[str, Place] = field(default_factory=dict)
     bytes: int = 0  # of its records since the snapshot
 
-    def add(self, place: Place) -> None:
+    def add(self, place: Place, part: int) -> None:
         """One record more."""
         self.places.append(place)
+        self.parts.append(part)
         self.bytes += place.size
+
+    def forget_last(self) -> None:
+        """One record less. What it said in place of earlier ones is read from these again."""
+        del self.places[-1]
+        self.parts = bytearray(len(self.places))
+        self.n -= 1
+
+    def forget_all(self) -> None:
+        """No records: a snapshot says all that they did."""
+        self.places, self.parts, self.calls, self.bytes = [], bytearray(), {}, 0
 
 
 @dataclass(slots=True)
@@ -131,11 +158,29 @@ class Recovered:
     bytes: int = 0
 
 
+Records = list[tuple[Segment, list[Found]]]
+# Of each session, by where changes write: the newest that does, and what stays to be read of it when another one comes.
+Newest = dict[str, dict[tuple[int, ...], tuple[int, int]]]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: places are no cycles, and to look through all of them again and again takes long."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_uncollected()
 def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
     """What a worker's folder holds. `change`: cut off a torn tail, and remove what was never finished."""
     found = Recovered()
     _snapshots(folder / "snapshots", files, found, change)
-    records: list[tuple[Segment, Found, dict[str, Any] | None]] = []
+    records: Records = []
     for path in files.list(folder):
         if path.suffix != ".log":
             continue
@@ -144,22 +189,27 @@ def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
             word = segment.sync_word
             found.segments.append(segment)
             found.bytes += len(data)
-            for record in scan(data, word):
-                head = head_of(data[record.start : record.start + record.size]) if record.sound else None
-                records.append((segment, record, head))
-    synced = max((record.synced for _, record, _ in records), default=0)
+            records.append((segment, list(scan(data, word))))
+    synced = max((record.synced for _, rows in records for record in rows), default=0)
     lost, cut = _missing(records, synced, found)
     if cut is not None:
-        records = [row for row in records if row[1].sound and row[1].lsn < cut]
+        records = [(of, [row for row in rows if row.sound and row.lsn < cut]) for of, rows in records]
+    records = [(segment, rows) for segment, rows in records if rows]
     _cut(found, records, files, change)
-    for segment, record, head in records:
-        if head is not None:
-            _apply(found, segment, record, head)
+    newest: Newest = {}
+    for segment, rows in records:
+        with files.mapped(segment.path) as data:
+            for record in rows:
+                if record.sound:
+                    head = head_of(data[record.start : record.start + record.size])
+                    _apply(found, segment, record, head, newest)
     _set_aside(found, lost)
     for id in found.closed:
         found.kept.pop(id, None)
+    found.problems += [f"session {id}: {kept.damage}" for id, kept in found.kept.items() if not kept.opened]
     if records:
-        found.lsn, found.before = records[-1][1].lsn, records[-1][1].tag
+        last = records[-1][1][-1]
+        found.lsn, found.before = last.lsn, last.tag
     found.lsn = max([found.lsn, *(k.snapshot.lsn for k in found.kept.values() if k.snapshot)])
     return found
 
@@ -186,14 +236,15 @@ def _snapshots(folder: Path, files: Files, found: Recovered, change: bool) -> No
         found.kept[id] = Kept(id, dict(about["open"]), n, snapshot.lsn, about["last_used"], snapshot)
 
 
-def _missing(
-    records: list[tuple[Segment, Found, dict[str, Any] | None]], synced: int, found: Recovered
-) -> tuple[dict[int, bytes | None], int | None]:
+def _missing(records: Records, synced: int, found: Recovered) -> tuple[dict[int, bytes | None], int | None]:
     """The numbers of the records that were on the disk and are not, with whose they were where that is known; and the
     number from which on all is cut off, if any."""
     lost: dict[int, bytes | None] = {}
-    due = records[0][1].lsn if records else 0
-    for _, record, _ in records:
+    due = next((rows[0].lsn for _, rows in records if rows), 0)
+    for record in chain.from_iterable(rows for _, rows in records):
+        if record.lsn == due and record.sound:
+            due += 1
+            continue
         for lsn in range(due, record.lsn):
             lost[lsn] = record.before if lsn == record.lsn - 1 else None
         if record.lsn < due:  # a block that was written to the wrong place
@@ -209,12 +260,10 @@ def _missing(
     return {lsn: tag for lsn, tag in lost.items() if lsn < cut}, cut
 
 
-def _cut(
-    found: Recovered, records: list[tuple[Segment, Found, dict[str, Any] | None]], files: Files, change: bool
-) -> None:
+def _cut(found: Recovered, records: Records, files: Files, change: bool) -> None:
     """Cuts the torn tail off the files, so that what follows is a sound log again. More than one unfinished record is
     kept in a file beside it, which nothing reads."""
-    last = {segment.number: record.end for segment, record, _ in records}
+    last = {segment.number: rows[-1].end for segment, rows in records}
     newest = max(last, default=0)
     kept = []
     for segment in found.segments:
@@ -239,7 +288,7 @@ def _cut(
     found.segments = kept
 
 
-def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, Any]) -> None:
+def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, Any], newest: Newest) -> None:
     kind = head["is"]
     if kind in ("table", "end"):
         _evidence(found, record.lsn, head)
@@ -249,9 +298,8 @@ def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, An
     if kept is None:
         if id in found.closed:
             return
-        if kind != "open":
-            found.problems.append(f"record {record.lsn} is of session {id}, whose beginning is lost")
-            kept = found.kept[id] = Kept(id, {}, damage="its beginning is lost")
+        if kind != "open":  # where its end follows, its snapshot and first segments were let go of
+            kept = found.kept[id] = Kept(id, {}, damage=f"its beginning, before record {record.lsn}, is lost")
         else:
             kept = found.kept[id] = Kept(id, dict(head["open"]))
     elif not kept.opened and kind == "open":
@@ -265,21 +313,27 @@ def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, An
     if kept.damage is None:
         kept.n = n
         place = Place(segment.number, record.start, record.size)
-        kept.add(place)
-        if head.get("call"):
-            kept.calls[head["call"]] = place
+        part = BODY if kind == "commit" and head["key"] is None else WHOLE
+        kept.add(place, part)
+        if (call := head.get("call")) is not None:
+            kept.calls[call] = place
             if len(kept.calls) > CALLS:
                 del kept.calls[next(iter(kept.calls))]
+        if (over := head.get("over")) is not None:
+            known, where = newest.setdefault(id, {}), tuple(over)
+            if (earlier := known.get(where)) is not None:
+                kept.parts[earlier[0]] = earlier[1]
+            known[where] = len(kept.places) - 1, NOTHING if part == BODY else HEAD
     kept.lsn, kept.last_used = record.lsn, head["at"]
     if kind == "patch":
         kept.opened.update({key: head[key] for key in ("name", "lease_s", "public") if key in head})
     elif kind == "close":
         found.closed.add(id)
-        opened = kept.opened
+        owner, name = (head.get(key, kept.opened.get(key)) for key in ("owner", "name"))
         if head.get("key"):
-            _remember(found.deletions, [opened.get("owner"), *head["key"], head["at"]])
+            _remember(found.deletions, [owner, *head["key"], head["at"]])
         if head["why"]:
-            _remember(found.ended, [opened.get("owner"), id, opened.get("name"), head["why"], head["at"]])
+            _remember(found.ended, [owner, id, name, head["why"], head["at"]])
         del found.kept[id]
 
 
@@ -330,7 +384,8 @@ def _set_aside(found: Recovered, lost: dict[int, bytes | None]) -> None:
 
 
 def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Callable[[dict[str, Any]], None]) -> Answers:
-    """Hands a session's commits to `take`, in order; returns the answers to keep. Raises Damaged.
+    """Hands a session's commits to `take`, in order, but for those that later ones write over; returns the answers to
+    keep. Raises Damaged.
 
     A commit's arrays are views of files, good only during that call.
     """
@@ -340,23 +395,24 @@ def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Calla
             answers = Answers.of(rows["answers"])
             take(rows["commit"])
             rows = {}
-    by_segment: dict[int, list[Place]] = {}
-    for place in kept.places:
-        by_segment.setdefault(place.segment, []).append(place)
+    by_segment: dict[int, list[tuple[Place, int]]] = {}
+    for place, part in zip(kept.places, kept.parts, strict=True):
+        if part != NOTHING:
+            by_segment.setdefault(place.segment, []).append((place, part))
     for number, places in by_segment.items():
         segment = segments[number]
         word = segment.sync_word
         with files.mapped(segment.path) as data:
-            for place in places:
+            for place, part in places:
                 found = record_at(data, place.start - HEADER_BYTES, word)
                 if found is None or not found.sound:
                     raise Damaged(f"a record in {segment.path.name} is not what was written")
                 payload = data[place.start : place.start + place.size]
-                head = head_of(payload)
-                if head["is"] not in ("open", "commit"):
-                    continue
-                if (commit := body_of(payload)) is not None:
+                if part != HEAD and (commit := body_of(payload)) is not None:
                     take(commit)
+                if part == BODY:
+                    continue
+                head = head_of(payload)
                 if head["is"] == "commit" and head["key"] is not None:
                     key, digest = head["key"]
                     answers.put(key, Answer(digest, head["at"], head["reply"], head["short"]))

@@ -80,8 +80,7 @@ def _salvage(store: Store, kept: Kept, segments: dict[int, Segment]) -> list[str
             if not kept.places:
                 return [f"  session {name}: lost ({why or problem})"]
             why = why or str(problem)
-            del kept.places[-1]
-            kept.n -= 1
+            kept.forget_last()
     if why is None:
         return []
     return [f"  session {name}: as it was after its change {kept.n}; what came later is lost ({why})"]

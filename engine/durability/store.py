@@ -22,14 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Rebuild, whole
+from engine.commit import Rebuild, overwritten, whole
 from engine.context import active
 from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
 from engine.durability.jobs import JobFiles
 from engine.durability.log import SEGMENT_BYTES, Log, Place, Segment
 from engine.durability.records import Damaged, payload_of, tag_of
-from engine.durability.recovery import ANSWER_S, ENDED, Answer, Answers, Kept, Recovered, contents, recover, reply_at
+from engine.durability.recovery import (
+    ANSWER_S,
+    BODY,
+    ENDED,
+    WHOLE,
+    Answer,
+    Answers,
+    Kept,
+    Recovered,
+    contents,
+    recover,
+    reply_at,
+)
 from engine.errors import Gone, Hint, OutOfMemory
 from engine.undo import Undo
 
@@ -182,6 +194,10 @@ class Store:
             n = numbers.get(change.session, kept.n if kept else 0) + 1
             numbers[change.session] = n
             head = {"is": change.kind, "session": change.session, "n": n, "at": now, **change.head}
+            if change.kind == "close" and kept is not None:  # what opened it may be gone by then
+                head.update(owner=kept.opened["owner"], name=kept.opened["name"])
+            if change.kind == "commit" and (over := overwritten(change.commit)) is not None:
+                head["over"] = over
             group.append((tag_of(change.session), payload_of(head, change.commit)))
         places = self.log.append(group)
         lsn = self.log.lsn - len(group)
@@ -195,8 +211,8 @@ class Store:
         kept = self.kept[change.session]
         kept.n += 1
         kept.lsn, kept.last_used = lsn, now
-        kept.add(place)
         head = change.head
+        kept.add(place, BODY if change.kind == "commit" and head["key"] is None else WHOLE)
         if change.kind == "commit" and head["key"] is not None and kept.answers is not None:
             key, digest = head["key"]
             kept.answers.put(key, Answer(digest, now, head["reply"], head["short"]))
@@ -260,7 +276,7 @@ class Store:
             kept.snapshot = snapshots.write(path, self.files, about, {"commit": whole(session), "answers": answers})
         except OSError as error:
             raise OutOfMemory(f"no snapshot can be written ({error.strerror or error})", code="disk-full") from error
-        kept.places, kept.calls, kept.bytes = [], {}, 0
+        kept.forget_all()
         if old is not None:
             self.files.remove(old.path)
 

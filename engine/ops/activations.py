@@ -216,6 +216,7 @@ _BOUNDED = [*_REAL, S(T(2, 3), -0.5, 1.5), S(I(4, low=-3), -1, 2)]
 )
 def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, *, out: Any = None) -> Array:
     """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
+    min_val, max_val = min_val.real, max_val.real  # complex numbers without an imaginary part, too
     if input.dtype.kind in "iu":
         min_val, max_val = int(min_val), int(max_val)
     if min_val > max_val:
@@ -228,7 +229,7 @@ def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0,
 
 @_hardtanh.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._hardtanh_backward(g, saved.input, float(saved.min_val), float(saved.max_val))
+    return F._hardtanh_backward(g, saved.input, float(saved.min_val.real), float(saved.max_val.real))
 
 
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
@@ -295,7 +296,7 @@ def _leaky(k: K, slope: float) -> Any:
 )
 def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any = None) -> Array:
     """x where it is positive, negative_slope * x elsewhere."""
-    slope = float(negative_slope)
+    slope = float(negative_slope.real)
     if out is None and (run := k.backend.compiled("leaky", input)) is not None:
         made, flat = k.xp.empty_like(input), input.reshape(-1)
         run(flat, flat, made.reshape(-1), slope)
@@ -305,7 +306,7 @@ def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any =
 
 @_leaky_relu.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._leaky_backward(g, saved.input, float(saved.negative_slope))
+    return F._leaky_backward(g, saved.input, float(saved.negative_slope.real))
 
 
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
@@ -374,13 +375,15 @@ def _elu(
     k: K, input: Array, alpha: Scalar = 1.0, scale: Scalar = 1.0, input_scale: Scalar = 1.0, *, out: Any = None
 ) -> Array:
     """scale * (x where it is positive, alpha * (exp(input_scale * x) - 1) elsewhere)."""
-    return in_blocks(k, exponential_below(k, float(alpha), float(scale), float(input_scale)), (input,), out)
+    return in_blocks(
+        k, exponential_below(k, float(alpha.real), float(scale.real), float(input_scale.real)), (input,), out
+    )
 
 
 @_elu.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x = saved.input
-    alpha, scale, input_scale = float(saved.alpha), float(saved.scale), float(saved.input_scale)
+    alpha, scale, input_scale = float(saved.alpha.real), float(saved.scale.real), float(saved.input_scale.real)
     scaled = g if scale == 1 else g * scale
     low = below_zero(F, x)
     slope = F.exp(low if input_scale == 1 else low * input_scale) * (alpha * input_scale)
@@ -427,12 +430,12 @@ def _soft_ramp(k: K, beta: float, threshold: float) -> Any:
 )
 def softplus(k: K, input: Array, beta: Scalar = 1, threshold: Scalar = 20, *, out: Any = None) -> Array:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold."""
-    return in_blocks(k, _soft_ramp(k, float(beta), float(threshold)), (input,), out)
+    return in_blocks(k, _soft_ramp(k, float(beta.real), float(threshold.real)), (input,), out)
 
 
 @softplus.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return g * F._softplus_slope(saved.input, float(saved.beta), float(saved.threshold))
+    return g * F._softplus_slope(saved.input, float(saved.beta.real), float(saved.threshold.real))
 
 
 @op(family="activations", meta=broadcast, promote="arithmetic", over=("input",), elementwise=True,

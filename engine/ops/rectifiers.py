@@ -90,10 +90,10 @@ def functional_selu(F: Any, input: Array, inplace: bool = False) -> Array:
 def _celu_meta(k: K, input: Any, alpha: Any = 1.0) -> Spec:
     if alpha == 0:
         raise Invalid("ZeroDivisionError: alpha cannot be 0 for CELU", param="alpha")
-    return _ELU(k, input)
+    return _ELU(k, input, alpha)
 
 
-_ELU = lacking("elu_cpu", BOOL, INT, COMPLEX)
+_ELU = lacking("elu_cpu", BOOL, INT, COMPLEX, numbers="wide")
 _CELU_SAMPLES = [*_REAL, S(T(2, 3), 2.0), S(T(2, 3), -0.5)]
 
 
@@ -110,13 +110,13 @@ _CELU_SAMPLES = [*_REAL, S(T(2, 3), 2.0), S(T(2, 3), -0.5)]
 )
 def celu(k: K, input: Array, alpha: Scalar = 1.0, *, out: Any = None) -> Array:
     """x where it is positive, alpha * (exp(x / alpha) - 1) elsewhere (Barron 2017)."""
-    return in_blocks(k, exponential_below(k, float(alpha), 1.0, 1.0 / float(alpha)), (input,), out)
+    return in_blocks(k, exponential_below(k, float(alpha.real), 1.0, 1.0 / float(alpha.real)), (input,), out)
 
 
 @celu.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x = saved.input
-    return F.where(F.le(x, 0), g * F.exp(below_zero(F, x) * (1.0 / float(saved.alpha))), g)
+    return F.where(F.le(x, 0), g * F.exp(below_zero(F, x) * (1.0 / float(saved.alpha.real))), g)
 
 
 _also_functional("celu")
@@ -314,7 +314,7 @@ _SHRINKS = [*_REAL, S(T(2, 3), 1.0)]
 )
 def hardshrink(k: K, input: Array, lambd: Scalar = 0.5, *, out: Any = None) -> Array:
     """x where |x| > lambd, elsewhere 0."""
-    return _large(k, input, input, float(lambd))
+    return _large(k, input, input, float(lambd.real))
 
 
 def _large(k: K, g: Any, x: Any, bound: float) -> Any:
@@ -327,7 +327,7 @@ def _large(k: K, g: Any, x: Any, bound: float) -> Any:
 
 @hardshrink.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._shrink_backward(g, saved.input, float(saved.lambd))
+    return F._shrink_backward(g, saved.input, float(saved.lambd.real))
 
 
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.errors import Invalid
+from engine.backend import devices_hint
+from engine.errors import Invalid, NoSuchDevice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,3 +70,12 @@ def cores() -> int:
         if quota != "max":
             found = min(found, -(-int(quota) // int(period)))
     return max(1, found)
+
+
+def no_such_device(device: str, have: list[str]) -> NoSuchDevice:
+    """The refusal of a device that no worker has."""
+    return NoSuchDevice(
+        f"this server has no device {device!r}: it has {', '.join(have)}",
+        hint=devices_hint(device, have),
+        param="device",
+    )

@@ -43,6 +43,7 @@ class Record:
     key: Sequence[str] | None = None  # the idempotency key that it was made with, and its request's digest
     created: float = 0.0
     public: str | None = None  # the id under which others may read it
+    showing: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while that changes
     opened: asyncio.Future[Any] | None = None  # while it is being made
     refused: EngineError | None = None  # why the worker did not make it
     leaving: int = 0  # changes under way of what it is called, or whether it is: no front may remember it meanwhile

@@ -31,7 +31,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.backend import devices_hint
 from engine.durability.store import DataDir, data_bytes
 from engine.errors import (
     EngineError,
@@ -47,7 +46,7 @@ from engine.workers import overdue, questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, NotSent, Timing, version
-from engine.workers.plans import WorkerSpec, cores, device_order
+from engine.workers.plans import WorkerSpec, cores, device_order, no_such_device
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.seats import expired
 from engine.workers.slots import Pending, Slot, Waiters, answered, data_of, device_of, end, give_up, not_sent
@@ -61,7 +60,8 @@ _HEALTHY = 30.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 30.0
 _START_TIMEOUT = 60.0
-_PATIENCE = 5.0  # how long a call waits for a worker that is coming up
+_PATIENCE = _START_TIMEOUT  # of a call with a worker that is coming up, if that neither comes up nor keeps dying
+_ANSWER_S = 5.0  # how long a worker has to say what devices it has
 _READ_SPEED = 20 << 20  # bytes of a log a second that a start is given time for, at the least
 _CANCELLABLE = ("run", "query")
 
@@ -135,6 +135,7 @@ class Supervisor:
     async def _stop(self, slot: Slot) -> None:
         self._lost(slot, "the server is closing")
         slot.state = "stopped"
+        self._waiters.wake()
         if slot.transport is not None:
             await slot.transport.close()
 
@@ -172,6 +173,7 @@ class Supervisor:
             if slot.overdue:  # a caller's doing, and no sign that the next one fares as badly
                 slot.failures = 1
             slot.state = "failing" if slot.failures >= FAILING else "restarting"
+            self._waiters.wake()  # a call that waits for it need not, once it keeps dying
             pause = min(_FIRST_PAUSE * 2 ** (slot.failures - 1), _LONGEST_PAUSE)
             log.error("worker %s: %s; starting it again in %.2g s", slot.name, why, pause)
             await asyncio.sleep(pause)
@@ -609,10 +611,11 @@ class Supervisor:
 
     async def publish(self, record: Record, public: bool) -> None:
         """Whether others may read the session, under an id of 128 random bits."""
-        if public == (record.public is None):
-            wanted = f"p-{secrets.token_hex(16)}" if public else None
-            await self.call(record, {"do": "publish", "public": wanted}, changes=True)
-            self.registry.publish(record, wanted)
+        async with record.showing:
+            if public == (record.public is None):
+                wanted = f"p-{secrets.token_hex(16)}" if public else None
+                await self.call(record, {"do": "publish", "public": wanted}, changes=True)
+                self.registry.publish(record, wanted)
 
     async def infos(self, records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         """What the workers know of these sessions, by id; waits for no program. Lost ones are left out."""
@@ -653,12 +656,7 @@ class Supervisor:
         slots = self._slots.values() if source is None else [self._slots[source.worker]]
         able = [slot for slot in slots if device is None or device_of(slot, device)]
         if not able:
-            have = self.devices()
-            raise NoSuchDevice(
-                f"this server has no device {device!r}: it has {', '.join(have)}",
-                hint=devices_hint(device or "", have),
-                param="device",
-            )
+            raise no_such_device(device or "", self.devices())
         deadline = time.monotonic() + _PATIENCE
         while not (ready := [slot for slot in able if slot.state == "ready"]):
             left = deadline - time.monotonic()
@@ -689,7 +687,7 @@ class Supervisor:
 
     async def device_facts(self) -> list[dict[str, Any]]:
         """Each worker's devices as it describes them; those of a worker that does not answer by name alone."""
-        return await questions.device_facts(self._slots.values(), self._expect, _PATIENCE)
+        return await questions.device_facts(self._slots.values(), self._expect, _ANSWER_S)
 
     def simulated(self) -> bool:
         """Whether any device is a simulation."""

@@ -103,7 +103,7 @@ def replay(session: Session, program: dict[str, Any]) -> Any:
 def bits(session: Session) -> dict[str, Any]:
     """Values, gradients, tape and generator, as far as a client can ever tell."""
     out: dict[str, Any] = {
-        "generator": session.ctx.rng.get_state(),
+        "generator": (session.ctx.rng.get_state(), session.ctx.rng.get_device_state()),
         "names": sorted(session.names),
         "seq": session.ctx.seq,
     }
@@ -113,13 +113,14 @@ def bits(session: Session) -> dict[str, Any]:
         out[key] = (
             t.uid,
             t.name,
-            t.array.tobytes(),
+            _bytes(t),
+            t.device,
             t.shape,
             t.strides,
             t.offset,
             t.requires_grad,
             t.version,
-            None if grad is None else (grad.array.tobytes(), grad.version),
+            None if grad is None else (_bytes(grad), grad.version),
             None if t.edge is None else graph(t.edge[0]),
             None if t.view is None else (t.view.base.uid, len(t.view.steps), t.view.creation, t.view.version),
         )
@@ -130,6 +131,11 @@ def bits(session: Session) -> dict[str, Any]:
     return out
 
 
+def _bytes(t: Any) -> bytes:
+    found: bytes = t.backend.to_host(t.array).tobytes()
+    return found
+
+
 def graph(node: Any) -> list[Any]:
     rows, stack, seen = [], [node], set()
     while stack:
@@ -137,7 +143,7 @@ def graph(node: Any) -> list[Any]:
         if n.seq in seen:
             continue
         seen.add(n.seq)
-        saved = "freed" if n.saved is FREED else [(row[2].tobytes(), row[4]) for row in n.saved]
+        saved = "freed" if n.saved is FREED else [(n.backend.to_host(row[2]).tobytes(), row[4]) for row in n.saved]
         rows.append((n.seq, n.op.name, n.grad_fn, n.mask, saved))
         stack.extend(e[0] for e in n.edges if type(e) is tuple)
     return sorted(rows)

@@ -12,6 +12,7 @@ from engine.errors import EngineError, OutOfMemory
 from engine.limits import Limits
 from engine.session import Session
 from engine.tensor import ServerLedger
+from tests.devices import cuda
 from tests.engine.test_commit import bits, replay
 
 SETUP: dict[str, Any] = {
@@ -49,11 +50,24 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-def pair(server: ServerLedger | None = None) -> tuple[Session, Session]:
+@pytest.fixture(params=["cpu", "cuda:0"])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the sessions are; the CUDA device is simulated, and refuses what CuPy would not do."""
+    cuda()
+    found: str = request.param
+    return found
+
+
+def there(device: str) -> dict[str, Any]:
+    """What a session on the device is made with."""
+    return {"device": device, "devices": ("cpu", "cuda:0")}
+
+
+def pair(server: ServerLedger | None = None, device: str = "cpu") -> tuple[Session, Session]:
     """A session with everything in it, and its fork."""
-    source = Session("a", seed=7, server=server)
+    source = Session("a", seed=7, server=server, **there(device))
     replay(source, SETUP)
-    made = Session("b", seed=99, server=server, incarnation=source.incarnation)
+    made = Session("b", seed=99, server=server, incarnation=source.incarnation, **there(device))
     made.fork(source)
     return source, made
 
@@ -62,18 +76,19 @@ def run_on(session: Session, name: str) -> None:
     replay(session, CHANGES[name])
 
 
-def test_a_fork_is_the_same_in_every_bit() -> None:
-    source, made = pair()
+def test_a_fork_is_the_same_in_every_bit(device: str) -> None:
+    source, made = pair(device=device)
+    assert {t.device for t in made.tensors.values()} == {device}
     assert bits(made) == bits(source)
     assert made.ctx.ledger.held == source.ctx.ledger.held
 
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("first", ["source", "fork"])
-def test_whoever_writes_changes_the_own_alone(name: str, first: str) -> None:
-    source, made = pair()
+def test_whoever_writes_changes_the_own_alone(name: str, first: str, device: str) -> None:
+    source, made = pair(device=device)
     before = bits(source)
-    alone = Session("c", seed=7, incarnation=source.incarnation)
+    alone = Session("c", seed=7, incarnation=source.incarnation, **there(device))
     replay(alone, SETUP)
     run_on(alone, name)
     one, other = (source, made) if first == "source" else (made, source)
@@ -89,8 +104,8 @@ def test_whoever_writes_changes_the_own_alone(name: str, first: str) -> None:
     assert bits(one) == bits(other) == bits(alone)
 
 
-def test_a_program_that_fails_leaves_both_as_they_were() -> None:
-    source, made = pair()
+def test_a_program_that_fails_leaves_both_as_they_were(device: str) -> None:
+    source, made = pair(device=device)
     before = bits(source)
     failing = {"steps": [*CHANGES["all at once"]["steps"][1:], {"op": "mm", "args": {"input": "w", "mat2": "noise2"}}]}
     with pytest.raises(EngineError):
@@ -98,8 +113,8 @@ def test_a_program_that_fails_leaves_both_as_they_were() -> None:
     assert bits(made) == bits(source) == before
 
 
-def test_the_tape_goes_on_in_both() -> None:
-    source, made = pair()
+def test_the_tape_goes_on_in_both(device: str) -> None:
+    source, made = pair(device=device)
     run_on(made, "in place")
     read = {"steps": [{"op": "autograd.grad", "args": {"outputs": ["loss"], "inputs": ["w"]}, "out": "g"}]}
     with pytest.raises(EngineError, match="modified by an inplace operation"):
@@ -107,9 +122,9 @@ def test_the_tape_goes_on_in_both() -> None:
     replay(source, read)
 
 
-def test_memory_is_shared_until_it_is_written_and_counted_once() -> None:
+def test_memory_is_shared_until_it_is_written_and_counted_once(device: str) -> None:
     server = ServerLedger(1 << 30)
-    source, made = pair(server)
+    source, made = pair(server, device)
     assert server.held == source.ctx.ledger.held
     x = source.names["x"].storage
     run_on(made, "in place")

@@ -18,6 +18,7 @@ import os
 import random
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -33,6 +34,7 @@ from tests.processes import family
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8
+TLS = ssl.create_default_context()  # no call uses it, but each client makes one if it is given none: that takes longer
 SETUP = {
     "steps": [
         {"op": "randn", "args": {"size": [16, 4]}, "out": "x"},
@@ -124,9 +126,14 @@ class Server:
 
     def worker(self) -> int | None:
         with contextlib.suppress(httpx.HTTPError):
-            found: int | None = httpx.get(f"{self.url}/v1/info", timeout=20).json()["workers"][0]["pid"]
+            told = httpx.get(f"{self.url}/v1/info", timeout=60, verify=TLS).json()
+            found: int | None = told["workers"][0]["pid"]
             return found
         return None
+
+
+def connected(server: Server) -> httpx.Client:
+    return httpx.Client(base_url=server.url, timeout=60, verify=TLS)
 
 
 def digest(client: httpx.Client, session: str) -> tuple[int, str]:
@@ -169,7 +176,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         try:
-            with httpx.Client(base_url=self.server.url, timeout=60) as client:
+            with connected(self.server) as client:
                 while not self.stopping.is_set():
                     self.step(client)
         except Exception as error:  # noqa: BLE001 - told by the main thread
@@ -205,7 +212,7 @@ class Twins:
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
-        self.digests: dict[str, list[str]] = {}
+        self.reached: dict[str, tuple[int, str]] = {}  # of each session, its number and its digest there
 
     def make(self, client: httpx.Client, session: str, seed: int) -> None:
         made = client.post("/v1/sessions", json={"name": session, "seed": seed})
@@ -213,18 +220,20 @@ class Twins:
         assert client.post("/v1/programs", json=SETUP, headers={"Curlgrad-Session": session}).status_code == 200
 
     def after(self, session: str, number: int) -> str:
-        known = self.digests.setdefault(session, [digest(self.client, session)[1]])
-        while len(known) <= number:
-            headers = {"Curlgrad-Session": session}
-            program = training(len(known))
-            assert self.client.post("/v1/programs", json=program, headers=headers).status_code == 200
-            known.append(digest(self.client, session)[1])
-        return known[number]
+        at, _ = self.reached.get(session, (0, ""))
+        assert number >= at, f"{session} has gone back from {at}"
+        if number > at or session not in self.reached:
+            for step in range(at + 1, number + 1):
+                headers = {"Curlgrad-Session": session}
+                assert self.client.post("/v1/programs", json=training(step), headers=headers).status_code == 200
+            self.reached[session] = digest(self.client, session)
+        assert self.reached[session][0] == number
+        return self.reached[session][1]
 
 
 @pytest.fixture
 def twins(tmp_path: Path) -> Any:
-    with Server(tmp_path, "none", "always") as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with Server(tmp_path, "none", "always") as server, connected(server) as client:
         yield Twins(client)
 
 
@@ -248,12 +257,12 @@ def lose_nothing(sync: str, tmp_path: Path, twins: Twins, kills: int, fronts: in
 
 def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, kills: int) -> str:
     """Kills `kills` times under load, and looks at everything after each; what was done, in words."""
-    with httpx.Client(base_url=server.url, timeout=60) as client:
+    with connected(server) as client:
         for number in range(CLIENTS):
             for where in (client, twins.client):
                 twins.make(where, f"client-{number}", seed=number)
     acknowledged = [0] * CLIENTS
-    resent = 0
+    resent = services = 0
     for round in range(kills):
         clients = [Client(server, number) for number in range(CLIENTS)]
         for one in clients:
@@ -263,6 +272,7 @@ def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, ki
         whole = chance.random() < 0.5
         pid = None if whole else server.front() if server.fronts > 1 and chance.random() < 0.5 else server.worker()
         if pid is None:
+            services += 1
             server.kill()
         else:
             os.kill(pid, signal.SIGKILL)
@@ -276,7 +286,7 @@ def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, ki
             assert not one.is_alive()
             assert one.problem is None, one.problem
             resent += one.resent
-        with httpx.Client(base_url=server.url, timeout=60) as client:
+        with connected(server) as client:
             for one in clients:
                 number, bits = digest(client, one.session)
                 context = f"kill {round} of {kills}, {one.session}: at {number}, acknowledged {one.acknowledged}"
@@ -284,4 +294,5 @@ def kill_again_and_again(server: Server, twins: Twins, chance: random.Random, ki
                 assert bits == twins.after(one.session, number), context
                 acknowledged[one.number] = number
     assert sum(acknowledged) > kills, "nothing was done at all"
-    return f"{kills} kills, {sum(acknowledged)} changes, {resent} calls sent again"
+    done = f"{sum(acknowledged)} changes, {resent} calls sent again"
+    return f"{kills} kills, {services} of them of the whole service, {done}"

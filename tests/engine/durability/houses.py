@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Rebuild
+from engine.commit import Rebuild, whole
 from engine.context import active
 from engine.durability.files import Buffer, File, Files
 from engine.durability.records import Damaged
-from engine.durability.recovery import contents, recover
+from engine.durability.recovery import Recovered, contents, recover
 from engine.durability.store import Change, Store
 from engine.session import Session
 from engine.undo import Undo
@@ -39,17 +39,18 @@ class House:
             owner=opened["owner"],
             name=opened["name"],
             device=opened["device"],
+            devices=("cpu",) if opened["device"] == "cpu" else ("cpu", opened["device"]),
             seed=opened["seed"],
             default_dtype=opened["default_dtype"],
             incarnation=opened["incarnation"],
             on_commit=on_commit,
         )
 
-    def open(self, id: str, seed: int = 5) -> Session:
+    def open(self, id: str, seed: int = 5, device: str = "cpu") -> Session:
         opened = {
             "owner": "ann",
             "name": None,
-            "device": "cpu",
+            "device": device,
             "seed": seed,
             "default_dtype": "float32",
             "created": 1.5,
@@ -85,8 +86,71 @@ def kill(store: Store) -> None:
     store.close()
 
 
+World = tuple[dict[str, Any], list[Any], list[Any]]
+
+
+class Town(House):
+    """A house whose sessions are renamed, shown to others, forked and ended, too. `worlds`: what there was after each
+    change: of each session its bits, name and public id; then why others ended, and deletions with a key."""
+
+    def __init__(self, folder: Path, **given: Any) -> None:
+        super().__init__(folder, **given)
+        self.worlds: list[World] = [({}, [], [])]
+
+    def did(self) -> None:
+        """Something was changed, and acknowledged."""
+        store = self.store
+        there = {id: _shown(self.states[id][-1], store.kept[id].opened) for id in self.sessions}
+        self.worlds.append((there, [row[:4] for row in store.ended], [row[:3] for row in store.deletions]))
+
+    def open(self, id: str, seed: int = 5, device: str = "cpu") -> Session:
+        session = super().open(id, seed, device)
+        self.did()
+        return session
+
+    def change(self, id: str, program: dict[str, Any], *, key: list[str] | None = None) -> None:
+        super().change(id, program, key=key)
+        self.did()
+
+    def patch(self, id: str, **fields: Any) -> None:
+        """Another name, public id or lease."""
+        self.store.write([Change("patch", id, fields)])
+        self.did()
+
+    def fork(self, id: str, source: str) -> None:
+        """A copy of a session, as one record."""
+        opened = {**self.store.kept[source].opened, "name": id, "public": None}
+        session = self.make(id, opened)
+        session.fork(self.sessions[source])
+        self.store.write([Change("open", id, {"open": opened}, whole(session))])
+        self.sessions[id] = session
+        self.states[id] = [bits(session)]
+        self.did()
+
+    def end(self, id: str, *, key: list[str] | None = None, why: str | None = None) -> None:
+        """The session is deleted, or its lease has run out."""
+        self.store.write([Change("close", id, {"why": why, "key": key})])
+        del self.sessions[id]
+        self.did()
+
+
+def _shown(state: Any, opened: dict[str, Any]) -> tuple[Any, ...]:
+    return state, opened["name"], opened.get("public")
+
+
+def world(folder: Path) -> tuple[World, dict[str, str]]:
+    """What a start finds, as `Town.worlds` has it, and why sessions are set aside."""
+    found, states, aside = _looked(folder)
+    there = {id: _shown(state, found.kept[id].opened) for id, state in states.items()}
+    return (there, [row[:4] for row in found.ended], [row[:3] for row in found.deletions]), aside
+
+
 def look(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The state of each session that a start finds, and why others are set aside: what Store does, without locks."""
+    return _looked(folder)[1:]
+
+
+def _looked(folder: Path) -> tuple[Recovered, dict[str, Any], dict[str, str]]:
     files = QuickFiles()
     found = recover(folder, files)
     segments = {segment.number: segment for segment in found.segments}
@@ -103,7 +167,7 @@ def look(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
             except Damaged as problem:
                 kept.damage = str(problem)
         aside[id] = kept.damage
-    return states, aside
+    return found, states, aside
 
 
 class QuickFiles(Files):
@@ -191,7 +255,8 @@ class ForgetfulFiles(Files):
 
     def power_loss(self, folder: Path, chance: random.Random) -> None:
         """Leaves in `folder` what the disk may have."""
-        left = dict(self.removed)
+        # Removals reach the disk by themselves, too, in their order.
+        left = dict(list(self.removed.items())[chance.randrange(len(self.removed) + 1) :])
         for path, synced in self.synced.items():
             if path not in self.entered and chance.random() < 0.5:
                 continue
@@ -214,4 +279,4 @@ def copied(source: Path, to: Path) -> Path:
     return to
 
 
-__all__ = ["ForgetfulFiles", "House", "QuickFiles", "bits", "copied", "kill", "look"]
+__all__ = ["ForgetfulFiles", "House", "QuickFiles", "Town", "World", "bits", "copied", "kill", "look", "world"]
