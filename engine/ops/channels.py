@@ -57,9 +57,11 @@ def affine(k: K, x: Array, scale: Array | None, shift: Array | None) -> Array:
 def channel_dots(k: K, a: Array, b: Array) -> Array:
     """The sum over all but the channels of a * b, (N, C, *inner) each."""
     n, c = a.shape[:2]
-    if k.backend.kind == "cpu" and a.dtype.kind == "f" and prod(a.shape[2:]) > 1:
-        return k.xp.vecdot(a.reshape(n, c, -1), b.reshape(n, c, -1)).sum(axis=0)
-    return k.xp.einsum("nci,nci->nc", a.reshape(n, c, -1), b.reshape(n, c, -1)).sum(axis=0)
+    inner = prod(a.shape[2:])  # not -1, which is ambiguous where there is no element
+    a, b = a.reshape(n, c, inner), b.reshape(n, c, inner)
+    if k.backend.kind == "cpu" and a.dtype.kind == "f" and inner > 1:
+        return k.xp.vecdot(a, b).sum(axis=0)
+    return k.xp.einsum("nci,nci->nc", a, b).sum(axis=0)
 
 
 def _meta(k: K, input: Spec, weight: Spec | None, bias: Spec | None) -> Spec:

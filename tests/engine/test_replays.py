@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine import passes
 from engine.errors import EngineError
 from engine.limits import Limits
 from engine.replays import Plans
@@ -270,11 +271,12 @@ def test_anomaly_detection_looks_at_what_a_plan_would_not() -> None:
     assert ran(found[3]) == [1]
 
 
-def test_what_takes_long_has_no_plan() -> None:
+def test_what_takes_long_has_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "LONGEST_S", 0.001)
     made = session(1 << 28)
     steps = [*[step("mm", "y", input="x", mat2="x")] * 6, step("sum", "y", input="y")]
     for _ in range(3):
-        reply = run(made, step("ones", "x", size=[1200, 1200]), *steps, return_=["y"])
+        reply = run(made, step("ones", "x", size=[300, 300]), *steps, return_=["y"])
     assert reply["plans"] == [{"step": [], "rounds": 0, "why_not": "it takes too long for one turn"}]
 
 
