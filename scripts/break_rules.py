@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 
-from engine import autograd, carriers, compile, dtypes, lower, record, undo  # noqa: E402
+from engine import autograd, carriers, compile, dtypes, fitting, lower, record, undo  # noqa: E402
 from engine.backend import Backend  # noqa: E402
 from engine.context import Context  # noqa: E402
 from engine.op import REGISTRY, ParamSpec, Spec  # noqa: E402
@@ -267,7 +267,7 @@ BREAKS: tuple[Break, ...] = (
         rule_of("mul", lambda F, s, g, n, r: r if n.input and n.other else (n.input and r[0] * 2, n.other and r[1])),
     ),
     Break("a rule that loses the second order: `tanh`", "tanh", changed("tanh", vjp=_tanh_once)),
-    Break("a missing unbroadcast, on arrays", "add", swapped(autograd, "sum_to", _first_of_what_was_broadcast)),
+    Break("a missing unbroadcast, on arrays", "add", swapped(fitting, "sum_to", _first_of_what_was_broadcast)),
     Break(
         "a missing cast of the gradient to its input's dtype, with create_graph",
         "mul",
