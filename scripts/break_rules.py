@@ -30,7 +30,7 @@ from engine.op import REGISTRY, ParamSpec, Spec  # noqa: E402
 from engine.random import Generator  # noqa: E402
 from engine.shapes import wrap_dim  # noqa: E402
 from engine.tensor import Storage, fresh  # noqa: E402
-from tests.laws import agreement, gradients, places, planned, undoing, words  # noqa: E402, F401  the laws register themselves
+from tests.laws import agreement, gradients, places, planned, undoing, words  # noqa: E402  the laws register themselves
 from tests.laws.harness import DEVICES, Broken  # noqa: E402
 from tests.laws.law import LAWS, subjects  # noqa: E402
 
@@ -421,8 +421,10 @@ def table(rows: list[tuple[Break, list[str]]]) -> str:
 
 
 def laws_as_text() -> str:
-    """The laws and their sentences, as Markdown."""
-    return "\n".join(f"- **{law.name}**: {law.sentence}" for law in LAWS.values())
+    """The laws and their sentences, as Markdown; the order is none of what happened to be imported first."""
+    order = [room.__name__ for room in (agreement, gradients, places, undoing, planned, words)]
+    laws = sorted(LAWS.values(), key=lambda law: order.index(law.check.__module__))
+    return "\n".join(f"- **{law.name}**: {law.sentence}" for law in laws)
 
 
 def page(rows: list[tuple[Break, list[str]]]) -> str:
