@@ -66,11 +66,11 @@ class Outgoing:
         call.sending = call.seat.parked = True
         return True
 
-    def finish(self) -> None:
-        """Sends what has been copied, and lets the lines of those calls go on."""
+    def finish(self) -> bool:
+        """Sends what has been copied, and lets the lines of those calls go on; whether there was anything."""
         done = [one for one in self._sending if one.copying.done()]
         if not done:
-            return
+            return False
         self._sending = [one for one in self._sending if one not in done]
         for call, copying, begin in done:
             self._worker.let_go(call, begin)
@@ -78,6 +78,7 @@ class Outgoing:
                 call.peer.post(copying.result())
             except MemoryError as problem:
                 self._worker.refuse(call, _no_memory(call, problem))
+        return True
 
     def close(self) -> None:
         """Waits for the copies that are being made; nobody is there any more to send them to."""

@@ -132,7 +132,7 @@ class Worker:
             while True:
                 if not busy or self._clock() >= look:
                     self.flush()
-                    self.outgoing.finish()
+                    busy = self.outgoing.finish() or busy
                     if self._clock() >= self._tick_at:
                         self.tick()
                     for peer, message in inbox.poll(0.0 if busy else self._patience()):

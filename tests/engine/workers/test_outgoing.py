@@ -17,7 +17,7 @@ from engine.answer import ArrayData
 from engine.service import Limits, Service
 from engine.workers import outgoing
 from engine.workers.frames import Parcel
-from engine.workers.messages import Codec
+from engine.workers.messages import Closed, Codec
 from tests.engine.programs import step
 from tests.engine.workers.fakes import asynchronous
 from tests.engine.workers.test_worker import Front, House
@@ -218,3 +218,25 @@ async def test_reads_of_a_real_worker_are_of_one_moment() -> None:
         assert answers[-1]["tensors"]["x"].values.max() == 4
     finally:
         await house.close()
+
+
+def test_what_waited_for_a_copy_runs_at_once_when_it_is_sent(house: House) -> None:
+    """And not when the next message comes, which may be never."""
+    read = house.read("s", "big")
+    later = [house.run("s", {"op": "scale", "args": {"name": "big"}}), house.read("s", "big"), house.run("s", "number")]
+
+    class Quiet:
+        """An inbox in which nothing comes any more."""
+
+        def poll(self, timeout: float | None) -> list[Any]:
+            if timeout is None:
+                assert {read, *later} <= set(house.front.answered()), "it waits for messages with calls to run"
+                raise Closed("the front hung up")
+            time.sleep(timeout)
+            return []
+
+        def drop(self, peer: Any) -> None:
+            raise AssertionError("nothing is wrong with the front")
+
+    house.worker.serve(Quiet())
+    assert house.front.of(later[1])["ok"].values[0] == 2.0
