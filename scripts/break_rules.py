@@ -32,7 +32,7 @@ from engine.shapes import wrap_dim  # noqa: E402
 from engine.tensor import Storage, fresh  # noqa: E402
 from tests.laws import agreement, gradients, places, planned, undoing, words  # noqa: E402  the laws register themselves
 from tests.laws.harness import DEVICES, Broken  # noqa: E402
-from tests.laws.law import LAWS, subjects  # noqa: E402
+from tests.laws.law import LAWS, Law, subjects  # noqa: E402
 
 PAGE = ROOT / "docs" / "laws.md"
 START, END = "<!-- written by scripts/break_rules.py -->", "<!-- end -->"
@@ -377,7 +377,7 @@ def _both(*managers: Any) -> Iterator[None]:
 def caught_by(ops: list[str]) -> list[str]:
     """The laws that do not hold for these operations, on any device."""
     found = []
-    for law in LAWS.values():
+    for law in in_order():
         about = set(subjects(law))
         where = []
         for device in DEVICES:
@@ -420,11 +420,15 @@ def table(rows: list[tuple[Break, list[str]]]) -> str:
     return "\n".join(lines)
 
 
-def laws_as_text() -> str:
-    """The laws and their sentences, as Markdown; the order is none of what happened to be imported first."""
+def in_order() -> list[Law]:
+    """The laws, in an order that does not depend on what happened to be imported first."""
     order = [room.__name__ for room in (agreement, gradients, places, undoing, planned, words)]
-    laws = sorted(LAWS.values(), key=lambda law: order.index(law.check.__module__))
-    return "\n".join(f"- **{law.name}**: {law.sentence}" for law in laws)
+    return sorted(LAWS.values(), key=lambda law: order.index(law.check.__module__))
+
+
+def laws_as_text() -> str:
+    """The laws and their sentences, as Markdown."""
+    return "\n".join(f"- **{law.name}**: {law.sentence}" for law in in_order())
 
 
 def page(rows: list[tuple[Break, list[str]]]) -> str:

@@ -22,12 +22,13 @@ import select
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from engine import logs
-from engine.backend import tune_allocator
+from engine.backend import release_free_memory, tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.doors import take_sockets
 from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
@@ -38,6 +39,8 @@ _RETRY = 0.01
 _HEADROOM = 1 << 30
 _OOM_SCORE = "500"
 _YOUNG_OBJECTS = 20_000
+_TRIM_S = 10.0  # seconds, at least, between two looks at what the allocator keeps
+_TRIM_BYTES = 16 << 20  # by which the memory that is resident has grown since
 DEVICE_LOST = 5
 
 log = logging.getLogger("curlgrad.worker")
@@ -85,6 +88,7 @@ class SocketInbox:
         self._peers: dict[int, SocketPeer] = {}
         self._watched: dict[int, int] = {}
         self.offended = False  # whether a front had to be hung up on
+        self._trim_at, self._trimmed = time.monotonic() + _TRIM_S, 0
         for wire in wires:
             self.attach(wire)
         self._server = self._peers[wires[0].fileno()] if door is not None else None
@@ -109,6 +113,8 @@ class SocketInbox:
     def poll(self, timeout: float | None) -> list[tuple[Peer, Message | None]]:
         if not self._peers or (self._server is not None and self._server not in self._peers.values()):
             raise Closed("no front is left")
+        if timeout != 0.0 and time.monotonic() >= self._trim_at:
+            self._trim()
         found: list[tuple[Peer, Message | None]] = []
         for fd, events in self._poll.poll(self._wait(timeout)):
             if self._door is not None and fd == self._door.fileno():
@@ -138,6 +144,17 @@ class SocketInbox:
         if not more:
             self._poll.unregister(self._door.fileno())
 
+    def _trim(self) -> None:
+        """Lets go of what was freed since the last time, while there is nothing to do.
+
+        What the allocator keeps (tune_allocator) lies wherever it was when most was in use: without this a worker stays
+        as large as its sessions together ever were, and grows a little with each new coincidence of theirs.
+        """
+        if resident() > self._trimmed + _TRIM_BYTES:
+            release_free_memory()
+            self._trimmed = resident()
+        self._trim_at = time.monotonic() + _TRIM_S
+
     def _wait(self, timeout: float | None) -> float | None:
         """Milliseconds to wait for; watches for room in those sockets that have something to send, and for memory that
         was kept long enough."""
@@ -160,6 +177,15 @@ class SocketInbox:
         if choked:
             timeout = _RETRY if timeout is None else min(timeout, _RETRY)
         return None if timeout is None else timeout * 1e3
+
+
+def resident() -> int:
+    """Bytes of this process in memory, without those that it shares; 0 where the system does not say."""
+    try:
+        pages = [int(field) for field in Path("/proc/self/statm").read_text().split()]
+    except OSError:
+        return 0
+    return (pages[1] - pages[2]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def limit_memory(share: int, *, cpu_only: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 import select
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.workers import child as module
 from engine.workers.child import SocketInbox, limit_memory
 from engine.workers.doors import HELLO, LINK, pass_socket, take_sockets
 from engine.workers.frames import Wire, raise_file_limit
@@ -271,3 +273,56 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest
         monkeypatch.setattr(resource, "setrlimit", lambda what, limits, asked=asked: asked.append(limits))
         raise_file_limit()
         assert asked == after
+
+
+# ---------------------------------------------------------------- memory that was freed
+
+
+def test_an_idle_worker_lets_go_of_freed_memory_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, size, released = 1000.0, 100 << 20, []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "resident", lambda: size)
+    monkeypatch.setattr(module, "release_free_memory", lambda: released.append(now))
+    ours, theirs = socket.socketpair()
+    with ours:
+        inbox = module.SocketInbox(Wire(theirs, keeps=True))
+        inbox.poll(0.001)
+        assert released == [], "not yet"
+        now += module._TRIM_S
+        inbox.poll(0.0)
+        assert released == [], "there are calls to run"
+        inbox.poll(0.001)
+        assert released == [now]
+        now += module._TRIM_S
+        size += module._TRIM_BYTES
+        inbox.poll(0.001)
+        assert len(released) == 1, "it has not grown by more than that"
+        now += module._TRIM_S
+        size += 1
+        inbox.poll(0.001)
+        inbox.poll(0.001)
+        assert released[1:] == [now]
+        (peer,) = inbox._peers.values()
+        inbox._remove(peer)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep less, or cannot be told")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    script = (
+        "import numpy as np\n"
+        "from engine.backend import release_free_memory, tune_allocator\n"
+        "from engine.workers.child import resident\n"
+        "tune_allocator()\n"
+        "made = [np.ones(1 << 17) for _ in range(200)]\n"
+        "kept = made[::40]\n"
+        "full = resident()\n"
+        "del made\n"
+        "freed = resident()\n"
+        "release_free_memory()\n"
+        "assert all(one.all() for one in kept)\n"
+        "print(full, freed, resident())\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    full, freed, after = map(int, ran.stdout.split())
+    assert freed > full - (50 << 20), "it is kept, for what is computed next"
+    assert after < full - (150 << 20)
