@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 import numpy as np
 
@@ -26,10 +26,12 @@ class _Kernels(dict[Backend, K]):
 
     def __init__(self, ctx: Context) -> None:
         super().__init__()
-        self.ctx = ctx
+        self._ctx = ref(ctx)
 
     def __missing__(self, backend: Backend) -> K:
-        made = self[backend] = K(backend, self.ctx)
+        ctx = self._ctx()
+        assert ctx is not None, "it holds this"
+        made = self[backend] = K(backend, ctx)
         return made
 
 
@@ -81,6 +83,13 @@ class Context:
         self.ran: Progress | None = None  # how far the last program came
         self.session: Any = None  # the session whose context this is, for operations on its names
         self.ks = _Kernels(self)
+
+    def close(self) -> None:
+        """Lets go of what holds the context in turn, so that it is freed without the garbage collector."""
+        self.session = None
+        for k in self.ks.values():
+            vars(k.raw).clear()
+        self.ks.clear()
 
     def k(self, backend: Backend) -> K:
         return self.ks[backend]

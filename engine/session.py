@@ -409,10 +409,11 @@ class Session:
         self.ctx.undo = Undo(self.ctx.seq + 1)
 
     def close(self) -> None:
-        """Frees everything."""
+        """Frees everything, and at once: nothing is left for the garbage collector, which comes late."""
         self.tensors.clear()
         self.names.clear()
-        self.ctx.session = None
+        self.on_commit = None
+        self.ctx.close()
 
     # ------------------------------------------------ answers
 
