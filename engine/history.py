@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -97,7 +98,9 @@ class _Packing:
 
     def _new(self) -> Any:
         # A packer's buffer grows with what it packs and never shrinks: a small one, and not kept after a big program.
-        return msgpack.Packer(default=self._other, unicode_errors="surrogatepass", buf_size=4096)
+        # It must not hold this object, which holds it: the two would wait for the garbage collector.
+        other = partial(_other, self._limit)
+        return msgpack.Packer(default=other, unicode_errors="surrogatepass", buf_size=4096)
 
     def pack(self, program: Any) -> bytes | None:
         try:
@@ -109,16 +112,17 @@ class _Packing:
             return None
         return packed
 
-    def _other(self, value: Any) -> Any:
-        if type(value) is complex:
-            return msgpack.ExtType(_COMPLEX, np.complex128(value).tobytes())
-        if type(value) is not ArrayData:
-            raise TypeError(f"a program holds a {type(value).__name__}")
-        array = value.array
-        if array.nbytes > self._limit:
-            raise _TooBig
-        fields = (list(array.shape), array.dtype.str, array.tobytes(), value.dtype, value.inferred)
-        return msgpack.ExtType(_ARRAY, msgpack.packb(fields))
+
+def _other(limit: int, value: Any) -> Any:
+    if type(value) is complex:
+        return msgpack.ExtType(_COMPLEX, np.complex128(value).tobytes())
+    if type(value) is not ArrayData:
+        raise TypeError(f"a program holds a {type(value).__name__}")
+    array = value.array
+    if array.nbytes > limit:
+        raise _TooBig
+    fields = (list(array.shape), array.dtype.str, array.tobytes(), value.dtype, value.inferred)
+    return msgpack.ExtType(_ARRAY, msgpack.packb(fields))
 
 
 def unpacked(packed: bytes) -> Any:

@@ -151,6 +151,7 @@ class SocketInbox:
         as large as its sessions together ever were, and grows a little with each new coincidence of theirs.
         """
         if resident() > self._trimmed + _TRIM_BYTES:
+            gc.collect()
             release_free_memory()
             self._trimmed = resident()
         self._trim_at = time.monotonic() + _TRIM_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import msgpack  # type: ignore[import-untyped]
 import pytest
 
 from engine.context import Context
@@ -16,7 +17,7 @@ from engine.workers.seats import Seat
 from tests.engine.programs import step
 from tests.engine.workers.fakes import asynchronous
 
-KINDS = (Session, Context, Seat, History)
+KINDS = (Session, Context, Seat, History, msgpack.Packer)
 TRAINING = [
     step("randn", "x", size=[8], requires_grad=True),
     step("mul", "y", input="x", other=2.0),
