@@ -17,6 +17,7 @@ from engine.workers.seats import Seat
 from tests.engine.programs import step
 from tests.engine.workers.fakes import asynchronous
 
+MANY = 40
 KINDS = (Session, Context, Seat, History, msgpack.Packer)
 TRAINING = [
     step("randn", "x", size=[8], requires_grad=True),
@@ -40,14 +41,14 @@ async def test_deleted_sessions_are_freed_at_once(tmp_path: Path, stored: bool) 
     gc.disable()
     try:
         before = alive()
-        for i in range(12):
+        for i in range(MANY):
             name = f"s{i}"
             await house.create_session("ann", {"name": name})
             await house.run("ann", name, {"steps": TRAINING, "keep": {"x": "x"}, "return": ["z"]})
             with pytest.raises(EngineError):
                 await house.run("ann", name, {"steps": [step("mm", input="x", mat2="x")]})
             await house.delete_session("ann", name)
-        assert alive() - before <= len(KINDS), "more than the last one, which a reply may still hold"
+        assert alive() - before < MANY, "more than the last ones, which a reply may still hold"
     finally:
         gc.enable()
         await house.close()
