@@ -10,7 +10,6 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -99,6 +98,7 @@ class Call:
         self.exchange: Exchange = request.scope["curlgrad.exchange"]
         self.headers: Headers = request.scope["curlgrad.headers"]
         self._document: json_read.Document | None = None
+        self._language: Language | None = None
         self._elements: memoryview | None = None  # a body that was received into place
         self.query = _query(request.scope["query_string"], known)
         self.form = media.choose(self.headers.get("accept"), self.query.get("as"), offered)
@@ -125,7 +125,7 @@ class Call:
     def owner(self) -> str:
         return self.principal.owner
 
-    @cached_property
+    @property
     def session(self) -> str | None:
         """The session's id or name; None is the caller's default session."""
         header, query = self.headers.get("curlgrad-session"), self.query.get("session")
@@ -312,10 +312,12 @@ class Call:
         """Notes of the engine as sentences, in the language that the caller prefers."""
         return [hints.note(note, self.language) for note in notes]
 
-    @cached_property
+    @property
     def language(self) -> Language:
         """The language of notes."""
-        return language.of_scope(self.request.scope)
+        if self._language is None:
+            self._language = language.chosen(self.headers.get("accept-language"))
+        return self._language
 
     @property
     def told(self) -> dict[str, str]:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from app.__main__ import Server, config_of
+from app.__main__ import Server, config_of, spare_collector
 from app.keys import Known
 from app.main import Share, create_app
 from app.rates import SharedRates
@@ -84,6 +84,7 @@ class FrontServer(Server):
             return
         self.servers = []
         self.started = True
+        spare_collector()
         self.front.say("ready")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

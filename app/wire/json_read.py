@@ -28,6 +28,7 @@ MAX_INTEGER = 2**64 - 1  # the largest seed; the engine refuses what does not fi
 MIN_INTEGER = -(2**63)
 
 _CONTAINERS = frozenset((dict, list))
+_FLOATS = {float}
 _CONSTANTS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 _BOM = b"\xef\xbb\xbf"
 
@@ -91,6 +92,9 @@ class _Walk:
             return 0
         kinds = set(map(type, value))
         count = 0
+        if kinds == _FLOATS:
+            self.huge = self.huge or max(value) >= 2.0**63 or min(value) <= -(2.0**63)
+            return 0
         if float in kinds and any(abs(item) >= 2.0**63 for item in value if type(item) is float):
             self.huge = True
         if str in kinds:

@@ -30,6 +30,7 @@ Integers = Literal["number", "string"]
 Array = np.ndarray[Any, Any]
 
 CHUNK = 65_536  # elements: a long array is written in parts, so that other threads get their turn in between
+_FEW = 1024
 _INTEGER = re.compile(rb"-?\d+")
 
 
@@ -112,7 +113,8 @@ def values(array: Array, dtype: str, integers: Integers = "number") -> Any:
         return orjson.Fragment(_INTEGER.sub(rb'"\g<0>"', b"".join(_text(array))))
     if array.dtype.kind == "f":
         finite = np.isfinite(array)
-        if not np.logical_and.reduce(finite, axis=None):
+        # Of a few a look at the bytes costs less than a reduction does.
+        if b"\0" in finite.tobytes() if array.size <= _FEW else not np.logical_and.reduce(finite, axis=None):
             return _with_constants(array, finite)
     if array.ndim == 0:
         return array[()] if array.dtype == np.float32 else array.item()

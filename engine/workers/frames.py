@@ -64,7 +64,8 @@ _MAX_BODY = 1 << 30
 _MAX_BLOBS = 1 << 20
 _BUFFER = 256 << 10
 _SCM = socket.CMSG_SPACE(MAX_DESCRIPTORS * array.array("i").itemsize)
-_RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_CUT = int(socket.MSG_CTRUNC)  # as a number: the flags of an enum cost a call of Python each time
 _ALIGN = 64
 
 
@@ -253,8 +254,8 @@ class Wire:
             return []
         except OSError as error:
             raise Closed(f"cannot receive: {error}") from error
-        if ancillary or flags & socket.MSG_CTRUNC:
-            self._batches.append(self._descriptors(ancillary, whole=not flags & socket.MSG_CTRUNC))
+        if ancillary or flags & _CUT:
+            self._batches.append(self._descriptors(ancillary, whole=not flags & _CUT))
         if count == 0:
             raise Closed("end of stream")
         self._fill += count

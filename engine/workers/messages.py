@@ -249,8 +249,9 @@ class Codec:
 
     def _array(self, shape: list[int], data: bytes | int, dtype: str) -> np.ndarray[Any, Any] | None:
         storage = DTYPES[dtype].np
-        if any(type(n) is not int or n < 0 for n in shape):
-            raise ValueError(f"bad shape {shape!r}")
+        for n in shape:
+            if type(n) is not int or n < 0:
+                raise ValueError(f"bad shape {shape!r}")
         expected = prod(shape) * storage.itemsize
         if isinstance(data, bytes):
             if len(data) != expected:

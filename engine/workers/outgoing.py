@@ -54,7 +54,7 @@ class Outgoing:
     def take(self, call: Any, answer: Any) -> bool:
         """Begins to copy a call's answer; False where it is small, and is sent as ever. A taken call keeps its place
         until `finish` lets it go."""
-        if not isinstance(call.peer, Posts) or _weight(answer) < LARGE:
+        if _weight(answer) < LARGE or not isinstance(call.peer, Posts):
             return False
         try:
             copy = call.peer.prepare({"id": call.id, "ok": answer, **self._worker.timing(call)})
