@@ -11,6 +11,10 @@ from app.wire.arrays import Parts
 
 Body = bytes | Parts
 
+AT_ONCE = "curlgrad.at_once"
+"""Where a request's scope has what sends a small answer at once: (status, headers, body) -> whether it did. Servers
+without one are sent the messages of ASGI."""
+
 CHUNK = 4 << 20  # bytes given to the server at a time: one that copies what a socket does not take holds so much
 
 

@@ -160,6 +160,7 @@ def create_app(
         "direct": _DIRECT,
         "root_path": settings.root_path,
         "watchers": (metrics, AccessLog(settings.slow_request)),
+        "traced": traced,
     }
     if traced:
         application.traced, application.state.tracing = tracing.around(span_exporter)

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import errors
+from app.answers import AT_ONCE, Answer
 from app.errors import Forbidden, Misdirected, MissingScope, TooManyRequests, Unauthorized
 from app.keys import Key, Keys
 from app.rates import Rates
@@ -70,11 +71,12 @@ class Exchange:
     `simulated`: a device of this server is a simulation, which every answer says.
     """
 
-    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated")
+    __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated", "status")
 
     def __init__(self, *, simulated: bool = False) -> None:
         self.request_id = os.urandom(8).hex()
         self.simulated = simulated
+        self.status = HUNG_UP  # until an answer begins
         self.queue_ms = self.run_ms = self.encode_ms = 0.0
 
     def server_timing(self) -> str:
@@ -138,7 +140,8 @@ class Guard:
 
     What `direct` finds is handled without the application's router.
     `root_path`: where a proxy publishes the server; it is taken off the paths that still have it, and put before
-    Location. `watchers` are told of every request when it is done.
+    Location. `watchers` are told of every request when it is done. `traced`: something around this one wants to see
+    what is sent, as messages.
     """
 
     def __init__(
@@ -155,11 +158,13 @@ class Guard:
         direct: Direct = Direct({}, {}),
         root_path: str = "",
         watchers: Sequence[Watcher] = (),
+        traced: bool = False,
     ) -> None:
         self.app, self.gate = app, gate
         self.direct = direct
         self.root_path = root_path
         self.watchers = tuple(watchers)
+        self.traced = traced
         self.keys = keys or Keys(None)
         self.rates = rates or Rates(0)
         self.simulated = simulated
@@ -176,21 +181,13 @@ class Guard:
         if self.root_path:
             _go_below(self.root_path, scope)
         begin = time.perf_counter()
-        status = HUNG_UP
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
         for watcher in self.watchers:
             watcher.begun(scope)
         try:
-            await self._answer(scope, receive, noted, exchange)
+            await self._answer(scope, receive, send, exchange)
         finally:
             seconds = time.perf_counter() - begin
-            done = Done(scope, exchange, scope["method"], route_of(scope), status, seconds)
+            done = Done(scope, exchange, scope["method"], route_of(scope), exchange.status, seconds)
             for watcher in self.watchers:
                 watcher.done(done)
 
@@ -206,7 +203,8 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                _finish(message, exchange, shared_with, self.root_path)
+                exchange.status = message["status"]
+                message["headers"] = _finished(message.get("headers", ()), exchange, shared_with, self.root_path)
             await send(message)
 
         try:
@@ -223,6 +221,12 @@ class Guard:
                 await self.app(scope, limited, answer)
             else:
                 response = await handler(Request(scope, limited))
+                at_once = scope.get(AT_ONCE)
+                if at_once is not None and not self.traced and type(response) is Answer:
+                    headers_out = _finished(response.raw_headers, exchange, shared_with, self.root_path)
+                    if type(response.body) is bytes and at_once(response.status_code, headers_out, response.body):
+                        exchange.status = response.status_code
+                        return
                 await response(scope, limited, answer)
         except EngineError as error:
             if started:
@@ -409,8 +413,11 @@ def _foreign(detail: str, origin: str | None) -> Forbidden:
 # ---------------------------------------------------------------- out
 
 
-def _finish(message: Message, exchange: Exchange, shared_with: str | None, root_path: str = "") -> None:
-    headers = [header for header in message.get("headers", ()) if header[0] not in _OURS]
+def _finished(
+    given_headers: Iterable[tuple[bytes, bytes]], exchange: Exchange, shared_with: str | None, root_path: str = ""
+) -> list[tuple[bytes, bytes]]:
+    """An answer's headers with those that every answer has."""
+    headers = [header for header in given_headers if header[0] not in _OURS]
     if root_path:
         headers = [(n, root_path.encode() + v) if n == b"location" and v[:1] == b"/" else (n, v) for n, v in headers]
     given = {name for name, _ in headers}
@@ -427,7 +434,7 @@ def _finish(message: Message, exchange: Exchange, shared_with: str | None, root_
     if shared_with is not None:
         headers.append((b"access-control-allow-origin", shared_with.encode("latin-1")))
         headers.append((b"access-control-expose-headers", EXPOSED.encode()))
-    message["headers"] = headers
+    return headers
 
 
 _OURS = frozenset((b"vary", b"x-content-type-options"))

@@ -11,8 +11,11 @@ pytest.importorskip("httptools")
 
 import httpx
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.server import Protocol, Together
+from app.main import create_app
+from app.server import Protocol, Together, _send_at_once
+from app.settings import Settings
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n"
 
@@ -122,3 +125,126 @@ def test_bodies_come_whole_however_they_are_cut() -> None:
             await serving
 
     asyncio.run(run())
+
+
+ADD = b'{"input": [1.0, 2.0], "other": [3.0, 4.0], "out_name": "z"}'
+
+
+def asked(*lines: bytes, body: bytes = ADD, version: bytes = b"1.1", path: bytes = b"/v1/ops/add") -> bytes:
+    told = (b"host: 127.0.0.1", b"content-type: application/json", b"content-length: %d" % len(body), *lines)
+    return b"POST %s HTTP/%s\r\n%s\r\n\r\n" % (path, version, b"\r\n".join(told)) + body
+
+
+def answers(protocol: Any, *requests: bytes, of: int) -> list[tuple[bytes, dict[bytes, bytes], bytes, bool]]:
+    """What a server says to the requests, sent in one go on one connection, which is left open: status line, headers,
+    body of each of `of` answers, and whether it hung up then."""
+
+    async def run() -> list[tuple[bytes, dict[bytes, bytes], bytes, bool]]:
+        app = create_app(Settings(workers="inline"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, http=protocol, loop="asyncio", log_level="error"))
+        serving = asyncio.create_task(server.serve())
+        try:
+            while not server.started:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"".join(requests))
+            found = []
+            for _ in range(of):
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                first, *lines = head[:-4].split(b"\r\n")
+                headers = dict(line.split(b": ", 1) for line in lines)
+                assert len(headers) == len(lines)
+                body = await reader.readexactly(int(headers.get(b"content-length", b"0")))
+                found.append((first, headers, body, False))
+            try:
+                rest = await asyncio.wait_for(reader.read(1), 0.2)
+            except TimeoutError:
+                rest = None
+            assert rest in (None, b"")
+            writer.close()
+            return [(*one[:3], rest is not None) for one in found]
+        finally:
+            server.should_exit = True
+            await serving
+
+    return asyncio.run(run())
+
+
+CHANGING = (b"date", b"x-request-id", b"server-timing", b"content-length")
+
+
+@pytest.mark.parametrize(
+    "requests, of",
+    [
+        ((asked(),), 1),
+        ((asked(), asked(), asked(path=b"/v1/ops/mul?explain=true")), 3),
+        ((asked(b"connection: close"),), 1),
+        ((asked(version=b"1.0"),), 1),
+        ((asked(b"connection: keep-alive", version=b"1.0"),), 1),
+        ((asked(b"expect: 100-continue"),), 2),
+        ((asked(body=b"{"), asked()), 2),
+        ((asked(path=b"/v1/ops/no_such_thing"), asked()), 2),
+        ((asked(b"origin: http://elsewhere.example"),), 1),
+    ],
+)
+def test_what_is_sent_at_once_is_what_the_messages_of_asgi_send(requests: tuple[bytes, ...], of: int) -> None:
+    ours, theirs = answers(Protocol, *requests, of=of), answers(HttpToolsProtocol, *requests, of=of)
+    for (status, headers, _, closed), (status_there, headers_there, _, closed_there) in zip(ours, theirs, strict=True):
+        assert status == status_there
+        assert closed == closed_there
+        assert list(headers) == list(headers_there)
+        for name in set(headers) - set(CHANGING):
+            assert headers[name] == headers_there[name]
+    for status, _, body, _ in ours:
+        assert b'"values":[' in body or b" 200 " not in status
+
+
+class Cycle:
+    """As much of uvicorn's as sending needs."""
+
+    def __init__(self, **said: Any) -> None:
+        self.response_started = self.response_complete = self.disconnected = self.access_log = False
+        self.waiting_for_100_continue, self.keep_alive = True, True
+        self.default_headers = [(b"date", b"today")]
+        self.scope = {"method": "POST"}
+        self.flow = type("Flow", (), {"write_paused": False})()
+        self.transport, self.message_event, self.done = Sent(), asyncio.Event(), 0
+        for name, value in said.items():
+            setattr(self, name, value)
+
+    def on_response(self) -> None:
+        self.done += 1
+
+
+def test_an_answer_at_once_ends_the_exchange() -> None:
+    cycle: Any = Cycle(keep_alive=False)
+    assert _send_at_once(cycle, 200, [(b"content-length", b"2")], b"ok")
+    sent = b"HTTP/1.1 200 OK\r\ndate: today\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+    assert cycle.transport.writes == [sent]
+    assert cycle.transport.closed
+    assert cycle.response_complete
+    assert cycle.message_event.is_set()
+    assert cycle.done == 1
+    assert not _send_at_once(cycle, 200, [(b"content-length", b"2")], b"ok")
+
+
+@pytest.mark.parametrize(
+    "said, headers, body",
+    [
+        ({"disconnected": True}, [], b""),
+        ({"scope": {"method": "HEAD"}}, [], b""),
+        ({"access_log": True}, [], b""),
+        ({}, [], bytes(100_000)),
+        ({}, [(b"etag", b"x\r\nset-cookie: stolen=1")], b""),
+        ({}, [(b"etag", b"x\nset-cookie: stolen=1")], b""),
+        ({}, [(b"etag", b"x\r")], b""),
+        ({"flow": type("Flow", (), {"write_paused": True})()}, [], b""),
+    ],
+)
+def test_what_cannot_go_at_once_is_left_to_the_messages(said: Any, headers: Any, body: bytes) -> None:
+    cycle: Any = Cycle(**said)
+    assert not _send_at_once(cycle, 200, headers, body)
+    assert cycle.transport.writes == []
+    assert not cycle.response_started
+    assert cycle.done == 0
