@@ -33,7 +33,11 @@ class File:
     def write(self, buffers: Sequence[Buffer]) -> None:
         """Writes all of them, one after the other, big ones without copying. Raises OSError: a part may be written."""
         if sum(map(len, buffers)) <= _SMALL:
-            buffers = [b"".join(buffers)]
+            whole = b"".join(buffers)
+            done = os.write(self.fd, whole)
+            if done == len(whole):
+                return
+            buffers = [whole[done:]]
         left = [view for view in (memoryview(b).cast("B") for b in buffers if len(b)) if view]
         at = 0
         while at < len(left):

@@ -24,7 +24,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,10 +56,10 @@ class Segment:
     number: int
     path: Path
     end: int
+    sync_word: bytes = field(init=False)  # asked for with every record
 
-    @property
-    def sync_word(self) -> bytes:
-        return sync_word(self.path)
+    def __post_init__(self) -> None:
+        self.sync_word = sync_word(self.path)
 
 
 def sync_word(path: Path) -> bytes:

@@ -6,6 +6,7 @@ elsewhere they are nil, and read from the session again where that still has wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,24 +27,24 @@ class Replies:
 
     def __init__(self) -> None:
         self._codec = Codec()
+        self._pack: Callable[[Any], bytes] = msgpack.Packer(buf_size=4096).pack  # one, since each has a buffer
 
     def pack(self, reply: dict[str, Any], *, keyed: bool) -> tuple[bytes, bytes | None]:
         """A reply, and the same without the values of tensors where there is a key and that is shorter."""
         body, blobs = self._codec.pack({"ok": reply})
         if not keyed:
             if len(body) <= PLAIN:
-                return msgpack.packb([body, [None] * len(blobs)]), None
+                return self._pack([body, [None] * len(blobs)]), None
             return self._short(reply), None
         size = len(body) + sum(blob.nbytes for blob in blobs)
         if size > MOST:
             return self._short(reply), None
-        packed: bytes = msgpack.packb([body, [blob.data for blob in blobs]])
+        packed = self._pack([body, [blob.data for blob in blobs]])
         return packed, self._short(reply) if size > SHORT else None
 
     def _short(self, reply: dict[str, Any]) -> bytes:
         body, _ = self._codec.pack({"ok": _bare(reply)})
-        packed: bytes = msgpack.packb([body, []])
-        return packed
+        return self._pack([body, []])
 
     def unpack(self, packed: bytes) -> dict[str, Any]:
         """The reply; where values were left out they are None."""
