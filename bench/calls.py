@@ -133,6 +133,10 @@ def small_calls(seconds: float, rounds: int) -> list[dict[str, Any]]:
                         "connections": connections,
                         "rate": statistics.median(one.rate for one in loads),
                         "cpu_us": statistics.median(one.cpu_us for one in loads),
+                        "by": {
+                            role: statistics.median(one.cpu_by[role] / one.requests * 1e6 for one in loads)
+                            for role in loads[0].cpu_by
+                        },
                         "ratio": ratio,
                     }
                 )
@@ -182,8 +186,10 @@ def as_markdown(rows: list[dict[str, Any]], tiny: dict[str, float], rounds: int)
         else:
             goal = ECHO_GOAL if row["server"].startswith("FastAPI") else PEERS_GOAL
         below = "" if own or not goal or row["ratio"] >= goal else " (below)"
+        parts = ", ".join(f"{role} {used:.0f}" for role, used in row["by"].items() if used >= 0.5)
+        shown = f"{row['cpu_us']:.0f}" + (f" ({parts})" if "," in parts else "")
         lines.append(
-            f"| {row['server']} | {row['connections']} | {row['rate']:.0f} | {row['cpu_us']:.0f} | "
+            f"| {row['server']} | {row['connections']} | {row['rate']:.0f} | {shown} | "
             + ("| |" if own else f"{row['ratio']:.2f}{below} | {goal} |")
         )
     below = "" if tiny["wall"] <= PROGRAM_GOAL_US else " (above)"

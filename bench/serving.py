@@ -26,6 +26,8 @@ from bench.peers import ONE_THREAD, ROOT, machine
 
 PAGE = ROOT / "docs" / "performance.md"
 TICK = os.sysconf("SC_CLK_TCK")
+# The processes of our service, by the module that they run; those of others are all "server".
+ROLES = {"server": b"\0no module", "fronts": b"app.front", "worker": b"engine.workers.child"}
 
 
 def free_port() -> int:
@@ -100,12 +102,18 @@ class Running:
 
     def cpu(self) -> float:
         """Seconds of CPU that the server's processes have used."""
-        used = 0
+        return sum(self.cpu_by().values())
+
+    def cpu_by(self) -> dict[str, float]:
+        """Seconds of CPU that the server's processes have used: of the one that was started, of fronts, of workers."""
+        used = dict.fromkeys(ROLES, 0.0)
         for pid in self.family():
             with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes()
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                used += int(fields[11]) + int(fields[12])
-        return used / TICK
+                role = next((role for role, module in ROLES.items() if module in command), "server")
+                used[role] += (int(fields[11]) + int(fields[12])) / TICK
+        return used
 
     def memory(self, *, shared: bool = True) -> int:
         """Bytes that the server's processes hold of their own; with `shared`, and all shared memory of the machine.
@@ -155,11 +163,16 @@ def ours(*options: str, workers: str = "cpu:1", keys: int = 0) -> Running:
 
 @dataclass
 class Load:
-    """What came of a load: how many requests, in how many seconds of wall time, and of CPU of the server."""
+    """What came of a load: how many requests, in how many seconds of wall time, and of CPU by what the server is."""
 
     requests: int
     wall: float
-    cpu: float
+    cpu_by: dict[str, float]
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU of the server's processes together."""
+        return sum(self.cpu_by.values())
 
     @property
     def rate(self) -> float:
@@ -197,7 +210,7 @@ def load(server: Running, sent: bytes, connections: int, seconds: float, most: i
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(sock, selectors.EVENT_READ, bytearray())
         socks.append(sock)
-    done, before = 0, server.cpu()
+    done, before = 0, server.cpu_by()
     start = time.perf_counter()
     end = start + seconds
     for sock in socks:
@@ -223,7 +236,8 @@ def load(server: Running, sent: bytes, connections: int, seconds: float, most: i
                 else:
                     waiting -= 1
         wall = time.perf_counter() - start
-        return Load(done, wall, server.cpu() - before)
+        after = server.cpu_by()
+        return Load(done, wall, {role: after[role] - before[role] for role in after})
     finally:
         selector.close()
         for sock in socks:
