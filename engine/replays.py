@@ -172,7 +172,7 @@ class Plans:
         if key is None:
             return compile_program(data, limits)
         entry = self.entries.get(key)
-        if entry is not None and entry.limits == limits:
+        if entry is not None and (entry.limits is limits or entry.limits == limits):
             self.entries.move_to_end(key)
             entry.seen += 1
             known = entry.program
