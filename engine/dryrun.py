@@ -1,31 +1,66 @@
-"""Dry runs: a program's shapes, dtypes and memory from metas alone. Nothing is computed and nothing changes."""
+"""Dry runs: a program's shapes, dtypes and memory from metas. Nothing changes, and next to nothing is computed.
+
+What has no meta, since it works on tensors themselves or on none, is called: on the session's own tensors and the
+program's literals where nothing has changed them yet, and on zeros for what the program would make. Results that are
+read off values are null, for nobody knows them before the run; how many elements depend on values (`nonzero`) is told
+as the most there can be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from engine.answer import TensorAnswer
 from engine.arguments import references
+from engine.backend import CPU
 from engine.carriers import infer, infer_inplace
-from engine.errors import EngineError, NoGradient, NotScalar
+from engine.errors import EngineError, Invalid, NoGradient, NotScalar
 from engine.op import COMPOSITE, INPLACE, LIST, SPECIAL, VIEW, Op, Spec
 from engine.program import Bound, returned
 from engine.scope import Outcome, Scope, named
 from engine.steps import Program, Repeat, Step
 from engine.tape import shown_grad_fn
-from engine.tensor import Tensor
+from engine.tensor import Ledger, Tensor, fresh
+from engine.undo import Undo
 
 Reply = dict[str, Any]
 
+# What is said of a tensor without a look at its values.
+_FACTS = frozenset(
+    (
+        *("numel", "nelement", "dim", "ndimension", "ndim", "size", "shape", "element_size", "itemsize", "nbytes"),
+        *("is_floating_point", "is_complex", "is_signed", "dtype", "requires_grad", "result_type", "type"),
+    )
+)
+# In-place changes of a tensor's own sizes; all others leave them as they are.
+_RESHAPING = frozenset(
+    (
+        *("squeeze_", "unsqueeze_", "transpose_", "swapaxes_", "swapdims_", "t_", "as_strided_"),
+        *("resize_", "resize_as_", "set_"),
+    )
+)
+_NO_INPUT = frozenset(("nn.utils.clip_grad_norm_",))  # changes its input and gives something else
+_AS_THEY_ARE = frozenset(("requires_grad_", "_backward", "_clear_grad", "_rename", "_release", "_release_unnamed"))
+
 
 class Planned:
-    """A tensor that a program would make."""
+    """A tensor that a program would make. `known`: it is there already, and has these values."""
 
-    __slots__ = ("device", "grad_fn", "owns", "requires_grad", "spec")
+    __slots__ = ("device", "grad_fn", "known", "owns", "requires_grad", "spec")
 
-    def __init__(self, spec: Spec, device: str, requires_grad: bool, grad_fn: str | None, owns: bool) -> None:
-        self.spec = spec
+    def __init__(
+        self,
+        spec: Spec,
+        device: str,
+        requires_grad: bool,
+        grad_fn: str | None,
+        owns: bool,
+        known: Tensor | None = None,
+    ) -> None:
+        self.spec, self.known = spec, known
         self.device = device
         self.requires_grad = requires_grad
         self.grad_fn = grad_fn
@@ -67,7 +102,7 @@ class _DryScope(Scope):
         if type(found) is Tensor:
             shown = shown_grad_fn(found)
             self.names[name] = made = Planned(
-                found.spec, found.device, found.requires_grad or shown is not None, shown, False
+                found.spec, found.device, found.requires_grad or shown is not None, shown, False, found
             )
             if found.grad is not None:
                 self.graded[id(made)] = Planned(found.grad.spec, found.device, False, None, False)
@@ -94,11 +129,22 @@ class _DryScope(Scope):
     def literal(self, value: Any, param: str, empty: type = float, adopt: bool = False) -> Any:
         t = super().literal(value, param, empty)
         self.bytes += t.nbytes
-        return Planned(t.spec, t.device, t.requires_grad, None, True)
+        return Planned(t.spec, t.device, t.requires_grad, None, True, t)
 
 
 def dry_run(program: Program, session: Any) -> Reply:
     """The reply that the program would give: tensors without id and values, and the bytes it would need at most."""
+    ctx = session.ctx
+    undo = ctx.undo = Undo(ctx.seq + 1)
+    try:
+        return _reply(program, session)
+    finally:
+        undo.rollback()
+        ctx.seq, ctx.grad_enabled = undo.start_seq - 1, True
+        ctx.undo = Undo(ctx.seq + 1)
+
+
+def _reply(program: Program, session: Any) -> Reply:
     scope = _DryScope(session, program.strict)
     for name, value in program.inputs.items():
         scope.names[name] = scope.resolve(value, name) if isinstance(value, str) else scope.literal(value, name)
@@ -176,6 +222,9 @@ def _call(op: Op, args: list[Any], scope: _DryScope, grad: bool) -> Any:
     tensors = [t for at, form in op.slots for t in (args[at] or [] if form == LIST else [args[at]])]
     planned = [t for t in tensors if type(t) is Planned]
     needs = grad and any(t.requires_grad for t in planned) and op.differentiable
+    if op.name.endswith("_"):
+        for t in planned:
+            t.known = None
     specs = [_spec(a) for a in args]
     device = next((t.device for t in planned), ctx.default_backend.name)
     if op.kind == SPECIAL:
@@ -234,4 +283,65 @@ def _special(op: Op, args: list[Any], specs: list[Any], scope: _DryScope, planne
         return None
     if op.name == "requires_grad_" and planned:
         planned[0].requires_grad = bool(args[1])
-    return planned[0] if op.tensor_result and planned else None
+    if op.name == "detach_":
+        planned[0].requires_grad, planned[0].grad_fn = False, None
+    if op.functions or op.name in _AS_THEY_ARE or (planned and not op.tensor_result and op.name not in _FACTS):
+        return planned[0] if op.tensor_result and planned else None
+    changes = op.name.endswith("_") and bool(planned)
+    if changes and op.name not in _RESHAPING and op.name not in _NO_INPUT:
+        return planned[0]
+    made = _called(op, args, scope, changes)
+    if changes and op.name not in _NO_INPUT:
+        planned[0].spec = made.spec
+        return planned[0]
+    return made
+
+
+def _called(op: Op, args: list[Any], scope: _DryScope, changes: bool) -> Any:
+    """What an operation gives of stand-ins: tensors that are there and known, unless it `changes` them, or zeros."""
+    stands: dict[int, tuple[Planned, Tensor]] = {}
+    given = tuple(_stand_in(value, stands, changes) for value in args)
+    try:
+        made = op.run(given)
+    except EngineError as error:
+        if changes or all(planned.known is not None for planned, _ in stands.values()):
+            raise
+        raise Invalid(
+            f"a dry run has zeros for values that are not there yet, and of these {op.name} says: {error.detail}",
+            code="dry-run-values",
+            op=op.name,
+        ) from error
+    device = next((planned.device for planned, _ in stands.values()), None)
+    return _plan_of(made, {id(t.storage): planned for planned, t in stands.values()}, device, scope)
+
+
+def _stand_in(value: Any, stands: dict[int, tuple[Planned, Tensor]], changes: bool) -> Any:
+    if type(value) is Planned:
+        if id(value) not in stands:
+            known = None if changes else value.known
+            stands[id(value)] = value, _zeros(value, leaf=not changes) if known is None else known
+        return stands[id(value)][1]
+    if type(value) is list:
+        return [_stand_in(v, stands, changes) for v in value]
+    return {k: _stand_in(v, stands, changes) for k, v in value.items()} if type(value) is dict else value
+
+
+def _zeros(planned: Planned, *, leaf: bool) -> Tensor:
+    """Memory that the system gives when it is touched, and of a ledger that nobody asks."""
+    spec = planned.spec
+    t = fresh(np.zeros(spec.shape, spec.dtype.np), spec, CPU, Ledger(1 << 62))
+    t.requires_grad = leaf and planned.requires_grad
+    return t
+
+
+def _plan_of(found: Any, theirs: dict[int, Planned], device: str | None, scope: _DryScope) -> Any:
+    """A result with tensors as planned ones; those on a stand-in's memory take none of their own."""
+    if type(found) is Tensor:
+        owns = id(found.storage) not in theirs
+        if owns:
+            scope.bytes += found.nbytes
+        shown = shown_grad_fn(found)
+        return Planned(found.spec, device or found.device, found.requires_grad or shown is not None, shown, owns)
+    if type(found) in (list, tuple):
+        return [_plan_of(x, theirs, device, scope) for x in found]
+    return {k: _plan_of(x, theirs, device, scope) for k, x in found.items()} if type(found) is dict else found

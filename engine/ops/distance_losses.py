@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
+from engine import metas
 from engine.context import Context
 from engine.declare import Array, Function, special
 from engine.errors import Invalid, ShapeMismatch
+from engine.op import Spec
 from engine.ops.functional import tensors_of
 from engine.ops.losses import Reduction
 from engine.record import REC
@@ -15,9 +18,21 @@ from engine.tensor import Tensor
 _NAME = "nn.functional.triplet_margin_with_distance_loss"
 
 
+def _meta(
+    k: Any, anchor: Any, positive: Any, negative: Any, distance: Any, margin: float, swap: bool, reduction: str
+) -> Spec:
+    """`distance`: what one call of the function gives; None for pairwise_distance."""
+    if distance is None:
+        joint = metas.broadcast(k, anchor, positive, negative)
+        distance = Spec(joint.shape[:-1], joint.dtype)
+    distance = distance[0] if type(distance) is list else distance
+    return distance if reduction == "none" else Spec((), distance.dtype)
+
+
 @special(
     family="losses",
     name=_NAME,
+    meta=_meta,
     example={
         "anchor": [[0.5, 1.5], [2.5, 3.5]],
         "positive": [[0.25, 1.75], [2.25, 3.75]],

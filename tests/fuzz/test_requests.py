@@ -97,7 +97,7 @@ def test_with_keys(tmp_path: Path, long: bool, seed: int) -> None:
     ((_, text),) = keys.create(path, ["ann"], ["read", "write", "metrics", "admin"])
     with serving(tmp_path, *SMALL, "--keys-file", str(path)) as served:
         many = ["--seed", str(seed), "-H", f"Authorization: Bearer {text}"]
-        many += ["-n", "60" if long else "5", *CORE]
+        many += ["-n", "120" if long else "5", *CORE]
         count = schemathesis(served, "core", tmp_path, *many)
         print(f"with keys: {count} requests")
         assert count >= (5_000 if long else 300)
