@@ -4,8 +4,9 @@ small operations    two services, one that keeps nothing and one that does (ever
                     same 8 clients; requests a second, and the median of the ratios of the rounds
 uploads             of 100 MB as raw bytes, with each of the ways to sync and without a log
 recovery            how fast a start reads a log of 1 MB changes, and of 1 kB changes, and how fast a session is
-                    rebuilt from it: of changes in place, of which the last says all, and of changes that each make a
-                    tensor anew. CPU time, which other work on the machine does not lengthen
+                    rebuilt from it: of changes in place, of which the last says all; of changes that each make a
+                    tensor anew and let go of the one before; and of changes that each make one more. CPU time, which
+                    other work on the machine does not lengthen
 """
 
 from __future__ import annotations
@@ -129,13 +130,23 @@ def uploads(folder: Path, rounds: int, megabytes: int) -> None:
 
 def recovery(folder: Path, megabytes: int) -> None:
     """Starts on logs of big and of small changes."""
-    in_place = {"steps": [{"op": "add_", "args": {"input": "x", "other": 1}}]}
-    anew = {"steps": [{"op": "add", "args": {"input": "x", "other": 1}, "out": "y"}], "keep": {"y": "x"}}
+
+    def in_place(count: int) -> dict[str, object]:
+        return {"steps": [{"op": "add_", "args": {"input": "x", "other": 1}}]}
+
+    def anew(count: int) -> dict[str, object]:
+        return {"steps": [{"op": "add", "args": {"input": "x", "other": 1}, "out": "y"}], "keep": {"y": "x"}}
+
+    def more(count: int) -> dict[str, object]:
+        return {**anew(count), "keep": {"y": f"y{count}"}}
+
     kinds = [
         ("1 MB in place", 250_000, in_place),
         ("1 kB in place", 250, in_place),
-        ("1 MB anew", 250_000, anew),
-        ("1 kB anew", 250, anew),
+        ("1 MB anew, the one before let go of", 250_000, anew),
+        ("1 kB anew, the one before let go of", 250, anew),
+        ("1 MB anew, all of them kept", 250_000, more),
+        ("1 kB anew, all of them kept", 250, more),
     ]
     for what, numbers, change in kinds:
         data = folder / "log"
@@ -150,12 +161,12 @@ def recovery(folder: Path, megabytes: int) -> None:
         store.write([Change("open", "s", {"open": {**opened, "number": 1, "incarnation": "0", "lease_s": None}})])
         head = {"call": None, "key": None, "reply": b"", "short": None}
         program = {"steps": [{"op": "ones", "args": {"size": [numbers]}, "out": "x"}], "keep": {"x": "x"}}
-        written, first = 0, True
+        written = count = 0
         while written < megabytes * 1_000_000:
-            for _ in session.run(program if first else change, values="none"):
+            for _ in session.run(change(count) if count else program, values="none"):
                 pass
             store.write([Change("commit", "s", head, commits.pop())])
-            written, first = store.kept["s"].bytes, False
+            written, count = store.kept["s"].bytes, count + 1
         store.close()
         size = sum(path.stat().st_size for path in data.glob("*.log")) / 1e6
         count = len(recover(data, Files()).kept["s"].places)

@@ -28,8 +28,9 @@ of bytes: u64 offset from the payload's first array, u64 length. The head says w
 read when the server starts:
 
     {"is": "open",   "session", "n", "at", "open": {…}}       what store.py says; the body of a fork is a commit
-    {"is": "commit", "session", "n", "at", "call", "key", "reply", "short", "over"?}   the body is the commit
-                                                                                      (engine/commit.py)
+    {"is": "commit", "session", "n", "at", "call", "key", "reply", "short",
+                     "over"? | "uses"?}                                the body is the commit (engine/commit.py)
+    [session, n, at, call, key, reply, short, made, let]               … is a light commit's short form
     {"is": "patch",  "session", "n", "at", "name"?, "lease_s"?, "public"?}
     {"is": "close",  "session", "n", "at", "why": null, or what the owner is told, "key"?, "owner"?, "name"?}
     {"is": "table",  "sessions": {id: n}, "ended": [[owner, id, name, why, at]],      first in each segment
@@ -40,7 +41,10 @@ read when the server starts:
 of its request], or null; `reply` is what the caller was answered, as the worker packed it, and `short` the same without
 the values of tensors, where there is a key and that is much shorter. `over` is there where the commit does nothing but
 write into memory that was there: where to (`overwritten`). Whoever reads a later record with an equal `over` needs the
-body of the earlier one no more.
+body of the earlier one no more. `made`: the uids of the tensors that a light commit makes, whose storages have the
+next ones each; `let`: of those that it lets go of. Whoever reads later records in which all that it made is let go of,
+and nothing else of it mentioned, needs neither its body nor what it let go of. `uses`: the uids of all that another
+commit mentions; where it lacks, they may be any.
 
 After damage the next sync word is looked for. A payload that is damaged still has its header, and a header that is
 damaged is named by the one behind it, so that the session is known.
@@ -51,7 +55,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
@@ -71,6 +75,7 @@ _PAD, _ALIGN = 8, 64
 _CRC = struct.Struct("<I")
 
 Head = dict[str, Any]
+LIGHT = ("session", "n", "at", "call", "key", "reply", "short", "made", "let")  # the head of a light commit, as a list
 
 
 def tag_of(session: str) -> bytes:
@@ -110,7 +115,7 @@ class _Encoder:
             return msgpack.ExtType(_INTEGER, value.to_bytes(size, "little", signed=True))
         raise TypeError(f"a record cannot hold a {type(value).__name__}")
 
-    def payload(self, head: Head, body: Any) -> list[Buffer]:
+    def payload(self, head: Head | list[Any], body: Any) -> list[Buffer]:
         self.arrays, self.offset = [], 0
         packed_head: bytes = self._packer.pack(head)
         packed_body: bytes = b"" if body is None else self._packer.pack(body)
@@ -123,7 +128,7 @@ class _Encoder:
 _encoder = _Encoder()
 
 
-def payload_of(head: Head, body: Any = None) -> list[Buffer]:
+def payload_of(head: Head | list[Any], body: Any = None) -> list[Buffer]:
     """A payload, as buffers that follow each other; arrays are not copied. Used by one thread at a time."""
     try:
         return _encoder.payload(head, body)
@@ -164,6 +169,7 @@ class Found(NamedTuple):
 
 
 _found = tuple.__new__  # what the constructor of a named tuple does, without its cost
+_whole, _lengths, _crc, _crc32 = _WHOLE.unpack_from, _LENGTHS.unpack_from, _CRC.unpack_from, zlib.crc32
 
 
 def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
@@ -180,15 +186,20 @@ def record_at(data: memoryview, offset: int, sync: bytes) -> Found | None:
 
 def scan(data: memoryview, sync: bytes) -> Iterator[Found]:
     """The records of a segment, in order; what is between them is damage."""
-    offset = 0
-    while offset < len(data):
-        found = record_at(data, offset, sync)
-        if found is None:
+    offset, end = 0, len(data)
+    while offset < end:  # `record_at` once more, without its call
+        start = offset + HEADER_BYTES
+        if start > end:
+            return
+        word, size, lsn, synced, tag, before, crc, own = _whole(data, offset)
+        if word != sync or _crc32(data[offset : start - 4]) != own:
             offset = _next(data, offset + 1, sync)
             continue
-        yield found
+        stop = start + size
+        sound = stop <= end and _crc32(data[start:stop]) == crc
+        yield _found(Found, (lsn, synced, tag, before, start, size, sound))
         # Behind a damaged payload the next header is looked for from its start: what is there may be out of place.
-        offset = found.end if found.sound else _next(data, found.start, sync)
+        offset = stop + -(HEADER_BYTES + size) % _PAD if sound else _next(data, start, sync)
 
 
 def _next(data: memoryview, start: int, sync: bytes) -> int:
@@ -216,28 +227,66 @@ def _extended(arrays: memoryview) -> Any:
     return extension
 
 
+_unpackb, _SURROGATES = msgpack.unpackb, "surrogatepass"
+_NOT_OURS = ValueError, struct.error  # what msgpack raises for bytes that it did not write
+
+
 def _unpack(packed: memoryview, hook: Any) -> Any:
     try:
-        return msgpack.unpackb(packed, ext_hook=hook, strict_map_key=False, unicode_errors="surrogatepass")
-    except (ValueError, struct.error) as error:  # what msgpack raises for bytes that it did not write
+        return _unpackb(packed, ext_hook=hook, strict_map_key=False, unicode_errors=_SURROGATES)
+    except _NOT_OURS as error:
         raise Damaged(str(error)) from error
 
 
 _no_arrays = _extended(memoryview(b""))
 
 
-def head_of(payload: memoryview) -> Head:
-    """The head of a payload whose crc was right. Raises Damaged for what another version wrote."""
-    size, _ = _LENGTHS.unpack_from(payload)
-    found: Head = _unpack(payload[8 : 8 + size], _no_arrays)
+def raw_head(data: memoryview, start: int) -> Head | list[Any]:
+    """The head of the payload that begins at `start`, whose crc was right, as it was written: a light commit's is a
+    list. Raises Damaged for what another version wrote."""
+    size, _ = _lengths(data, start)
+    found: Head | list[Any] = _unpack(data[start + 8 : start + 8 + size], _no_arrays)
     return found
 
 
-def body_of(payload: memoryview) -> Any:
-    """The body, or None where there is none; its arrays are views of the payload."""
-    head, body = _LENGTHS.unpack_from(payload)
+def head_of(payload: memoryview) -> Head:
+    """The head of a payload whose crc was right, with names for all that it says. Raises Damaged for what another
+    version wrote."""
+    found = raw_head(payload, 0)
+    return {"is": "commit", **dict(zip(LIGHT, found, strict=True))} if isinstance(found, list) else found
+
+
+def body_at(data: memoryview, start: int, size: int) -> Any:
+    """The body of the payload there, or None where there is none; its arrays are views of `data`."""
+    head, body = _lengths(data, start)
     if not body:
         return None
-    end = 8 + head + body
-    hook = _no_arrays if end == len(payload) else _extended(payload[end + -end % _ALIGN :])
-    return _unpack(payload[8 + head : end], hook)
+    begin = start + 8 + head
+    end = begin + body
+    arrays = end + -(end - start) % _ALIGN
+    return _unpack(data[begin:end], _no_arrays if arrays >= start + size else _extended(data[arrays : start + size]))
+
+
+def body_of(payload: memoryview) -> Any:
+    """The body of a payload, as `body_at`."""
+    return body_at(payload, 0, len(payload))
+
+
+def bodies(data: memoryview, places: Iterable[tuple[int, int]]) -> Iterator[Any]:
+    """The bodies of the payloads at these places (start, size), whose headers were read once. Raises Damaged where one
+    is no more what was written."""
+    end = len(data)
+    for start, size in places:
+        stop = start + size
+        if stop > end or _crc32(data[start:stop]) != _crc(data, start - 8)[0]:
+            raise Damaged("a record is not what was written")
+        head, body = _lengths(data, start)
+        begin = start + 8 + head
+        # Nearly all are a body without arrays: `body_at` without its calls.
+        if begin + body == stop and body:
+            try:
+                yield _unpackb(data[begin:stop], ext_hook=_no_arrays, strict_map_key=False, unicode_errors=_SURROGATES)
+            except _NOT_OURS as error:
+                raise Damaged(str(error)) from error
+        else:
+            yield body_at(data, start, size)

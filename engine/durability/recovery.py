@@ -29,7 +29,18 @@ from typing import Any
 from engine.durability import snapshots
 from engine.durability.files import Files
 from engine.durability.log import Place, Segment
-from engine.durability.records import HEADER_BYTES, NOBODY, Damaged, Found, body_of, head_of, record_at, scan, tag_of
+from engine.durability.records import (
+    HEADER_BYTES,
+    NOBODY,
+    Damaged,
+    Found,
+    bodies,
+    head_of,
+    raw_head,
+    record_at,
+    scan,
+    tag_of,
+)
 from engine.durability.snapshots import Snapshot
 
 CALLS = 64  # the newest calls of a session whose outcome can be asked for after the worker died
@@ -159,8 +170,74 @@ class Recovered:
 
 
 Records = list[tuple[Segment, list[Found]]]
-# Of each session, by where changes write: the newest that does, and what stays to be read of it when another one comes.
-Newest = dict[str, dict[tuple[int, ...], tuple[int, int]]]
+
+
+class _Light:
+    """A light commit, while it may turn out to be nothing: where it is among its session's records, what then stays to
+    be read of it, and how many reasons there are to read it all."""
+
+    __slots__ = ("at", "left", "needs")
+
+    def __init__(self, at: int, left: int, needs: int) -> None:
+        self.at, self.left, self.needs = at, left, needs
+
+
+class Later:
+    """What later records of one session say about earlier ones: that there is no need to read them.
+
+    Two kinds of commits can be left out. Of those that write into the same places, all but the last. And a light one
+    when nobody can tell any more that it was: all that it made was let go of by light ones, which nothing else has
+    mentioned, and what it let go of was left out as well. Whatever is in doubt is read.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept = kept
+        self._over: dict[tuple[int, ...], tuple[int, int]] = {}  # the newest by its places, and what is left of it
+        self._makers: dict[int, _Light] = {}  # by uid of the tensors they made
+        self._idle: _Light | None = None  # the last commit, if the next makes it nothing: then that has its counters
+
+    def note(self, head: dict[str, Any], left: int) -> None:
+        """Takes in the session's newest record, a commit. `left`: what is to be read of it should it be left out."""
+        if (idle := self._idle) is not None:
+            self._kept.parts[idle.at] = idle.left
+            self._idle = None
+        if (over := head.get("over")) is not None:
+            where = tuple(over)
+            if (earlier := self._over.get(where)) is not None:
+                self._kept.parts[earlier[0]] = earlier[1]
+            self._over[where] = len(self._kept.places) - 1, left
+            if self._makers:
+                self._pin(over[::3])
+        elif (uses := head.get("uses")) is not None:
+            self._pin(uses)
+        else:
+            self._makers.clear()
+
+    def note_light(self, made: list[int], let: list[int], left: int) -> None:
+        """As `note`, of a light commit."""
+        makers, parts = self._makers, self._kept.parts
+        if (idle := self._idle) is not None:
+            parts[idle.at] = idle.left
+            self._idle = None
+        mine = _Light(len(parts) - 1, left, len(made))
+        for uid in let:
+            if (maker := makers.pop(uid, None)) is None:  # it is there for some other reason, and so must lose its id
+                mine.needs += 1
+            elif maker.needs == 1:
+                parts[maker.at] = maker.left
+            else:
+                maker.needs -= 1
+                mine.needs += 1
+        if not mine.needs:
+            self._idle = mine
+        for uid in made:
+            makers[uid] = mine
+
+    def _pin(self, uids: list[int]) -> None:
+        """Whatever made these stays needed: nobody will find it. A storage has the number behind its tensor's."""
+        for uid in uids:
+            self._makers.pop(uid, None)
+            self._makers.pop(uid - 1, None)
 
 
 @contextmanager
@@ -196,13 +273,15 @@ def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
         records = [(of, [row for row in rows if row.sound and row.lsn < cut]) for of, rows in records]
     records = [(segment, rows) for segment, rows in records if rows]
     _cut(found, records, files, change)
-    newest: Newest = {}
+    later: dict[str, Later] = {}
     for segment, rows in records:
         with files.mapped(segment.path) as data:
             for record in rows:
                 if record.sound:
-                    head = head_of(data[record.start : record.start + record.size])
-                    _apply(found, segment, record, head, newest)
+                    head = raw_head(data, record.start)
+                    if type(head) is not list or not _apply_light(found, segment, record, head, later):
+                        head = head_of(data[record.start : record.start + record.size])
+                        _apply(found, segment, record, head, later)
     _set_aside(found, lost)
     for id in found.closed:
         found.kept.pop(id, None)
@@ -288,7 +367,32 @@ def _cut(found: Recovered, records: Records, files: Files, change: bool) -> None
     found.segments = kept
 
 
-def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, Any], newest: Newest) -> None:
+def _apply_light(found: Recovered, segment: Segment, record: Found, head: list[Any], later: dict[str, Later]) -> bool:
+    """`_apply` for a light commit that is the next one of a sound session, as nearly all are; False for others."""
+    id, n, at, call, key, _, _, made, let = head
+    kept = found.kept.get(id)
+    if kept is None or n != kept.n + 1 or kept.damage is not None or not kept.opened:
+        return False
+    lsn, _, _, _, start, size, _ = record
+    kept.n, kept.lsn, kept.last_used = n, lsn, at
+    place = _place(Place, (segment.number, start, size))
+    kept.places.append(place)
+    kept.parts.append(BODY if key is None else WHOLE)
+    kept.bytes += size
+    if call is not None:
+        kept.calls[call] = place
+        if len(kept.calls) > CALLS:
+            del kept.calls[next(iter(kept.calls))]
+    if (known := later.get(id)) is None:
+        known = later[id] = Later(kept)
+    known.note_light(made, let, NOTHING if key is None else HEAD)
+    return True
+
+
+_place = tuple.__new__  # what the constructor of a named tuple does, without its cost
+
+
+def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, Any], later: dict[str, Later]) -> None:
     kind = head["is"]
     if kind in ("table", "end"):
         _evidence(found, record.lsn, head)
@@ -319,11 +423,14 @@ def _apply(found: Recovered, segment: Segment, record: Found, head: dict[str, An
             kept.calls[call] = place
             if len(kept.calls) > CALLS:
                 del kept.calls[next(iter(kept.calls))]
-        if (over := head.get("over")) is not None:
-            known, where = newest.setdefault(id, {}), tuple(over)
-            if (earlier := known.get(where)) is not None:
-                kept.parts[earlier[0]] = earlier[1]
-            known[where] = len(kept.places) - 1, NOTHING if part == BODY else HEAD
+        if kind == "commit":
+            if (known := later.get(id)) is None:
+                known = later[id] = Later(kept)
+            left = NOTHING if part == BODY else HEAD
+            if "made" in head:
+                known.note_light(head["made"], head["let"], left)
+            else:
+                known.note(head, left)
     kept.lsn, kept.last_used = record.lsn, head["at"]
     if kind == "patch":
         kept.opened.update({key: head[key] for key in ("name", "lease_s", "public") if key in head})
@@ -383,6 +490,7 @@ def _set_aside(found: Recovered, lost: dict[int, bytes | None]) -> None:
 # ---------------------------------------------------------------- a session's contents
 
 
+@_uncollected()
 def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Callable[[dict[str, Any]], None]) -> Answers:
     """Hands a session's commits to `take`, in order, but for those that later ones write over; returns the answers to
     keep. Raises Damaged.
@@ -401,18 +509,14 @@ def contents(kept: Kept, segments: dict[int, Segment], files: Files, take: Calla
             by_segment.setdefault(place.segment, []).append((place, part))
     for number, places in by_segment.items():
         segment = segments[number]
-        word = segment.sync_word
         with files.mapped(segment.path) as data:
-            for place, part in places:
-                found = record_at(data, place.start - HEADER_BYTES, word)
-                if found is None or not found.sound:
-                    raise Damaged(f"a record in {segment.path.name} is not what was written")
-                payload = data[place.start : place.start + place.size]
-                if part != HEAD and (commit := body_of(payload)) is not None:
-                    take(commit)
+            read = bodies(data, [(start, size) for (_, start, size), _ in places])
+            for body, ((_, start, size), part) in zip(read, places, strict=True):
+                if part != HEAD and body is not None:
+                    take(body)
                 if part == BODY:
                     continue
-                head = head_of(payload)
+                head = head_of(data[start : start + size])
                 if head["is"] == "commit" and head["key"] is not None:
                     key, digest = head["key"]
                     answers.put(key, Answer(digest, head["at"], head["reply"], head["short"]))

@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Rebuild, overwritten, whole
+from engine.commit import Rebuild, light, overwritten, used, whole
 from engine.context import active
 from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
 from engine.durability.jobs import JobFiles
 from engine.durability.log import SEGMENT_BYTES, Log, Place, Segment
-from engine.durability.records import Damaged, payload_of, tag_of
+from engine.durability.records import LIGHT, Damaged, payload_of, tag_of
 from engine.durability.recovery import (
     ANSWER_S,
     BODY,
@@ -196,9 +196,8 @@ class Store:
             head = {"is": change.kind, "session": change.session, "n": n, "at": now, **change.head}
             if change.kind == "close" and kept is not None:  # what opened it may be gone by then
                 head.update(owner=kept.opened["owner"], name=kept.opened["name"])
-            if change.kind == "commit" and (over := overwritten(change.commit)) is not None:
-                head["over"] = over
-            group.append((tag_of(change.session), payload_of(head, change.commit)))
+            payload = _commit(head, change.commit) if change.kind == "commit" else payload_of(head, change.commit)
+            group.append((tag_of(change.session), payload))
         places = self.log.append(group)
         lsn = self.log.lsn - len(group)
         for change, place in zip(changes, places, strict=True):
@@ -398,6 +397,18 @@ class Store:
         finally:
             session.close()
         kept.answers = None
+
+
+def _commit(head: dict[str, Any], commit: dict[str, Any]) -> list[Buffer]:
+    """A commit as it is written. What tells whether it has to be read goes into the head."""
+    if (over := overwritten(commit)) is not None:
+        head["over"] = over
+    elif (short := light(commit)) is not None:
+        body, head["made"], head["let"] = short
+        return payload_of([head[name] for name in LIGHT], body)
+    elif (uses := used(commit)) is not None:
+        head["uses"] = uses
+    return payload_of(head, commit)
 
 
 def set_aside(kept: Kept) -> Gone:
