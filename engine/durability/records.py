@@ -253,7 +253,12 @@ def head_of(payload: memoryview) -> Head:
     """The head of a payload whose crc was right, with names for all that it says. Raises Damaged for what another
     version wrote."""
     found = raw_head(payload, 0)
-    return {"is": "commit", **dict(zip(LIGHT, found, strict=True))} if isinstance(found, list) else found
+    return named(found) if isinstance(found, list) else found
+
+
+def named(head: list[Any]) -> Head:
+    """The head of a light commit, with names for all that it says."""
+    return {"is": "commit", **dict(zip(LIGHT, head, strict=True))}
 
 
 def body_at(data: memoryview, start: int, size: int) -> Any:

@@ -36,6 +36,7 @@ from engine.durability.records import (
     Found,
     bodies,
     head_of,
+    named,
     raw_head,
     record_at,
     scan,
@@ -279,9 +280,10 @@ def recover(folder: Path, files: Files, *, change: bool = True) -> Recovered:
             for record in rows:
                 if record.sound:
                     head = raw_head(data, record.start)
-                    if type(head) is not list or not _apply_light(found, segment, record, head, later):
-                        head = head_of(data[record.start : record.start + record.size])
+                    if not isinstance(head, list):
                         _apply(found, segment, record, head, later)
+                    elif not _apply_light(found, segment, record, head, later):
+                        _apply(found, segment, record, named(head), later)
     _set_aside(found, lost)
     for id in found.closed:
         found.kept.pop(id, None)

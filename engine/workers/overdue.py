@@ -5,8 +5,9 @@ before it begins (engine.costs). What slips through both keeps its worker from a
 said nothing for as long as a program may run, and `GRACE` seconds more, is therefore killed. The supervisor then does
 what it does after any death: the program that ran is told that its time was over, other calls are run again.
 
-Only where there is a data directory: elsewhere a kill would cost everybody of that worker their sessions, so that is
-logged alone. A worker in this process cannot be killed.
+Where there is no data directory a kill costs everybody of that worker their sessions, and nobody knows which program it
+was. So it is logged first, and the step has `PATIENCE` times as long; a worker that is silent even then would give
+nothing back to anybody, and takes new sessions once it is started anew. A worker in this process cannot be killed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from engine.workers.slots import Pending, Slot, give_up
 from engine.workers.transports import ProcessTransport
 
 GRACE = 30.0  # seconds: also for what is no step, such as reading a large session from the disk
+PATIENCE = 3  # times as long a step is waited for where its end is that of all sessions
 LOOK = 5.0  # seconds between two looks
 
 log = logging.getLogger("curlgrad.supervisor")
@@ -31,28 +33,35 @@ Expect = Callable[[Slot, bool], tuple[int, "asyncio.Future[Any]"]]
 
 
 async def ended(
-    slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: Limits, *, kills: bool, shared: bool = False
+    slot: Slot, gone: asyncio.Future[str], expect: Expect, limits: Limits, *, kept: bool, shared: bool = False
 ) -> str:
-    """Waits for the end of the worker, and brings it about where a step is overdue; why it ended. `kills`: whether
-    its sessions outlive it; `shared`: whether others than this process have calls under way there."""
+    """Waits for the end of the worker, and brings it about where a step is overdue; why it ended. `kept`: whether its
+    sessions outlive it; `shared`: whether others than this process have calls under way there."""
     slot.overdue = False
     if slot.spec.inline or not limits.max_seconds:
         return await gone
     patience = limits.max_seconds + GRACE
-    told = False
+    clock = asyncio.get_running_loop().time
+    silent: float | None = None  # since when
     while not gone.done():
         await asyncio.wait({gone}, timeout=min(LOOK, patience / 2))
+        asked = clock()
         if gone.done() or not (slot.pending or shared) or await _answers(slot, gone, expect, patience):
+            silent = None
             continue
-        why = f"a step ran for more than {patience:g} s, and could not be interrupted"
-        if kills:
+        if kept or (silent is not None and clock() - silent >= patience * PATIENCE):
             slot.overdue = True
             assert isinstance(slot.transport, ProcessTransport)
-            slot.transport.kill(why)
+            waited = patience if kept else patience * PATIENCE
+            slot.transport.kill(f"a step ran for more than {waited:g} s, and could not be interrupted")
             return await gone
-        if not told:
-            told = True
-            log.error("worker %s: %s; it is not killed, as its sessions would be lost (--data-dir)", slot.name, why)
+        if silent is None:
+            silent = asked
+            words = (
+                "a step has run for more than %g s, and cannot be interrupted; if it still runs after %g s it is ended"
+            )
+            lost = "with all sessions of the worker, which are in its memory alone (--data-dir)"
+            log.error(f"worker %s: {words}, {lost}", slot.name, patience, patience * PATIENCE)
     return gone.result()
 
 

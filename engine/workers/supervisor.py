@@ -153,8 +153,8 @@ class Supervisor:
                 self._waiters.wake()
                 if self.fronts is not None:
                     self.fronts.attach(slot)
-                kills, shared = self.data is not None, self.fronts is not None
-                why = await overdue.ended(slot, gone, self._expect, self.limits, kills=kills, shared=shared)
+                kept, shared = self.data is not None, self.fronts is not None
+                why = await overdue.ended(slot, gone, self._expect, self.limits, kept=kept, shared=shared)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the start tried again
                 why = f"it did not start: {str(error) or type(error).__name__}"
             self._lost(slot, why)

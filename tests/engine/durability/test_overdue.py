@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import EngineError, Invalid, OutOfTime, Unavailable
+from engine.errors import EngineError, Gone, Invalid, OutOfTime, Unavailable
 from engine.service import Limits, Service
 from engine.workers import overdue
 from tests.engine.durability.test_service import ADD, LIMITS, X, step, until, values
@@ -132,17 +132,50 @@ async def test_long_programs_of_short_steps_are_not_mistaken_for_it(tmp_path: Pa
 
 
 @asynchronous
-async def test_where_sessions_would_be_lost_it_is_said_and_nothing_is_killed(
-    caplog: pytest.LogCaptureFixture,
+async def test_where_sessions_would_be_lost_it_is_said_and_the_step_has_longer(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(overdue, "PATIENCE", 1000)
     house = service(None)
     await house.start()
     try:
         with caplog.at_level(logging.ERROR, "curlgrad.supervisor"):
             stuck = asyncio.create_task(house.run("ann", None, endless()))
             await until(lambda: bool(caplog.records))
-        assert "not killed" in caplog.text
+        assert "if it still runs after" in caplog.text
         assert house.info()["workers"][0]["restarts"] == 0
         stuck.cancel()
+    finally:
+        await house.close()
+
+
+@asynchronous
+async def test_a_step_that_never_ends_is_ended_with_all_that_is_in_memory_alone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overdue, "PATIENCE", 2)
+    house = service(None)
+    await house.start()
+    try:
+        with caplog.at_level(logging.ERROR):
+            await house.run("bob", None, dict(X))
+            stuck = asyncio.create_task(house.run("ann", None, endless()))
+            await asyncio.sleep(0.3)
+            read = asyncio.create_task(house.query("bob", None, {"do": "read", "ref": "x"}))
+            error = await error_of(stuck)
+            assert isinstance(error, Unavailable)
+            assert error.code == "outcome-unknown"
+            assert "could not be interrupted" in error.detail
+            assert (await error_of(read)).code == "not-applied"
+            gone = await error_of(house.run("bob", None, dict(ADD)))
+            assert isinstance(gone, Gone)
+            assert gone.code == "session-lost"
+            assert "could not be interrupted" in gone.detail
+        assert len([row for row in caplog.records if "if it still runs after" in row.getMessage()]) == 1
+        assert "never retrieved" not in caplog.text
+        await until(lambda: house.info()["workers"][0]["state"] == "ready")
+        assert house.info()["workers"][0]["restarts"] == 1
+        await house.create_session("bob", {"name": "new"})
+        await house.run("bob", "new", dict(X))
     finally:
         await house.close()
