@@ -23,7 +23,7 @@ from starlette.types import Scope
 from app import hints, language
 from app.language import Language
 from engine import errors as engine_errors
-from engine.errors import Bug, EngineError, Hint, Invalid, NotFound, UnknownParameter
+from engine.errors import Bug, EngineError, Hint, Invalid, NotFound, UnknownParameter, let_go
 
 PROBLEM = "application/problem+json"
 TYPE = "urn:curlgrad:problem:"
@@ -166,6 +166,7 @@ def told(error: EngineError, scope: Scope) -> Response:
     """The problem as the answer; what is a bug of the server is told to the log as well."""
     if isinstance(error, Bug):
         log.error("request %s: %s", scope["curlgrad.exchange"].request_id, error.detail)
+    let_go(error)
     return respond(error, scope)
 
 
@@ -173,6 +174,7 @@ def unexpected(error: Exception, scope: Scope) -> Response:
     """The answer to an exception that nothing foresaw. What it was is told to the log, not to the caller."""
     exchange = scope["curlgrad.exchange"]
     log.error("request %s: %s %s failed", exchange.request_id, scope["method"], scope["path"], exc_info=error)
+    let_go(error)
     return respond(Bug("the server failed on this request; the reason is in its log, under the request_id"), scope)
 
 

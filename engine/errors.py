@@ -297,3 +297,22 @@ def _tree(root: type[EngineError]) -> Sequence[type[EngineError]]:
 
 
 CLASSES: dict[str, type[EngineError]] = {cls.__name__: cls for cls in _tree(EngineError)}
+
+
+# ---------------------------------------------------------------- when all is said
+
+
+def let_go(error: BaseException) -> None:
+    """Forgets the way that an error has come, once it was told to whoever asked.
+
+    The frames on it hold what was waited for, and that holds the error: a cycle of about 10 kB, which would wait for
+    the garbage collector.
+    """
+    way: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while way:
+        one = way.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            way += (one.__cause__, one.__context__)

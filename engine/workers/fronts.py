@@ -32,7 +32,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Bug, EngineError, Hint, OutOfMemory, Unavailable
+from engine.errors import Bug, EngineError, Hint, OutOfMemory, Unavailable, let_go
 from engine.workers.doors import CONNECTION, LINK, pass_socket
 from engine.workers.frames import raise_file_limit
 from engine.workers.lines import Line
@@ -435,8 +435,10 @@ class Fronts:
             reply = {"id": number, "ok": await doing()}
         except EngineError as error:
             reply = {"id": number, "error": error.to_data()}
-        except Exception:
+            let_go(error)
+        except Exception as error:
             log.exception("a bug in %s", word)
+            let_go(error)
             bug = Bug("the server failed on this request; the reason is in its log")
             reply = {"id": number, "error": bug.to_data()}
         if line is None:
