@@ -1,7 +1,7 @@
 """What an operation costs at least, from shapes alone: work that cannot end within a program's time is not begun.
 
 Counted are the multiplications and additions of the operations whose work outgrows their operands: products,
-convolutions and factorizations of matrices. A machine is taken to be faster than any is, so what is refused could not
+convolutions, factorizations of matrices, pools and distances of all pairs. A machine is taken to be faster than any is, so what is refused could not
 have ended; what is let through may still run past its time, and ends at the next step boundary then, or before the next
 such operation of the same step (a long recurrence, a backward pass).
 """
@@ -73,6 +73,35 @@ def _cubic(factor: float, args: tuple[Any, ...]) -> float:
     return float(factor * prod(shape) * min(shape[-2:]))
 
 
+def _pooled(args: tuple[Any, ...]) -> float:
+    """Of a pool over the last dimensions, one after the other: each window of a dimension is gone through."""
+    pool = args[-1]
+    inner = len(pool.kernel)
+    lead, total = prod(args[0].shape[: len(args[0].shape) - inner]), 0
+    for axis, size in enumerate(pool.kernel):
+        total += size * prod(pool.output[: axis + 1]) * prod(pool.input[axis + 1 :])
+    return float(lead * total)
+
+
+def _windows(args: tuple[Any, ...]) -> float:
+    """Of what looks for the places of maxima, or puts values there: each place of each window is compared."""
+    pool = args[-1]
+    shape = args[0].shape
+    return float(prod(shape[: len(shape) - len(pool.kernel)]) * prod(pool.output) * prod(pool.kernel))
+
+
+def _pairs(args: tuple[Any, ...]) -> float:
+    """Of the distances of all pairs of rows: a difference and a sum for each of their elements."""
+    a, b = args[0].shape, args[1].shape
+    return float(2 * max(prod(a[:-2]), prod(b[:-2])) * a[-2] * b[-2] * a[-1]) if min(len(a), len(b)) >= 2 else 0.0
+
+
+def _solved(args: tuple[Any, ...]) -> float:
+    """Of the solution with a triangle: half of the matrix, a multiplication and an addition each, for each column."""
+    a, b = args[0].shape, args[1].shape
+    return float(max(prod(a[:-2]), prod(b[:-2])) * a[-1] ** 2 * b[-1]) if min(len(a), len(b)) >= 2 else 0.0
+
+
 # The least operations for each entry of the matrices and their smaller size; LAPACK's own counts are these or more.
 COSTS: Mapping[str, Callable[[tuple[Any, ...]], float]] = {
     "mm": _product,
@@ -99,6 +128,21 @@ COSTS: Mapping[str, Callable[[tuple[Any, ...]], float]] = {
     "_svd": partial(_cubic, 8 / 3),
     "_pinv": partial(_cubic, 8 / 3),
     "linalg.matrix_exp": partial(_cubic, 2),
+    "linalg.matrix_rank": partial(_cubic, 4 / 3),
+    "_eig": partial(_cubic, 10),
+    "_lu": partial(_cubic, 2 / 3),
+    "linalg.lu": partial(_cubic, 2 / 3),
+    "_ldl": partial(_cubic, 1 / 3),
+    "_lstsq": partial(_cubic, 1),
+    "geqrf": partial(_cubic, 4 / 3),
+    "_triangular": _solved,
+    "cdist": _pairs,
+    "_max_pool": _pooled,
+    "_max_pool_both": _windows,
+    "_max_places": _windows,
+    "_max_put": _windows,
+    "_avg_pool": _pooled,
+    "_avg_spread": _pooled,
 }
 
 

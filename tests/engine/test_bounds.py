@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,6 +171,15 @@ def test_without_a_limit_nothing_is_stopped() -> None:
         step("linalg.inv", A="a"),
         step("linalg.svd", A="a"),
         step("linalg.eigh", A="a"),
+        step("linalg.eig", A="a"),
+        step("linalg.eigvals", A="a"),
+        step("linalg.lu", A="a"),
+        step("linalg.lstsq", A="a", B="a"),
+        step("linalg.matrix_rank", A="a"),
+        step("linalg.solve_triangular", input="a", B="a", upper=True),
+        step("geqrf", input="a"),
+        step("cdist", x1="a", x2="a", p=3.0),
+        step("nn.functional.pdist", input="a"),
         step("chain_matmul", matrices=["a", "a", "a"]),
     ],
     ids=lambda one: one["op"],
@@ -185,6 +195,26 @@ def test_what_cannot_end_in_time_is_not_begun(one: dict[str, Any], monkeypatch: 
     assert error.facts["cost"] > 300**3 / 3
 
 
+@pytest.mark.parametrize(
+    "one",
+    [
+        step("max_pool2d", input="a", kernel_size=150, stride=1),
+        step("max_pool2d", input="a", kernel_size=150, stride=1, return_indices=True),
+        step("nn.functional.avg_pool2d", input="a", kernel_size=150, stride=1),
+        step("nn.functional.lp_pool2d", input="a", norm_type=2, kernel_size=150, stride=1),
+    ],
+    ids=str,
+)
+def test_pools_that_cannot_end_in_time_are_not_begun(one: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(costs, "CORE", 1e5)
+    s = session(max_seconds=0.001)
+    s.limits.max_seconds = 0
+    run(s, step("ones", "a", size=[1, 1, 300, 300]), keep={"a": "a"})
+    error = refused(s, OutOfTime, one)
+    assert error.code == "too-costly"
+    assert error.facts["cost"] > 150 * 300 * 150
+
+
 def test_costs_are_counted_from_shapes() -> None:
     class A:
         def __init__(self, *shape: int) -> None:
@@ -197,6 +227,12 @@ def test_costs_are_counted_from_shapes() -> None:
     assert conv((A(2, 3, 8, 8), A(4, 3, 3, 3), None, 1, 0, 1, 1)) == 2 * 2 * 36 * 4 * 27
     assert conv((A(2, 4, 8, 8), A(4, 2, 3, 3), None, (2, 2), 0, 1, 2)) == 2 * 2 * 9 * 4 * 18
     assert costs.COSTS["nn.functional.conv_transpose1d"]((A(2, 3, 8), A(3, 4, 5))) == 2 * 48 * 20
+    assert costs.COSTS["cdist"]((A(5, 2, 3), A(4, 3))) == 5 * 2 * 2 * 4 * 3
+    assert costs.COSTS["_triangular"]((A(4, 4), A(5, 4, 2))) == 5 * 16 * 2
+    pool = SimpleNamespace(input=(6, 8), output=(5, 3), kernel=(2, 4))
+    assert costs.COSTS["_max_pool"]((A(2, 3, 6, 8), pool)) == 6 * (2 * 5 * 8 + 4 * 5 * 3)
+    assert costs.COSTS["_avg_spread"]((A(2, 3, 5, 3), pool)) == 6 * (2 * 5 * 8 + 4 * 5 * 3)
+    assert costs.COSTS["_max_places"]((A(2, 3, 6, 8), A(2, 3, 5, 3), pool)) == 6 * 15 * 8
     assert costs.COSTS["_qr"]((A(6, 4),)) == pytest.approx(4 / 3 * 6 * 4 * 4)
     assert all(name in REGISTRY for name in costs.COSTS)
 
