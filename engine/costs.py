@@ -1,9 +1,9 @@
 """What an operation costs at least, from shapes alone: work that cannot end within a program's time is not begun.
 
 Counted are the multiplications and additions of the operations whose work outgrows their operands: products,
-convolutions, factorizations of matrices, pools and distances of all pairs. A machine is taken to be faster than any is, so what is refused could not
-have ended; what is let through may still run past its time, and ends at the next step boundary then, or before the next
-such operation of the same step (a long recurrence, a backward pass).
+convolutions, factorizations of matrices, pools and distances of all pairs. A machine is taken to be faster than any is,
+so what is refused could not have ended; what is let through may still run past its time, and ends at the next step
+boundary then, or before the next such operation of the same step (a long recurrence, a backward pass).
 """
 
 from __future__ import annotations

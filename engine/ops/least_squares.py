@@ -116,12 +116,15 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _pinv_rule(F: Any, A: Any, p: Any, g: Any) -> Any:
     """The gradient of A from that of its pseudoinverse p, where A has full rank (Golub and Pereyra 1973)."""
+    # Products are taken in the order in which none is larger than the smaller side squared, or A.
     ph, gh = adjoint(F, p), adjoint(F, g)
-    made = F.neg(F.matmul(F.matmul(ph, g), ph))
     m, n = F.shape(A)[-2:]
     if m >= n:
+        made = F.neg(F.matmul(ph, F.matmul(g, ph)))
         inner = F.matmul(p, gh)  # (I - A p) g^H p p^H
-        made = F.add(made, F.matmul(F.matmul(F.sub(gh, F.matmul(A, inner)), p), ph))
+        made = F.add(made, F.matmul(F.sub(gh, F.matmul(A, inner)), F.matmul(p, ph)))
+    else:
+        made = F.neg(F.matmul(F.matmul(ph, g), ph))
     if m <= n:
         inner = F.matmul(gh, p)  # p^H p g^H (I - p A)
         made = F.add(made, F.matmul(F.matmul(ph, p), F.sub(gh, F.matmul(inner, A))))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.carriers import K
+from engine.context import SMALL
 from engine.declare import Array, Dim, Dims, Scalar, composite, op
 from engine.dtypes import BOOL, scalar_type, to_real
 from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
@@ -38,6 +39,7 @@ _PADE = (
     1.0,
 )
 _REACH = 5.371920351148152
+_ARRAYS = 10  # of the input's shape in double precision that are there at once
 
 
 def _exp_meta(k: K, input: Spec) -> Spec:
@@ -61,6 +63,9 @@ def matrix_exp(k: K, input: Array) -> Array:
     if not input.size:
         return input.copy()
     single = input.dtype in (np.float32, np.complex64)
+    room = _ARRAYS * input.size * (16 if input.dtype.kind == "c" else 8)
+    if room > SMALL:
+        k.ctx.admit(room)
     x = input.astype(xp.complex128 if input.dtype.kind == "c" else xp.float64)
     norm = float(xp.abs(x).sum(axis=-2).max())
     squarings = max(0, ceil(log2(norm / _REACH))) if 0 < norm < inf else 0

@@ -126,21 +126,37 @@ _TABLES = {
 }
 
 
-@lru_cache(maxsize=256)
+_SHORT = 1 << 12  # of axes up to this long the tables are kept
+
+
 def table(a: Axis, kind: str, back: bool) -> Table:
     """The table of an axis in float32 or float64; with `back` the one of its transpose."""
+    return (_kept_table if a.input + a.output <= _SHORT else _table)(a, kind, back)
+
+
+def _table(a: Axis, kind: str, back: bool) -> Table:
     real = np.float64 if kind == "float64" else np.float32
     made = _TABLES[a.mode](a, real)
-    if not back:
-        return made
-    places: list[list[int]] = [[] for _ in range(a.input)]
-    weights: list[list[float]] = [[] for _ in range(a.input)]
-    for m in range(len(made.index)):
-        for o in range(a.output):
-            if made.empty is None or not made.empty[m, o]:
-                places[made.index[m, o]].append(o)
-                weights[made.index[m, o]].append(float(made.weight[m, o]))
-    return _from_rows(list(zip(places, weights, strict=True)), real)
+    return _transposed(made, a.input) if back else made
+
+
+_kept_table = lru_cache(maxsize=256)(_table)
+
+
+def _transposed(t: Table, inputs: int) -> Table:
+    """For each input element, the outputs that see it: in the order of the taps, and then of the outputs."""
+    there = np.ones(t.index.shape, bool) if t.empty is None else ~t.empty
+    place = t.index[there]
+    order = np.argsort(place, kind="stable")
+    place = place[order]
+    counts = np.bincount(place, minlength=inputs)
+    tap = np.arange(len(place)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (max(int(counts.max(initial=0)), 1), inputs)
+    index, weight, empty = np.zeros(shape, np.int64), np.zeros(shape, t.weight.dtype), np.ones(shape, bool)
+    index[tap, place] = np.broadcast_to(np.arange(t.index.shape[1]), t.index.shape)[there][order]
+    weight[tap, place] = t.weight[there][order]
+    empty[tap, place] = False
+    return Table(index, weight, empty if empty.any() else None)
 
 
 # ---------------------------------------------------------------- the kernel

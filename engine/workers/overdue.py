@@ -57,11 +57,13 @@ async def ended(
             return await gone
         if silent is None:
             silent = asked
-            words = (
-                "a step has run for more than %g s, and cannot be interrupted; if it still runs after %g s it is ended"
+            log.error(
+                "worker %s: a step has run for more than %g s, and cannot be interrupted; if it still runs after %g s "
+                "the worker is ended, and all its sessions with it, which are in memory alone (--data-dir)",
+                slot.name,
+                patience,
+                patience * PATIENCE,
             )
-            lost = "with all sessions of the worker, which are in its memory alone (--data-dir)"
-            log.error(f"worker %s: {words}, {lost}", slot.name, patience, patience * PATIENCE)
     return gone.result()
 
 

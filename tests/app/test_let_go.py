@@ -51,11 +51,14 @@ def test_what_was_refused_is_freed_at_once() -> None:
 
 
 def test_an_error_forgets_its_way_and_that_of_its_reasons() -> None:
-    with pytest.raises(Gone) as caught:
+    def fail() -> None:
         try:
             raise KeyError("a")
         except KeyError as reason:
             raise Gone("b") from reason
+
+    with pytest.raises(Gone) as caught:
+        fail()
     error = caught.value
     assert error.__cause__ is not None
     error.__cause__.__context__ = error  # as careless code may leave it

@@ -27,6 +27,14 @@ def test_the_peak_is_bounded_by_what_was_asked_for(name: str) -> None:
         assert took.peak <= FACTOR * asked + ROOM + PIECES.get(name, 0), took
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", operations())
+def test_the_peak_of_the_backward_pass_is_bounded_by_what_was_asked_for(name: str) -> None:
+    for took in measure(name, backward=True):
+        asked = max(took.admitted, 0) + 8 * took.elements + OBJECT * took.results
+        assert took.peak <= FACTOR * asked + ROOM, took
+
+
 def test_most_operations_can_be_measured() -> None:
     names = operations()[::25]
     assert sum(bool(measure(name)) for name in names) > len(names) / 2
