@@ -48,7 +48,7 @@ from engine.workers.incoming import Incoming
 from engine.workers.messages import PROTOCOL, BadMessage, Message, NotSent, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order, no_such_device
 from engine.workers.registry import DEFAULT, Record, Registry
-from engine.workers.seats import expired
+from engine.workers.settling import START_TIMEOUT, Settling
 from engine.workers.slots import Pending, Slot, Waiters, answered, data_of, device_of, end, give_up, not_sent
 from engine.workers.transports import InlineTransport, ProcessTransport
 
@@ -59,8 +59,7 @@ FAILING = 5
 _HEALTHY = 30.0
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 30.0
-_START_TIMEOUT = 60.0
-_PATIENCE = _START_TIMEOUT  # of a call with a worker that is coming up, if that neither comes up nor keeps dying
+_PATIENCE = START_TIMEOUT  # of a call with a worker that is coming up, if that neither comes up nor keeps dying
 _ANSWER_S = 5.0  # how long a worker has to say what devices it has
 _READ_SPEED = 20 << 20  # bytes of a log a second that a start is given time for, at the least
 _CANCELLABLE = ("run", "query")
@@ -102,6 +101,9 @@ class Supervisor:
         self._epochs = count(1)
         self._ids = count(1)
         self._waiters = Waiters()
+        self._settling = Settling(
+            self.registry, limits, expect=self._expect, number=self._ids.__next__, killed=self._killed
+        )
         self.fronts: Fronts | None = None  # set before `start` where other processes are to reach the workers
         self._closing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -145,8 +147,7 @@ class Supervisor:
             try:
                 gone, inventory = await self._incarnate(slot)
                 if self.data is not None:
-                    self._restore(slot, inventory)
-                    await self._settle(slot, inventory["ran"])
+                    await self._settling.settle(slot, inventory)
                 slot.state, began = "ready", time.monotonic()
                 if slot.first is not None and not slot.first.done():
                     slot.first.set_result(None)
@@ -226,7 +227,7 @@ class Supervisor:
                 "data": (data := data_of(slot, list(self._slots), self.data, self._sync)),
             }
         )
-        patience = _START_TIMEOUT
+        patience = START_TIMEOUT
         if data:
             patience += data_bytes([Path(data["folder"]), *map(Path, data["adopt"])]) / _READ_SPEED
         answer, _ = await asyncio.wait_for(started, patience)
@@ -261,67 +262,11 @@ class Supervisor:
 
     # ------------------------------------------------ after a death
 
-    def _restore(self, slot: Slot, inventory: Message) -> None:
-        self.registry.restore(slot.name, slot.epoch, inventory["sessions"], inventory.get("deletions", ()))
-        self.registry.lose(
-            slot.name, "it was not on the disk when its worker was started again", time.time(), but=slot.epoch
-        )
-        for owner, id, name, why, at in inventory["ended"]:
-            self.registry.end(owner, (id, name), expired(id, name, why, at))
-
-    async def _settle(self, slot: Slot, ran: str | None) -> None:
-        """Asks the new incarnation what became of the calls of the old one, and answers them or sends them again."""
-        orphans, slot.orphans = slot.orphans, []
-        culprit = next((call for call in orphans if call.message and call.message.get("call") == ran), None)
-        for at, call in enumerate(orphans):
-            try:
-                await self._settle_one(slot, call, culprit)
-            except (Unavailable, NotSent):  # this incarnation has died as well
-                slot.orphans = [*orphans[at:], *slot.orphans]
-                raise
-
-    async def _settle_one(self, slot: Slot, call: Pending, culprit: Pending | None) -> None:
-        record, message = call.record, call.message
-        assert record is not None
-        assert message is not None
-        if call.future is None or call.future.done():
-            return
-        there = record.epoch == slot.epoch
-        if call.opens:
-            if there:
-                call.future.set_result((None, Timing(0.0, 0.0)))
-            else:
-                self.registry.remove(record)
-                end(call, slot, "it died while the session was made", known=True)
-            return
-        if message["do"] == "close" and record.worker == slot.name:
-            there = True  # out of the registry already
-        if not there:
-            end(call, slot, "the session is lost", known=not call.changes)
-            return
-        if message["do"] == "run" and call.changes:
-            found = await questions.outcome(slot, self._expect, record.id, message, _START_TIMEOUT)
-            if found["known"]:
-                if found["ok"] is None:
-                    end(call, slot, "it was done, but its answer is lost", known=False)
-                else:
-                    call.future.set_result((found["ok"], Timing(0.0, 0.0)))
-                return
-        if call is culprit:
-            self._deadly.killed(message)
-            if self.fronts is not None:
-                self.fronts.warn(self._deadly.known)
-            if slot.overdue and overdue.told(call, self.limits):
-                return
-        if call.again or (culprit is not None and culprit.record is record and message["do"] != "close"):
-            end(call, slot, "it died", known=True)
-            return
-        call.again, call.number = True, next(self._ids)
-        slot.pending[call.number] = call
-        message.update(id=call.number, sent=time.monotonic())
-        message.pop("waiter", None)  # who waited for a job has heard that the worker is gone
-        assert slot.transport is not None
-        await slot.transport.send(message)
+    def _killed(self, message: Message) -> None:
+        """This program ran when its worker died."""
+        self._deadly.killed(message)
+        if self.fronts is not None:
+            self.fronts.warn(self._deadly.known)
 
     async def _up(self, slot: Slot) -> None:
         """Waits a little for a worker that is being started again."""

@@ -23,7 +23,6 @@ import os
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
-from types import UnionType
 from typing import Any
 
 from engine import backend
@@ -42,6 +41,7 @@ from engine.errors import (
 )
 from engine.limits import Limits
 from engine.tensor import ServerLedger
+from engine.workers.calls import FIELDS, Call
 from engine.workers.facts import devices
 from engine.workers.faults import as_error
 from engine.workers.jobs import Jobs
@@ -49,6 +49,7 @@ from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Messa
 from engine.workers.outgoing import Outgoing
 from engine.workers.replies import Replies
 from engine.workers.seats import Seat, Seats, SessionLike, expired
+from engine.workers.staged import Staged
 from engine.workers.turns import Turns
 
 SLICE = 0.001
@@ -58,41 +59,7 @@ _LONGEST_WAIT = 24 * 3600.0
 _MORE = object()  # a program's answer while it has steps to go
 _STAGED = object()  # the answer of a call that is done and waits for its change to be written
 
-_FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
-    "open": {"session": str, "owner": str, "name": str | None, "device": str, "default_dtype": str},
-    "run": {"session": str, "program": dict, "values": str, "dry_run": bool, "explain": bool},
-    "query": {"session": str, "q": dict, "values": str},
-    "rename": {"session": str, "name": str | None},
-    "lease": {"session": str, "lease_s": float | int | None},
-    "outcome": {"session": str, "call": str, "values": str},
-    "publish": {"session": str, "public": str | None},
-    "fork": {"session": str, "into": str, "owner": str, "name": str | None, "device": str, "default_dtype": str},
-    "close": {"session": str},
-    "cancel": {"target": int},
-    "info": {"sessions": list},
-    "leave": {"session": str},
-    "job": {"session": str, "job": str, "program": dict, "values": str, "explain": bool, "about": dict},
-    "look": {"owner": str, "job": str},
-    "jobs": {"owner": str},
-    "drop": {"owner": str, "job": str},
-    "devices": {},
-}
-
 log = logging.getLogger("curlgrad.worker")
-
-
-class _Call:
-    __slots__ = ("arrived", "id", "message", "payer", "peer", "ran", "seat", "sending", "steps", "word")
-
-    def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
-        self.peer, self.message, self.seat = peer, message, seat
-        self.id: int = message["id"]
-        self.word: str = message["do"]
-        self.payer: str = message.get("by") or seat.owner  # whose queue it stands in: others may read what is public
-        self.arrived = arrived  # when the front sent it
-        self.ran = 0.0
-        self.sending = False  # whether its answer is being copied
-        self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun
 
 
 class Worker:
@@ -116,11 +83,11 @@ class Worker:
         self.sessions = Seats(name, session_factory, limits, server=server, wall=wall)
         self._clock = self.clock = clock
         self._replies = Replies()
-        self._staged: list[tuple[Change, Callable[[EngineError | None], None]]] = []
+        self._staged = Staged(self._as_error)
         self._tick_at = clock() + TICK
         self._turns: Turns[Seat] = Turns()
         self.jobs, self.outgoing = Jobs(self), Outgoing(self)
-        self._calls: dict[tuple[Peer, int], _Call] = {}
+        self._calls: dict[tuple[Peer, int], Call] = {}
         self._waiting: dict[str, int] = {}  # calls of each owner, the running ones too
 
     # ------------------------------------------------ the loop
@@ -166,7 +133,7 @@ class Worker:
             self.jobs.leave(peer)
             return
         now = self._clock()
-        number, word = checked(message, _FIELDS)
+        number, word = checked(message, FIELDS)
         if word == "cancel":
             self._reply(peer, number, ok=self._cancel(peer, message["target"]))
         elif word == "open":
@@ -218,28 +185,7 @@ class Worker:
 
     def flush(self) -> bool:
         """Writes what waits to be written, in one go, and lets its calls end. False when nothing waited."""
-        staged, self._staged = self._staged, []
-        if not staged:
-            return False
-        assert self.sessions.store is not None
-        failures: list[EngineError | None] = [None] * len(staged)
-        try:
-            self.sessions.store.write([change for change, _ in staged])
-        except Exception as problem:  # noqa: BLE001 - as in `work`
-            failures = [self._as_error(problem, "write")] * len(staged)
-            if isinstance(problem, OutOfMemory) and len(staged) > 1:
-                failures = [self._write_alone(change) for change, _ in staged]  # a big one may have kept small ones out
-        for (_, done), failure in zip(staged, failures, strict=True):
-            done(failure)
-        return True
-
-    def _write_alone(self, change: Change) -> EngineError | None:
-        assert self.sessions.store is not None
-        try:
-            self.sessions.store.write([change])
-        except Exception as problem:  # noqa: BLE001 - as in `work`
-            return self._as_error(problem, "write")
-        return None
+        return self._staged.flush(self.sessions.store)
 
     def close(self) -> None:
         """Ends every program, undone, and frees every session."""
@@ -284,20 +230,20 @@ class Worker:
             )
         return seat
 
-    def line_up(self, peer: Peer, message: Message, seat: Seat, now: float | None = None) -> _Call:
+    def line_up(self, peer: Peer, message: Message, seat: Seat, now: float | None = None) -> Call:
         """A call takes the last place in its session's line."""
         now = self._clock() if now is None else now
         sent = message.get("sent")
         # On another machine's clock the difference means nothing.
         arrived = sent if type(sent) is float and 0.0 <= now - sent < _LONGEST_WAIT else now
-        call = _Call(peer, message, seat, arrived)
+        call = Call(peer, message, seat, arrived)
         self._calls[peer, message["id"]] = call
         self._waiting[call.payer] = self._waiting.get(call.payer, 0) + 1
         seat.calls.append(call)
         self._turns.enter(seat)
         return call
 
-    def _run(self, call: _Call, until: float) -> Any:
+    def _run(self, call: Call, until: float) -> Any:
         seat, message = call.seat, call.message
         if call.steps is None:
             seat.last_used = self.sessions.wall()
@@ -324,7 +270,7 @@ class Worker:
         except StopIteration as end:
             return end.value
 
-    def _keep(self, call: _Call, reply: dict[str, Any]) -> bool:
+    def _keep(self, call: Call, reply: dict[str, Any]) -> bool:
         """A program has ended and changed something: its commit is to be written before it is answered. False where
         nothing is written."""
         seat, message = call.seat, call.message
@@ -341,10 +287,10 @@ class Worker:
             "reply": packed,
             "short": short,
         }
-        self._staged.append((Change("commit", seat.id, head, commit), partial(self._written, call)))
+        self._staged.add(Change("commit", seat.id, head, commit), partial(self._written, call))
         return True
 
-    def _pack(self, call: _Call, until: float) -> Any:
+    def _pack(self, call: Call, until: float) -> Any:
         """An empty session leaves for another worker: what it is, or None where it is not empty and stays."""
         seat = call.seat
         packed = self.sessions.awake(seat).pack()
@@ -353,7 +299,7 @@ class Worker:
         answer = {"session": packed, "lease_s": seat.lease_s}
         return self._stage(call, Change("close", seat.id, {"why": None}), partial(self._closed, seat), answer=answer)
 
-    def _written(self, call: _Call, failure: EngineError | None) -> None:
+    def _written(self, call: Call, failure: EngineError | None) -> None:
         """A program's commit is on its way to the disk, or cannot be: then the program is undone."""
         assert call.steps is not None
         begin = self._clock()
@@ -369,19 +315,19 @@ class Worker:
             error = self._as_error(problem, "run")
         self._done(call, answer, error, begin)
 
-    def _done(self, call: _Call, answer: Any, error: EngineError | None, begin: float) -> None:
+    def _done(self, call: Call, answer: Any, error: EngineError | None, begin: float) -> None:
         if error is None and self.outgoing.take(call, answer):
             return
         self.let_go(call, begin)
         self._finish(call, answer, error)
 
-    def let_go(self, call: _Call, begin: float) -> None:
+    def let_go(self, call: Call, begin: float) -> None:
         """A call that kept its place when its turn was over leaves it; `begin`: since when it was worked on again."""
         call.seat.parked = False
         self._leave(call)
         self._turns.put_back(call.seat, call.ran + self._clock() - begin)
 
-    def _stage(self, call: _Call, change: Change, then: Callable[[], None], *, answer: Any = None) -> Any:
+    def _stage(self, call: Call, change: Change, then: Callable[[], None], *, answer: Any = None) -> Any:
         """The change of a call that runs no program: written, then done, then answered."""
         if self.sessions.store is None:
             then()
@@ -396,7 +342,7 @@ class Worker:
                     error = self._as_error(problem, call.word)
             self._done(call, None if error is not None else answer, error, begin)
 
-        self._staged.append((change, done))
+        self._staged.add(change, done)
         return _STAGED
 
     def _known_answer(self, seat: Seat, message: Message) -> Any:
@@ -413,11 +359,11 @@ class Worker:
             )
         return self._replies.unpack(known.reply)
 
-    def _query(self, call: _Call, until: float) -> Any:
+    def _query(self, call: Call, until: float) -> Any:
         call.seat.last_used = self.sessions.wall()
         return self.sessions.awake(call.seat).query(call.message["q"], call.message["values"])
 
-    def _rename(self, call: _Call, until: float) -> Any:
+    def _rename(self, call: Call, until: float) -> Any:
         seat, name = call.seat, call.message["name"]
 
         def renamed() -> None:
@@ -427,7 +373,7 @@ class Worker:
 
         return self._stage(call, Change("patch", seat.id, {"name": name}), renamed)
 
-    def _lease(self, call: _Call, until: float) -> Any:
+    def _lease(self, call: Call, until: float) -> Any:
         seat, lease_s = call.seat, call.message["lease_s"]
         seat.last_used = self.sessions.wall()
         self.sessions.leased = True
@@ -435,11 +381,11 @@ class Worker:
             call, Change("patch", seat.id, {"lease_s": lease_s}), partial(setattr, seat, "lease_s", lease_s)
         )
 
-    def _publish(self, call: _Call, until: float) -> Any:
+    def _publish(self, call: Call, until: float) -> Any:
         """The front keeps the public id; here it is only made to last."""
         return self._stage(call, Change("patch", call.seat.id, {"public": call.message["public"]}), lambda: None)
 
-    def _fork(self, call: _Call, until: float) -> Any:
+    def _fork(self, call: Call, until: float) -> Any:
         """A new session as a copy of the one whose turn it is; it is there when that is written."""
         seat, change = self.sessions.fork(call.seat, call.message)
         if change is None:
@@ -450,10 +396,10 @@ class Worker:
                 self.sessions.unmake(seat)
             self._done(call, None, failure, self._clock())
 
-        self._staged.append((change, done))
+        self._staged.add(change, done)
         return _STAGED
 
-    def _close(self, call: _Call, until: float) -> Any:
+    def _close(self, call: Call, until: float) -> Any:
         seat = call.seat
         change = Change("close", seat.id, {"why": None, "key": call.message.get("key")})
         return self._stage(call, change, partial(self._closed, seat))
@@ -469,7 +415,7 @@ class Worker:
                 self._leave(other)
                 self._reply(other.peer, other.id, error=gone)
 
-    _words: Mapping[str, Callable[[Worker, _Call, float], Any]] = {
+    _words: Mapping[str, Callable[[Worker, Call, float], Any]] = {
         "run": _run,
         "query": _query,
         "rename": _rename,
@@ -480,19 +426,19 @@ class Worker:
         "close": _close,
     }
 
-    def timing(self, call: _Call) -> dict[str, float]:
+    def timing(self, call: Call) -> dict[str, float]:
         """How long a call waited and ran, in milliseconds."""
         waited = max(0.0, self._clock() - call.arrived - call.ran)
         return {"queue_ms": waited * 1e3, "run_ms": call.ran * 1e3}
 
-    def refuse(self, call: _Call, error: EngineError) -> None:
+    def refuse(self, call: Call, error: EngineError) -> None:
         self._reply(call.peer, call.id, error=error, timing=self.timing(call))
 
-    def _finish(self, call: _Call, answer: Any, error: EngineError | None) -> None:
+    def _finish(self, call: Call, answer: Any, error: EngineError | None) -> None:
         changes = call.word == "run" and not call.message["dry_run"]
         self._reply(call.peer, call.id, ok=answer, error=error, timing=self.timing(call), changed=changes)
 
-    def _leave(self, call: _Call) -> None:
+    def _leave(self, call: Call) -> None:
         """Takes a call out of its line and out of the books."""
         seat = call.seat
         if seat.calls and seat.calls[0] is call:
@@ -507,7 +453,7 @@ class Worker:
         else:
             self._waiting.pop(call.payer, None)
 
-    def _withdraw(self, call: _Call) -> None:
+    def _withdraw(self, call: Call) -> None:
         """Stops a call, wherever it stands; a program that had begun is undone. One whose answer is being copied is
         over as good as anything."""
         if call.sending:
@@ -547,7 +493,7 @@ class Worker:
         if self.sessions.store is None:
             done(None)
         else:
-            self._staged.append((Change("open", session_id, {"open": self.sessions.opened(seat, message)}), done))
+            self._staged.add(Change("open", session_id, {"open": self.sessions.opened(seat, message)}), done)
 
     def _query_at_once(self, message: Message) -> Any:
         return self.sessions.described(self.sessions.find(message))
@@ -594,7 +540,7 @@ class Worker:
         self.cancel(call)
         return {"cancelled": True}
 
-    def cancel(self, call: _Call) -> None:
+    def cancel(self, call: Call) -> None:
         """Ends a call that is under way, undone."""
         self._withdraw(call)
         error = Conflict("the call was cancelled; the session is as it was before", code="cancelled")
@@ -642,7 +588,7 @@ class Worker:
         if self.sessions.store is None:
             done(None)
         else:
-            self._staged.append((Change("close", seat.id, {"why": why}), done))
+            self._staged.add(Change("close", seat.id, {"why": why}), done)
 
     # ------------------------------------------------ replies
 
