@@ -1,6 +1,7 @@
-"""Writes golden/: `python -m tests.engine.durability.make_golden`, only when the format gets a new version.
+"""Writes golden/: `python -m tests.engine.durability.make_golden [light]`, only when the format gets a new version.
 
-What an older version wrote stays beside it: it must be read for ever.
+What an older version wrote stays beside it: it must be read for ever. `light` writes golden/light, a log with the short
+forms of commits, which came later.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 
@@ -49,5 +51,27 @@ def main() -> None:
         (folder / name).unlink()
 
 
+def light() -> None:
+    """Writes golden/light."""
+    folder = GOLDEN / "light"
+    shutil.rmtree(folder, ignore_errors=True)
+    house = House(folder)
+    house.open("s")
+    house.run("s", inputs={"x": {**floats(2, 3), "requires_grad": True}}, keep={"x": "x"})
+    house.run("s", step("to", "b", input="x", dtype="bfloat16"), step("detach", "b", input="b"), keep={"b": "b"})
+    for _ in range(2):
+        house.run("s", step("ones", "y", size=[2, 2], dtype="int64"), keep={"y": "y"})
+    house.change("s", {"steps": [step("zeros", "z", size=[800])], "keep": {"z": "z"}}, key=["POST /v1/programs k", "d"])
+    house.run("s", step("add_", input="y", other=1))
+    house.run("s", step("_release", input="b"))
+    house.store.close()
+    names = house.sessions["s"].names
+    told = {name: t.array.tobytes().hex() for name, t in names.items()}
+    (GOLDEN / "light.json").write_text(json.dumps(told, indent=1) + "\n")
+    for name in ("lock", "running"):
+        (folder / name).unlink()
+    (folder / "snapshots").rmdir()
+
+
 if __name__ == "__main__":
-    main()
+    light() if "light" in sys.argv[1:] else main()

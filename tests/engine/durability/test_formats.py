@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from engine.durability import snapshots
+from engine.durability import recovery, snapshots
 from engine.durability.files import Files
 from engine.durability.records import (
     HEADER_BYTES,
@@ -20,6 +20,7 @@ from engine.durability.records import (
     body_of,
     head_of,
     payload_of,
+    raw_head,
     scan,
     seal,
     tag_of,
@@ -89,6 +90,23 @@ def test_a_folder_of_version_1_is_read(tmp_path: Path) -> None:
     assert answers is not None
     known = answers.get("POST /v1/programs k")
     assert known is None or known.digest == "d"  # a day after it was written it is forgotten
+    kill(house.store)
+
+
+def test_short_forms_of_commits_are_read(tmp_path: Path) -> None:
+    """golden/light holds a log; `python -m tests.engine.durability.make_golden light` wrote it."""
+    house = House(copied(GOLDEN / "light", tmp_path / "a"))
+    session = house.store.load("s")
+    told = json.loads((GOLDEN / "light.json").read_text())
+    assert {name: t.array.tobytes().hex() for name, t in session.names.items()} == told
+    assert session.names["x"].requires_grad
+    assert [session.names[name].id for name in told] == ["t1", "t4", "t5"]
+    kept = house.store.kept["s"]
+    assert recovery.NOTHING in kept.parts
+    (path,) = (tmp_path / "a").glob("*.log")
+    data = memoryview(path.read_bytes())
+    heads = [raw_head(data, found.start) for found in scan(data, bytes.fromhex(path.name.split(".")[1]))]
+    assert sum(isinstance(head, list) for head in heads) >= 5
     kill(house.store)
 
 

@@ -17,6 +17,7 @@ from engine.durability import recovery
 from engine.durability.records import scan
 from engine.errors import EngineError
 from engine.session import Session
+from tests.devices import cuda
 from tests.engine.durability.houses import House, QuickFiles, bits, kill, look
 from tests.engine.programs import step
 from tests.engine.test_commit import packed, replay
@@ -273,4 +274,23 @@ def test_what_something_else_holds_is_read(tmp_path: Path, holds: Any) -> None:
     session = again.store.load("s")
     assert recovery.NOTHING not in again.store.kept["s"].parts[:3]
     assert bits(session) == house.states["s"][-1]
+    kill(again.store)
+
+
+def test_tensors_of_a_device_come_back_to_it(tmp_path: Path) -> None:
+    house = House(tmp_path / "a", files=QuickFiles())
+    house.open("s", device=cuda().name)
+    for dtype in ("float32", "bfloat16", "bool"):
+        house.change("s", keep(step("ones", "y", size=[2, 3], dtype=dtype), dtype))
+    house.change("s", keep(step("ones", "y", size=[2], device="cpu"), "here"))
+    house.run("s", step("add_", input="float32", other=1))
+    kill(house.store)
+    again = House(tmp_path / "a", files=QuickFiles())
+    session = again.store.load("s")
+    assert bits(session) == house.states["s"][-1]
+    assert {name: t.device for name, t in session.names.items()} == {
+        **dict.fromkeys(("float32", "bfloat16", "bool"), cuda().name),
+        "here": "cpu",
+    }
+    assert session.ctx.ledger.on_devices == house.sessions["s"].ctx.ledger.on_devices
     kill(again.store)
