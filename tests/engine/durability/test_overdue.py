@@ -19,8 +19,8 @@ from tests.engine.workers.fakes import asynchronous
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers in processes need Unix sockets")
 
-# Ten seconds and more in LAPACK, of which Python sees nothing.
-ENDLESS = {"steps": [step("rand", "a", size=[1500, 1500]), step("linalg.eig", ["w", "v"], A="a")], "return": []}
+# Five seconds and more in LAPACK, of which Python sees nothing.
+ENDLESS = {"steps": [step("rand", "a", size=[2000, 2000]), step("linalg.eig", ["w", "v"], A="a")], "return": []}
 
 
 def endless() -> dict[str, Any]:
@@ -153,6 +153,7 @@ async def test_where_sessions_would_be_lost_it_is_said_and_the_step_has_longer(
 async def test_a_step_that_never_ends_is_ended_with_all_that_is_in_memory_alone(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(overdue, "GRACE", 0.1)
     monkeypatch.setattr(overdue, "PATIENCE", 2)
     house = service(None)
     await house.start()
