@@ -492,7 +492,8 @@ class Rebuild:
         self.storages: _Weakly[Storage] = _Weakly()
         self.tensors: _Weakly[Tensor] = _Weakly()
         self.nodes: _Weakly[Node] = _Weakly()
-        self._new: list[Any] = []  # this commit's, until they are linked to each other
+        # What is new, until it is linked to the rest; and what is replaced, which other rows may still speak of.
+        self._held: list[Any] = []
         self._unlisted: list[str] = []  # ids of what light commits made since the last of the others
         self._applied = 0
         self._rest: list[Any] | None = []  # the settings that the last short form had
@@ -566,7 +567,7 @@ class Rebuild:
             storage = self._storage(row)
             storage.uid, storage.version = row["uid"], row["version"]
             self.storages[row["uid"]] = storage
-            self._new.append(storage)
+            self._held.append(storage)
         for row in commit["writes"]:
             storage = self.storages[row["uid"]]
             storage.version = row["version"]
@@ -598,7 +599,7 @@ class Rebuild:
             state, devices = commit["generator"]
             ctx.rng.set_state(bytes(state))
             ctx.rng.set_device_state(bytes(devices))
-        self._new.clear()
+        self._held.clear()
 
     def _storage(self, row: Mapping[str, Any]) -> Storage:
         ctx: Context = self.session.ctx
@@ -617,8 +618,9 @@ class Rebuild:
             if t is None:
                 self.tensors[row["uid"]] = t = made
                 t.uid = row["uid"]
-                self._new.append(t)
+                self._held.append(t)
             else:  # by squeeze_ or resize_
+                self._held.append(t.storage)
                 t.storage = storage
                 t.array, t.spec, t.offset, t._strides = made.array, made.spec, made.offset, made._strides
         t.requires_grad, t.id, t.name = row["requires_grad"], row["id"], row["name"]
@@ -633,6 +635,7 @@ class Rebuild:
 
     def _link(self, row: Mapping[str, Any]) -> None:
         t = self.tensors[row["uid"]]
+        self._held += (t.grad, t.edge, t.view)
         t.grad = self.tensors[row["grad"]] if row["grad"] is not None else None
         t.edge = self._edge(row["edge"])
         view = row["view"]
@@ -659,7 +662,7 @@ class Rebuild:
             row["seq"],
         )
         node.name = row["name"]
-        self._new.append(node)
+        self._held.append(node)
 
     def _saved(self, row: Mapping[str, Any], backend: Any) -> tuple[Any, ...]:
         d, shape = np.dtype(row["dtype"]), tuple(row["shape"])
