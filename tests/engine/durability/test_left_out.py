@@ -154,7 +154,8 @@ def everything(session: Session) -> list[Any]:
 def tried(session: Session, program: dict[str, Any]) -> Any:
     """What a session says to a program."""
     try:
-        return {name: answer.values.tobytes() for name, answer in replay(session, program)["results"].items()}
+        found = replay(session, program)["results"]
+        return {name: None if answer is None else answer.values.tobytes() for name, answer in found.items()}
     except EngineError as error:
         return error.code, error.detail
 
