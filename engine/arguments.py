@@ -58,7 +58,7 @@ def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
     wanted = _TYPES.get(p.form.removesuffix("?"))
     if wanted is not None and not p.choices:
         return WrongType(
-            f"{op.name}(): argument '{p.name}' {_mismatch(wanted, value)}",
+            f"{op.called}(): argument '{p.name}' {_mismatch(wanted, value)}",
             op=op.name,
             param=p.name,
             hint=Hint("argument-type", param=p.name, type=p.type),
@@ -67,14 +67,14 @@ def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
     got = repr(value) if isinstance(value, str) and len(value) < 40 else kind_of(value)
     near = get_close_matches(value, p.choices, 1, 0.5) if p.choices and isinstance(value, str) else []
     return WrongType(
-        f"{op.name}(): argument '{p.name}' must be {p.type}, not {got}{shown}",
+        f"{op.called}(): argument '{p.name}' must be {p.type}, not {got}{shown}",
         op=op.name,
         param=p.name,
         hint=Hint("choice", near=near[0]) if near else Hint("argument-type", param=p.name, type=p.type),
     )
 
 
-# What PyTorch calls the types of parameters that have one form in all of its overloads, and what JSON values are.
+# What PyTorch calls the types of parameters.
 _TYPES = {
     "tensor": "Tensor",
     "tensors": "tuple of Tensors",
@@ -85,25 +85,37 @@ _TYPES = {
     "bool": "bool",
     "str": "str",
     "shape": "tuple of ints",
+    "ints": "tuple of ints",
+    "dims": "tuple of ints",
+    "ints|str": "tuple of ints",
+    "float|floats": "float",
+    "floats": "tuple of floats",
+    "tensor|scalar": "Tensor",
+    "scalar|tensor": "Tensor",
+    "tensor|tensors": "tuple of Tensors",
+    "dtype": "torch.dtype",
+    "device": "torch.device",
 }
 
 
 def _python_type(value: Any) -> str:
     """The name of the Python type that a JSON value would be."""
+    if type(value) is dict and (found := number(value)) is not None:
+        value = found
     return {ArrayData: "list", type(None): "NoneType"}.get(type(value), type(value).__name__)
 
 
 def _mismatch(wanted: str, value: Any) -> str:
-    """How a value is not of a type, in PyTorch's words."""
+    """How a value is not of a type, in PyTorch's words, which looks at a list's first item and unpacks the others."""
     items = value.array.tolist() if isinstance(value, ArrayData) else value
-    if wanted == "tuple of ints" and isinstance(items, list) and items:
-        at, item = next(((i, x) for i, x in enumerate(items) if type(x) is not int), (0, items[0]))
-        if at == 0 and not isinstance(item, str):
-            return f"must be {wanted}, but found element of type {_python_type(item)} at pos 0"
-        if at:
-            error = f"type must be {wanted},but got {_python_type(item)}"
-            return f'failed to unpack the object at pos {at + 1} with error "{error}"'
+    if wanted == "tuple of ints" and isinstance(items, list) and items and type(items[0]) is int:
+        at, item = next((i, x) for i, x in enumerate(items) if type(x) not in (int, bool))
+        return _unpacking(at, f"type must be {wanted},but got {_python_type(item)}")
     return f"must be {wanted}, not {_python_type(value)}"
+
+
+def _unpacking(at: int, error: str) -> str:
+    return f'failed to unpack the object at pos {at + 1} with error "{error}"'
 
 
 def kind_of(value: Any) -> str:
@@ -153,6 +165,9 @@ def _refers(items: list[Any]) -> bool:
 
 def _read_scalar(op: Op, p: ParamSpec, value: Any) -> Read:
     found = number(value)
+    if type(found) is int and not -(2**63) <= found < 2**64:
+        words = "int too big to convert" if found > 0 else "can't convert negative int to unsigned"
+        raise LimitExceeded(words, code="integer-too-large", op=op.name, param=p.name)
     return None if found is None else (True, found)
 
 
@@ -193,14 +208,18 @@ def _read_int(op: Op, p: ParamSpec, value: Any) -> Read:
     return True, value
 
 
-def _fits(op: Op, p: ParamSpec, value: int) -> None:
+def _fits(op: Op, p: ParamSpec, value: int, at: int | None = None) -> None:
+    """`at`: where in a list the number stands."""
     if not -(2**63) <= value < 2**63:
-        raise LimitExceeded("Overflow when unpacking long long", code="integer-too-large", op=op.name, param=p.name)
+        words = "Overflow when unpacking long long"
+        if at is not None:
+            words = f"{op.called}(): argument '{p.name}' {_unpacking(at, words)}"
+        raise LimitExceeded(words, code="integer-too-large", op=op.name, param=p.name)
 
 
 def _read_float(op: Op, p: ParamSpec, value: Any) -> Read:
-    found = number(value)
-    return (True, float(found)) if type(found) in (int, float) else None
+    found = number(value)  # True is 1.0, as in Python
+    return (True, float(found)) if type(found) in (bool, int, float) else None
 
 
 def _read_bool(op: Op, p: ParamSpec, value: Any) -> Read:
@@ -228,11 +247,16 @@ def _read_shape(op: Op, p: ParamSpec, value: Any) -> Read:
         return True, [value]
     if type(value) is ArrayData and value.dtype == "int64" and value.array.ndim == 1:
         value = value.array.tolist()
-    if type(value) is list and all(type(v) is int for v in value):
-        for v in value:
-            _fits(op, p, v)
-        return True, value
-    return None
+    if type(value) is not list:
+        return None
+    if not all(type(v) is int for v in value):
+        # PyTorch looks at the first item's type, and takes the others for ints where they can be.
+        if type(value[0]) is not int or not all(type(v) in (int, bool) for v in value):
+            return None
+        value = [int(v) for v in value]
+    for at, v in enumerate(value):
+        _fits(op, p, v, at)
+    return True, value
 
 
 def _read_numbers(op: Op, p: ParamSpec, value: Any) -> Read:

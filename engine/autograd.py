@@ -408,13 +408,35 @@ class BackwardPass:
         grads = _flatten(node, op.vjp(REC, saved, g, need))  # type: ignore[misc]
         if self.anomaly:
             refuse_nan(self.ctx, node, [x.array if type(x) is Tensor else x for x in grads])
+        tied = op.ties if type(op.ties) is bool else op.ties(*node.args)
         for edge, gi in zip(node.edges, grads, strict=True):
             if edge is None or gi is None or gi is False:
                 continue
             target = edge[0].outs[edge[1]] if type(edge) is tuple else edge.spec
             made = _fit_tensor(gi, target)
+            if tied:
+                made = self._tied(node, made)
             where = edge[0].backend if type(edge) is tuple else edge.backend
             self.send(edge, made if made.backend is where else REC._to_device(made, where.name))
+
+    def _tied(self, node: Node, g: Tensor) -> Tensor:
+        """A gradient as a function of the node's inputs too, though it does not depend on them: the node needs their
+        edges and specs, and none of their values."""
+        places = _edges_by_position(node)
+        inputs = [
+            (node.args[at] if sub < 0 else node.args[at][sub], e) for (at, sub), e in places.items() if e is not None
+        ]
+        own = edge_of(g)
+        edges = (own, *(e for _, e in inputs))
+        mask = (1 << len(edges)) - (2 if own is None else 1)
+        args, sizes = (g.spec, [spec for spec, _ in inputs]), (len(inputs),)
+        seq = self.ctx.next_seq()
+        made = Tensor(g.array, g.spec, g.storage, g.backend)
+        made.offset = g.offset
+        tie = Node(REGISTRY["_tied"], args, edges, (), (g.spec,), mask, sizes, None, g.backend, seq)
+        tie.name = node.grad_fn.replace("Backward", "BackwardBackward")
+        made.edge, made.requires_grad = (tie, 0), True
+        return made
 
     def restrict(self, roots: Sequence[Edge], inputs: Sequence[Edge]) -> None:
         """Only what lies between the roots and these inputs is to run."""

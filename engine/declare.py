@@ -269,6 +269,7 @@ def join(op: Op, name: str) -> None:
         head.family = op.family
         head.run = None
         REGISTRY[name] = head
+    op.called = head.called
     head.overloads.append(op)
 
 
@@ -317,6 +318,7 @@ def op(
     mutates: Sequence[str] = (),
     numbers: bool = False,
     node: str | Callable[..., str] | None = None,
+    ties: bool | Callable[..., bool] = False,
     **common: Any,
 ) -> Callable[[Callable[..., Any]], Declared]:
     """Declares a primitive. The function is its kernel: `kernel(k, *parameters, out=None)`.
@@ -330,7 +332,9 @@ def op(
     its gradient needs. `vjp=None` says aloud that there is no gradient.
     `exact`: where the computation is in float16 or bfloat16, numbers and 0-d tensors are not rounded to it first.
     `numbers`: the rule takes Python numbers as they were given; else they reach it as 0-d arrays. `node` is torch's
-    grad_fn, or a function of the arguments (specs in place of tensors) that gives it.
+    grad_fn, or a function of the arguments (specs in place of tensors) that gives it. `ties`: with create_graph the
+    gradient counts as a function of the inputs, whose second gradients are zeros, since PyTorch's backward kernel takes
+    them: True, or a function of the arguments.
     """
 
     def decorate(function: Callable[..., Any]) -> Declared:
@@ -339,6 +343,7 @@ def op(
         if node is not None and fixed is None:
             made.node_rule = node  # type: ignore[assignment]
         made.numbers = numbers
+        made.ties = ties
         made.kernel = function
         made.meta = meta
         made.promote = promote

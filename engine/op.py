@@ -7,7 +7,7 @@ An *in-place* operation `x_` refers to its functional form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from math import prod
 from typing import Any
 
@@ -100,6 +100,7 @@ class Op:
 
     def __init__(self, name: str, kind: str, params: Sequence[ParamSpec]) -> None:
         self.name = name
+        self.called = called(name)  # by PyTorch, in its messages
         self.kind = kind
         self.params = tuple(params)
         self.names = tuple(p.name for p in params)
@@ -132,6 +133,7 @@ class Op:
         self.vjp_stated = False  # a rule, or a word that there is none
         self.save: dict[str, tuple[str, ...]] = {}
         self.nondiff: frozenset[str] = frozenset()
+        self.ties: bool | Callable[..., bool] = False  # of the node's arguments: PyTorch's backward takes the input too
         self.node = ""  # torch's grad_fn
         self.node_rule: Callable[..., str] | None = None  # of the node's arguments, where it depends on them
         self.exact = False  # numbers and 0-d operands after the first join float16 and bfloat16 unrounded
@@ -230,6 +232,14 @@ class Op:
         return Need(wanted), tuple(sorted(saves))
 
 
+def called(name: str) -> str:
+    """What PyTorch calls a function in its messages: linear, linalg_inv, special_zeta."""
+    space, _, last = name.rpartition(".")
+    if space in ("linalg", "special", "fft"):
+        return f"{space}_{last}"
+    return last if space == "nn.functional" else name
+
+
 REGISTRY: dict[str, Op] = {}
 
 
@@ -271,13 +281,13 @@ def _accepts(form: str, value: Any) -> bool:
     if form in ("int", "dim"):
         return kind is int
     if form == "float":
-        return kind in (int, float) or kind is dict
+        return kind in (bool, int, float) or kind is dict
     if form == "bool":
         return kind is bool
     if form in ("dims", "ints"):
-        return kind is int or (kind in (list, tuple) and all(type(v) is int for v in value))
+        return kind is int or _is_shape(value)
     if form == "shape":
-        return kind in (list, tuple) and all(type(v) is int for v in value)
+        return _is_shape(value)
     if form == "tensors":
         return kind in (list, tuple)
     if form in ("str", "choice", "device"):
@@ -287,6 +297,13 @@ def _accepts(form: str, value: Any) -> bool:
     if form == "state":
         return kind is dict
     return True
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether it is a list of ints; of PyTorch only the first must not be a bool."""
+    if type(value) not in (list, tuple) or not all(type(v) in (int, bool) for v in value):
+        return False
+    return not value or type(value[0]) is int
 
 
 def choose(head: Op, given: dict[str, Any]) -> Op:
@@ -299,10 +316,7 @@ def choose(head: Op, given: dict[str, Any]) -> Op:
     if complete:
         return complete[0]  # its own checks say which type is wrong
     if named:
-        missing = [p.name for p in named[0].params if p.required and p.name not in given]
-        raise MissingParameter(
-            f"{head.name}() missing required argument: '{missing[0]}'", op=head.name, param=missing[0]
-        )
+        raise missing(named[0], given, head.name)
     known = list(dict.fromkeys(n for o in head.overloads for n in o.names))
     unknown = [n for n in given if n not in known]
     if unknown:
@@ -311,6 +325,21 @@ def choose(head: Op, given: dict[str, Any]) -> Op:
     raise UnknownParameter(
         f"{head.name}() received an invalid combination of arguments: ({', '.join(given)}); it takes one of {shown}",
         op=head.name,
+    )
+
+
+def missing(op: Op, given: Container[str], name: str) -> MissingParameter:
+    """The error for parameters that a call of `name` lacks, in PyTorch's words, which count from the first of them."""
+    names = [p.name for p in op.params if p.required]
+    names = names[next(i for i, n in enumerate(names) if n not in given) :]
+    count = len(names)
+    argument = "arguments" if count == 1 else "argument"  # so it says
+    p = op.params[op.positions[names[0]]]
+    return MissingParameter(
+        f"{op.called}() missing {count} required positional {argument}: " + ", ".join(f'"{n}"' for n in names),
+        op=name,
+        param=p.name,
+        hint=Hint("missing-parameter", param=p.name, type=p.type, op=name),
     )
 
 

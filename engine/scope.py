@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Protocol
@@ -140,7 +140,7 @@ class Scope:
                 if type(flag) is not bool:
                     raise WrongType("requires_grad is true or false", param="requires_grad")
                 value = value["data"]
-        if empty is int and value == [] and wanted is None:
+        if empty is int and wanted is None and type(value) is list and not any(_numbers(value)):
             wanted = dtype("int64")
         array, d = read(value, wanted, shape, ctx.default_dtype, param=param, adopt=adopt)
         ctx.admit(array.nbytes)
@@ -148,6 +148,15 @@ class Scope:
         if flag:
             require_grad(t)
         return t
+
+
+def _numbers(items: list[Any]) -> Iterator[bool]:
+    """Something for each item of nested lists that is no list."""
+    for item in items:
+        if type(item) is list:
+            yield from _numbers(item)
+        else:
+            yield True
 
 
 _LITERAL = ("data", "shape", "dtype", "device", "requires_grad")

@@ -19,7 +19,7 @@ from engine.errors import (
     WrongType,
 )
 from engine.limits import Limits
-from engine.op import REGISTRY, Op, choose, find_op, unknown_parameter
+from engine.op import REGISTRY, Op, choose, find_op, missing, unknown_parameter
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _ID = re.compile(r"t\d+\Z")
@@ -317,14 +317,8 @@ def compile_step(raw: Mapping[str, Any], limits: Limits, counts: list[int], dept
                 values[at] = made
             else:
                 getters.append((at, made))
-        for p in op.params:
-            if p.required and p.name not in args:
-                raise MissingParameter(
-                    f'{name}() missing 1 required positional arguments: "{p.name}"',
-                    op=name,
-                    param=p.name,
-                    hint=Hint("missing-parameter", param=p.name, type=p.type, op=name),
-                )
+        if any(p.required and p.name not in args for p in op.params):
+            raise missing(op, args, name)
     except EngineError as e:
         e.op = name
         if e.hint is not None:

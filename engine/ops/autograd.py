@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.autograd import run_backward
 from engine.context import Context
-from engine.declare import Array, special
+from engine.declare import Array, op, special
 from engine.dtypes import dtype
 from engine.errors import Call, Hint, Invalid, NoGradient, NoSuchTensor, Param
 from engine.samples import S, T
@@ -294,3 +294,17 @@ def _rename(ctx: Context, input: Array, name: str | None = None) -> Array:
     elif name is not None:
         session.register(input, name)
     return input
+
+
+# ---------------------------------------------------------------- gradients that do not depend on an input
+
+
+@op(family="autograd", meta=lambda k, grad, inputs: grad, samples=[S(T(2, 3), [T(4), T()])])
+def _tied(k: Any, grad: Array, inputs: list[Array]) -> Array:
+    """`grad`, as a function of `inputs` on which it does not depend: their gradients are zeros (see Op.ties)."""
+    return grad.copy()
+
+
+@_tied.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return need.grad and g, [F.new_zeros(g, x.shape) for x in saved.inputs]

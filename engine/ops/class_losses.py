@@ -155,7 +155,7 @@ def _nll_node(input: Spec, target: Spec, weight: Any, reduction: str, *rest: Any
     return "ViewBackward0" if reduction == "none" and input.ndim != 4 else "NllLoss2DBackward0"
 
 
-@op(family="losses", node=_nll_node, meta=_nll_meta, save={"input": ("target", "weight")})
+@op(family="losses", node=_nll_node, meta=_nll_meta, save={"input": ("target", "weight")}, ties=True)
 def _nll_loss(k: K, input: Array, target: Array, weight: Array | None, reduction: Any, ignore_index: Any) -> Array:
     """Minus the element of each row at its target, weighted and reduced: linear in the input."""
     rows = _Rows(k, target, weight, ignore_index, _class_axis(input.shape) if input.ndim > 1 else 0, input.dtype)

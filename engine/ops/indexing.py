@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 from engine.carriers import NUMBERS, K, in_layout
 from engine.context import HERE, Context
 from engine.declare import Array, Index, Scalar, Shape, composite, op, special, view
-from engine.dtypes import INT, bool_, from_numpy, int32, int64, scalar_type, uint8
+from engine.dtypes import COMPLEX, FLOAT, INT, bool_, float64, from_numpy, int32, int64, scalar_type, uint8
 from engine.errors import DtypeMismatch, Hint, IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import REGISTRY, Spec
 from engine.ops.common import fitting
@@ -111,14 +112,14 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
         if item is not None and item is not Ellipsis and type(item) is not bool:
             used += 1 if type(item) in (int, slice) else _dims_of(F, item)
     ndim = len(shape)
-    if used > ndim and any(type(item) in (int, slice) for item in items) and shape:
+    if used > ndim and (shape or len(items) > 1 or type(items[0]) not in (int, slice)):
         raise too_many(ndim)
     entries: list[Entry] = []
     tensors: list[tuple[int, Any]] = []
     trivial = True
     at = place = 0  # in the input, in the result
     gap = True
-    for item in items:
+    for number, item in enumerate(items):
         kind = type(item)
         if item is None:
             entries.append(None)
@@ -131,13 +132,14 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
             at += skip
             place += skip
         elif kind is slice:
-            n = _size(shape, at)
-            entries.append(_slice_entry(item, n))
+            entries.append(_slice_entry(item, _size(shape, at) if shape else 0))
+            if not shape:
+                raise IndexOutOfRange("slice() cannot be applied to a 0-dim tensor.", param="index")
             trivial = trivial and entries[-1] == ()
             at += 1
             place += 1
         elif kind is int:
-            entries.append(_int_entry(item, shape, at))
+            entries.append(_int_entry(item, shape, at, number))
             at += 1
             trivial = False
         elif kind is bool:
@@ -154,7 +156,7 @@ def take_apart(F: Any, shape: Shape, index: Any) -> Parts:
                 trivial = False
             elif not rank and d.category == INT:
                 value = 0 if type(item) is Spec else number_in(item)
-                entries.append(_int_entry(value, shape, at))
+                entries.append(_int_entry(value, shape, at, number))
                 at += 1
                 trivial = False
             else:
@@ -177,7 +179,8 @@ def _size(shape: Shape, at: int) -> int:
     return int(shape[at])
 
 
-def _int_entry(value: int, shape: Shape, at: int) -> int:
+def _int_entry(value: int, shape: Shape, at: int, number: int) -> int:
+    """An integer in range. `number`: which item of the index it is, for which PyTorch takes the dimension's number."""
     if not shape:
         if value == 0:
             raise IndexOutOfRange(
@@ -189,7 +192,7 @@ def _int_entry(value: int, shape: Shape, at: int) -> int:
     n = _size(shape, at)
     if not -n <= value < n:
         raise IndexOutOfRange(
-            f"index {value} is out of bounds for dimension {at} with size {n}",
+            f"index {value} is out of bounds for dimension {number} with size {n}",
             hint=Hint("index-range", low=-n, high=n - 1, index=value),
             param="index",
         )
@@ -295,12 +298,19 @@ def _result_shape(shape: Shape, indices: Sequence[Any], dims: Sequence[int]) -> 
 
 def _index_meta(k: K, input: Spec, indices: Any, dims: Any) -> Spec:
     made = _result_shape(input.shape, indices, dims)
-    if 0 not in made and any(input.shape[d] == 0 for d in dims):
+    if any(input.shape[d] == 0 for d in dims) and not any(0 in i.shape for i in indices):
         raise IndexOutOfRange("index is out of bounds for dimension with size 0", param="index")
     return Spec(made, input.dtype)
 
 
+def _nothing_to_index(shape: Shape, dims: Any) -> bool:
+    """Whether there is no element to read or write, whatever the indices: then nobody looks at them."""
+    return any(n == 0 for d, n in enumerate(shape) if d not in dims)
+
+
 def _check_places(k: K, shape: Shape, indices: Any, dims: Any) -> None:
+    if _nothing_to_index(shape, dims) or any(i.size == 0 for i in indices):
+        return
     for j, (i, d) in enumerate(zip(indices, dims, strict=True)):
         n = shape[d]
         check_range(i, -n, n, lambda bad, j=j, n=n: f"index {bad} is out of bounds for dimension {j} with size {n}")
@@ -316,6 +326,8 @@ def _full_key(indices: Any, dims: Any) -> tuple[Any, ...]:
 @op(family="indexing", meta=_index_meta, moves=True, node="IndexBackward0", save={"input": ("indices",)})
 def _index(k: K, input: Array, indices: list[Array], dims: Shape) -> Array:
     """The elements at integer indices along `dims`, as NumPy places them; in memory as PyTorch's iterator does."""
+    if _nothing_to_index(input.shape, dims) or any(i.size == 0 for i in indices):
+        return k.xp.empty(_result_shape(input.shape, indices, dims), input.dtype)
     if len(dims) == 1:
         made = k.xp.take(input, indices[0], axis=dims[0])
     else:
@@ -405,17 +417,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _put_meta(k: K, input: Spec, indices: Any, values: Spec, dims: Any) -> Spec:
     made = _index_meta(k, input, indices, dims)
-    if values.dtype is not input.dtype:
-        raise DtypeMismatch(
-            f"Index put requires the source and destination dtypes match, got {scalar_type(input.dtype)} for the "
-            f"destination and {scalar_type(values.dtype)} for the source.",
-            param="values",
-        )
-    trimmed = values.shape
-    while len(trimmed) > len(made.shape) and trimmed[0] == 1:
-        trimmed = trimmed[1:]
     try:
-        fits = broadcast_two(trimmed, made.shape) == made.shape
+        fits = broadcast_two(values.shape, made.shape) == made.shape
     except ShapeMismatch:
         fits = False
     if not fits:
@@ -424,15 +427,27 @@ def _put_meta(k: K, input: Spec, indices: Any, values: Spec, dims: Any) -> Spec:
             f"shape {text(made.shape)}",
             param="values",
         )
+    if values.dtype is not input.dtype:
+        raise DtypeMismatch(
+            f"Index put requires the source and destination dtypes match, got {scalar_type(input.dtype)} for the "
+            f"destination and {scalar_type(values.dtype)} for the source.",
+            param="values",
+        )
     return input
 
 
-def _trimmed(values: Array, ndim: int) -> Array:
-    return values.reshape(values.shape[values.ndim - ndim :]) if values.ndim > ndim else values
-
-
-def _result_ndim(input: Array, indices: Any, dims: Any) -> int:
-    return int(input.ndim - len(dims) + max(i.ndim for i in indices))
+def _as_filling(F: Any, input: Any, tensors: Sequence[Any], values: Any) -> Any:
+    """One number behind one mask is written as `masked_fill` does, which casts it; other values stay as they are."""
+    masks = [i for i in tensors if type(i) is bool or F.dtype(i) in (bool_, uint8)]
+    d = F.dtype(input)
+    if F.dtype(values) is d or len(masks) != 1 or len(tensors) != 1 or type(masks[0]) is bool:
+        return values
+    if prod(F.shape(values)) != 1:
+        return values
+    if type(values) is Tensor and values.dtype.category == COMPLEX and d.category != COMPLEX:
+        fitting(values.backend.to_host(values.array).item(), d)
+        values = F.real(values)
+    return F.to(values, d)
 
 
 _PUT_SAVES: dict[str, Sequence[str]] = {"input": ("indices",), "values": ("indices",)}
@@ -448,10 +463,10 @@ def _index_put(k: K, input: Array, indices: list[Array], values: Array, dims: Sh
         made[...] = input
     else:
         made = out
-    if all(i.size for i in indices):
+    if made.size and all(i.size for i in indices):
         if out is not None and k.xp.may_share_memory(out, values):
             values = values.copy()
-        made[_full_key(indices, dims)] = _trimmed(values, _result_ndim(input, indices, dims))
+        made[_full_key(indices, dims)] = values
     return made
 
 
@@ -470,17 +485,14 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _values_gradient(F: Any, saved: Any, g: Any) -> Any:
-    """The gradient of what was written; leading dimensions of size 1 that the result lacks are put back."""
-    made = F._index(g, saved.indices, saved.dims)
-    extra = len(saved.values.shape) - len(F.shape(made))
-    return F.reshape(made, (1,) * extra + tuple(F.shape(made))) if extra > 0 else made
+    return F._index(g, saved.indices, saved.dims)
 
 
 @op(family="indexing", meta=_put_meta, updates=True, inplace=True, node="IndexPutBackward0", save=_PUT_SAVES)
 def _index_put_add(k: K, input: Array, indices: list[Array], values: Array, dims: Shape, *, out: Any = None) -> Array:
     """A copy with `values` added at integer indices along `dims`, duplicates adding up."""
     made = input.copy(order="C") if out is None or not out.flags.c_contiguous else out
-    _add_at(k, made, indices, dims, _trimmed(values, _result_ndim(input, indices, dims)))
+    _add_at(k, made, indices, dims, values)
     return relaid(k, made, input, out)
 
 
@@ -540,6 +552,8 @@ _PUT = [
 def index_put(F: Any, input: Array, indices: list[Array | None], values: Array, accumulate: bool = False) -> Array:
     """A copy with `values` written at, or with `accumulate` added to, the elements that `indices` select."""
     whole, added, flat, dims = _put_places(F, input, indices)
+    if not accumulate:
+        values = _as_filling(F, input, [i for i in indices if i is not None], values)
     made = (F._index_put_add if accumulate else F._index_put)(whole, flat, values, dims)
     for at in reversed(added):
         made = F.squeeze(made, at)
@@ -564,6 +578,8 @@ def index_put_(
     """Writes `values` to, or with `accumulate` adds them to, the elements that `indices` select."""
     whole, _, flat, dims = _put_places(REC, input, indices)
     _refuse_overlap(input, values)
+    if not accumulate:
+        values = _as_filling(REC, input, [i for i in indices if i is not None], values)
     name = "_index_put_add_" if accumulate else "_index_put_"
     REGISTRY[name].run((whole, flat, values, dims))
     return input
@@ -599,10 +615,7 @@ def getitem(F: Any, input: Array, index: Index) -> Array:
 
 
 def _assign_meta(k: K, input: Spec, src: Spec, whole: bool) -> Spec:
-    shape = src.shape
-    while len(shape) > input.ndim and shape[0] == 1:
-        shape = shape[1:]
-    REGISTRY["expand"].geometry(Spec(shape, src.dtype), input.shape)  # type: ignore[misc]
+    REGISTRY["expand"].geometry(src, input.shape)  # type: ignore[misc]
     return input
 
 
@@ -614,7 +627,6 @@ def _assign_meta(k: K, input: Spec, src: Spec, whole: bool) -> Spec:
 )
 def _assign(k: K, input: Array, src: Array, whole: bool) -> Array:
     """`src`, in the dtype of `input`, in its place. `whole`: the input is no part that was taken for this alone."""
-    src = _trimmed(src, input.ndim)
     source = from_numpy(src.dtype)
     made = k.backend.cast(src, source, k.spec.dtype.compute) if source is not None else src
     if made is src and k.xp.may_share_memory(input, src):
@@ -624,11 +636,7 @@ def _assign(k: K, input: Array, src: Array, whole: bool) -> Array:
 
 @_assign.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    lost = need.input and saved.whole and F.zeros_like(g)
-    if not need.src:
-        return lost, None
-    extra = len(saved.src.shape) - len(F.shape(g))
-    return lost, F.reshape(g, (1,) * extra + tuple(F.shape(g))) if extra > 0 else g
+    return need.input and saved.whole and F.zeros_like(g), need.src and g
 
 
 _PUT_ITEMS = [
@@ -642,17 +650,25 @@ _PUT_ITEMS = [
 @special(family="indexing", samples=_PUT_ITEMS, example={"input": [[1.5, 2.5], [3.5, 4.5]], "index": [0], "value": 9})
 def setitem_(ctx: Context, input: Array, index: Index, value: Array | Scalar) -> Array:
     """input[index] = value: the value, a number or a tensor that broadcasts, is written into the input."""
-    parts = take_apart(REC, input.shape, index)
-    region = input if parts.trivial else REC._basic_index(input, parts.entries)
     if type(value) in NUMBERS:
         d = input.dtype
-        number = fitting(value, d)
+        number = fitting(value, float64 if type(value) is complex and d.category == FLOAT and d.itemsize == 2 else d)
         backend = input.backend
         array = backend.asarray(number, d.compute.np)
         array = backend.cast(array, d.compute, d)
         value = fresh(backend.xp.asarray(array), Spec((), d), backend, ctx.ledger)
+    else:  # leading dimensions of size 1 say nothing
+        extra = next((j for j, n in enumerate(value.shape) if n != 1), value.ndim)
+        value = REC.reshape(value, value.shape[extra:]) if extra else value
+    if type(index) is list and len(index) == 1 and type(index[0]) is bool:
+        if not index[0]:
+            return input
+        index = [None]
+    parts = take_apart(REC, input.shape, index)
+    region = input if parts.trivial else REC._basic_index(input, parts.entries)
     if parts.tensors:
         _refuse_overlap(region, value)
+        value = _as_filling(REC, region, [item for _, item in parts.tensors], value)
         flat, dims = _places_of(REC, region, parts.tensors)
         REGISTRY["_index_put_"].run((region, flat, value, dims))
     else:

@@ -131,7 +131,13 @@ def _pad_node(input: Any, pad: Any, mode: str) -> str:
     return f"{name}{len(pad) // 2}DBackward0"
 
 
-@op(family="shaping", meta=_pad_edges_meta, moves=True, node=_pad_node)
+@op(
+    family="shaping",
+    meta=_pad_edges_meta,
+    moves=True,
+    node=_pad_node,
+    ties=lambda input, pad, mode: mode != "circular",
+)
 def _pad_edges(k: K, input: Array, pad: Shape, mode: str) -> Array:
     """The tensor with what lies at its edges around it."""
     for d, (before, after) in enumerate(_bounds(input.shape, pad)):

@@ -14,7 +14,7 @@ from engine.dtypes import FLOAT, float32, int64, uint8
 from engine.errors import Invalid, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import not_implemented
-from engine.ops.pooling import Pool, _rank_words
+from engine.ops.pool_windows import Pool, rank_words
 from engine.samples import S, T
 from engine.shapes import Shape, text
 
@@ -167,7 +167,12 @@ def _resample_meta(k: K, input: Spec, axes: Any, back: bool, node: str) -> Spec:
     return Spec((*input.shape[: input.ndim - len(axes)], *sizes), input.dtype)
 
 
-@op(family="nn", meta=_resample_meta, node=lambda input, axes, back, node: node)
+@op(
+    family="nn",
+    meta=_resample_meta,
+    node=lambda input, axes, back, node: node,
+    ties=lambda input, axes, back, node: node.startswith(("Adaptive", "Squeeze")) and not back,
+)
 def _resample(k: K, input: Array, axes: Any, back: Any, node: Any) -> Array:
     """A weighted sum of elements along each of the last dimensions; `back`: the transpose of that."""
     xp = k.xp
@@ -469,7 +474,7 @@ def _adaptive(F: Any, input: Any, output_size: Any, dims: int) -> Any:
     _check_listed(output_size, shape, name, dims)
     if len(shape) not in (dims + 1, dims + 2):
         if dims == 1:
-            raise _rank_words(shape, name)
+            raise rank_words(shape, name)
         raise ShapeMismatch(
             f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {text(shape)}", param="input"
         )
@@ -552,6 +557,7 @@ def _adaptive_max_meta(k: K, input: Spec, windows: Windows) -> tuple[Spec, Spec]
     nondiff=("indices",),
     save={"input": ("indices",)},
     node=lambda input, windows: windows.node,
+    ties=True,
 )
 def _adaptive_max(k: K, input: Array, windows: Any) -> Any:
     """The largest element of each window, and its place in the flattened sample."""
@@ -608,7 +614,7 @@ def _adaptive_windows(F: Any, input: Any, output_size: Any, dims: int) -> Window
         raise Invalid(f"{name}(): internal error: output_size.size() must be {dims}", param="output_size")
     if len(shape) not in (dims + 1, dims + 2):
         if dims == 1:
-            raise _rank_words(shape, name)
+            raise rank_words(shape, name)
         raise ShapeMismatch(
             f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got: {text(shape)}", param="input"
         )

@@ -149,3 +149,59 @@ def test_pad_and_constant_pad_have_words_of_their_own() -> None:
     assert words("nn.functional.pad", x, [1, 2, 3]) == "Padding length must be divisible by 2"
     assert words("constant_pad_nd", x, [1] * 6).startswith("Length of pad should be no more than twice the number of")
     assert words("nn.functional.pad", x, [1] * 6).startswith("Padding length should be less than or equal to two times")
+
+
+class TestArguments:
+    """Arguments of another type, as PyTorch's parser of keyword arguments takes or refuses them."""
+
+    X = [1.0, 2.0]  # noqa: RUF012
+
+    def refused(self, op: str, **args: Any) -> str:
+        with pytest.raises(EngineError) as caught:
+            run(Session("s"), step(op, **args))
+        return caught.value.detail
+
+    @pytest.mark.parametrize(
+        "op, args, said",
+        [
+            ("sum", {"dim": "a"}, "sum(): argument 'dim' must be tuple of ints, not str"),
+            ("sum", {"dim": [1.5]}, "sum(): argument 'dim' must be tuple of ints, not list"),
+            ("add", {"other": None}, "add(): argument 'other' must be Tensor, not NoneType"),
+            ("topk", {"k": {"re": 0, "im": 1}}, "topk(): argument 'k' must be int, not complex"),
+            ("cumsum", {"dim": 0, "dtype": 3}, "cumsum(): argument 'dtype' must be torch.dtype, not int"),
+            ("max", {"dim": "a"}, "max(): argument 'dim' must be int, not str"),
+            ("special.zeta", {"other": None}, "special_zeta(): argument 'other' must be Tensor, not NoneType"),
+            ("nn.functional.linear", {"weight": None}, "linear(): argument 'weight' must be Tensor, not NoneType"),
+            (
+                "sum",
+                {"dim": [0, 1 << 70]},
+                (
+                    "sum(): argument 'dim' failed to unpack the object at pos 2 with error "
+                    '"Overflow when unpacking long long"'
+                ),
+            ),
+            ("add", {"other": 1 << 64}, "int too big to convert"),
+            ("add", {"other": -(1 << 63) - 1}, "can't convert negative int to unsigned"),
+            ("gather", {"dim": 0}, 'gather() missing 1 required positional arguments: "index"'),
+            ("gather", {"index": [0]}, 'gather() missing 2 required positional argument: "dim", "index"'),
+        ],
+    )
+    def test_words(self, op: str, args: dict[str, Any], said: str) -> None:
+        assert self.refused(op, input=self.X, **args) == said
+
+    def test_later_items_of_sizes_are_named_by_their_place(self) -> None:
+        assert self.refused("zeros", size=[1, 1.5]) == (
+            "zeros(): argument 'size' failed to unpack the object at pos 2 with error "
+            '"type must be tuple of ints,but got float"'
+        )
+        assert self.refused("zeros", size=[True, 1]) == "zeros(): argument 'size' must be tuple of ints, not list"
+
+    def test_true_is_a_number(self) -> None:
+        made = run(
+            Session("s"),
+            step("zeros", "y", size=[2, True]),
+            step("isclose", "z", input=self.X, other=[1.5, 9.0], rtol=True),
+            return_=["y", "z"],
+        )
+        assert made["results"]["y"].shape == (2, 1)
+        assert made["results"]["z"].values.tolist() == [True, True]
