@@ -576,7 +576,7 @@ def binary_runner(op: Op) -> Callable[[tuple[Any, ...]], Any]:
     def run(args: tuple[Any, ...]) -> Any:
         a, b = args[0], args[1]
         rest = args[2:]
-        if type(a) is not Tensor or (rest and rest != usual):
+        if type(a) is not Tensor or (rest and (rest != usual or rest[0] is True)):  # True == 1
             return general(args)
         spec = of_a = a.spec
         d = spec.dtype

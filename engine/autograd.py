@@ -201,6 +201,8 @@ def _flatten(node: Node, grads: Any) -> Sequence[Any]:
 
 
 def _fit_tensor(g: Tensor, spec: Spec) -> Tensor:
+    if g.shape != spec.shape and g.ndim < len(spec.shape):  # as in fitting.sum_to
+        g = REC.reshape(g, spec.shape)
     if g.shape != spec.shape:
         extra = g.ndim - len(spec.shape)
         axes = list(range(extra)) + [i + extra for i, n in enumerate(spec.shape) if n == 1 and g.shape[i + extra] != 1]

@@ -307,7 +307,7 @@ def _linear_meta(k: K, input: Spec, weight: Spec, bias: Spec | None = None) -> S
         if bias is not None and bias.shape != w[:1]:
             if bias.ndim > 1 and len(a) != 2:
                 joint = broadcast_two(out, bias.shape)
-                if joint != out:
+                if joint[-len(out) :] != out or (joint != out and (len(a) > 1 or prod(joint) != w[0])):
                     words = f"output with shape {text(out)} doesn't match the broadcast shape {text(joint)}"
                     raise ShapeMismatch(words, param="bias")
             else:
@@ -421,8 +421,9 @@ def bilinear(F: Any, input1: Array, input2: Array, weight: Array, bias: Array | 
     elif a[:-1] != b[:-1]:
         at = next(i for i, (n, m) in enumerate(zip(a, b, strict=True)) if n != m)
         words = f"input batch dimensions do not match at dim {at}: got {a[at]} and {b[at]}"
-    elif len(w) < 3:
-        wrap_dim(2, len(w))  # PyTorch asks for a size that is not there
+    elif len(w) < 3 or not a:  # PyTorch asks for a size that is not there
+        wrap_dim(-1, len(a), scalar_ok=False)
+        wrap_dim(2, len(w), scalar_ok=False)
     elif a[-1] != w[1]:
         words = f"input1 size does not match weight size: got {a[-1]} but expected {w[1]}"
     elif b[-1] != w[2]:

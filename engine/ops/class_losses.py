@@ -61,9 +61,12 @@ def _check_classes(input: Spec, target: Spec, weight: Spec | None) -> tuple[int,
             raise ShapeMismatch(words, param="target")
         if weight is not None and weight.numel != classes:
             raise ShapeMismatch("weight tensor should be defined either for all or no classes", param="weight")
-    if target.dtype is not int64 and target.dtype is not uint8:
+    if target.dtype is not int64 and (target.dtype is not uint8 or len(shape) > 2):
+        d = scalar_type(target.dtype)
         raise DtypeMismatch(
-            f"expected target dtype to be Long or Byte, but got {scalar_type(target.dtype)}",
+            f"expected target dtype to be Long or Byte, but got {d}"
+            if target.dtype is not uint8
+            else f"expected scalar type Long but found {d}",
             code="index-dtype",
             hint=Hint(
                 "cast-index",

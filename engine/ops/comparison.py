@@ -70,7 +70,7 @@ for _row in (
 
 
 def _no_negative(value: float, name: str) -> None:
-    if value < 0:
+    if not value >= 0:  # NaN too
         raise Invalid(f"{name} must be greater than or equal to zero, but got {number(value)}", param=name)
 
 

@@ -164,6 +164,12 @@ def _(
                 f"#2 'targets' {_WHERE}",
                 param="targets",
             )
+    elif targets.shape[0] != log_probs.shape[1]:
+        raise ShapeMismatch(
+            f"Expected tensor to have size {log_probs.shape[1]} at dimension 0, but got size {targets.shape[0]} for "
+            f"argument #2 'targets' {_WHERE}",
+            param="targets",
+        )
     elif target_lengths.size and int(target_lengths.max()) > targets.shape[1]:
         raise ShapeMismatch(
             f"Expected tensor to have size at least {int(target_lengths.max())} at dimension 1, but got size "

@@ -525,6 +525,7 @@ def eigvalsh(F: Any, A: Array, UPLO: str = "L") -> Array:
 
 def _spectrum(k: K, A: Array, hermitian: bool) -> Any:
     xp = k.xp
+    _converged(k, A, A.shape[:-2], "linalg.eigh" if hermitian else "linalg.svd")
     if hermitian:
         values, v = xp.linalg.eigh(A, "L")
         return v, values, xp.conj(v).swapaxes(-1, -2)

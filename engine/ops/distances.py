@@ -257,7 +257,7 @@ def cdist(
         elif p == 1:
             part = total(k, xp.abs(size, out=size), (size.ndim - 1,))
         elif p == 0:
-            part = (size != 0).sum(axis=-1).astype(size.dtype)
+            part = xp.where(xp.isnan(size), size, size != 0).sum(axis=-1).astype(size.dtype)
         else:
             part = total(k, xp.abs(size, out=size) ** p, (size.ndim - 1,)) ** (1.0 / p)
         made[..., low:high, :] = part

@@ -10,8 +10,20 @@ import numpy as np
 from engine.backend import CPU
 from engine.carriers import NUMBERS, K, blank_like
 from engine.declare import Array, Device, DTypeArg, Scalar, Shape, op
-from engine.dtypes import BOOL, COMPLEX, INT, DType, float32, int64, scalar_dtype, scalar_type, to_complex
-from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
+from engine.dtypes import (
+    BOOL,
+    COMPLEX,
+    FLOAT,
+    INT,
+    DType,
+    float32,
+    float64,
+    int64,
+    scalar_dtype,
+    scalar_type,
+    to_complex,
+)
+from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch, WrongType
 from engine.metas import as_dtype, sized
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
@@ -505,6 +517,8 @@ def spaced(start: Any, end: Any, n: int, d: DType) -> Any:
 
 
 def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dtype: Any = None, *rest: Any) -> Spec:
+    if type(base) is complex:
+        raise WrongType("logspace(): argument 'base' must be float, not complex", param="base")
     if type(base) is Spec and base.shape:
         raise ShapeMismatch("logspace() argument 'base' must be a number", param="base")
     return _linspace_meta(k, start, end, steps, dtype, name="logspace")
@@ -530,6 +544,11 @@ def logspace(
     d = k.spec.dtype
     first, last, b = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end, base))
     first, last = fitting(first, d), fitting(last, d)
+    if type(b) is complex:  # of a tensor
+        b = fitting(b, float64)
+    if steps == 1 and d.category == FLOAT:
+        with np.errstate(over="ignore"):
+            fitting(float(np.power(float(b), float(first))), d, "start")
     if d.category != INT:
         exponents = spaced(first, last, steps, d)
         return k.from_host(np.power(exponents.dtype.type(b), exponents))

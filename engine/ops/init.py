@@ -6,7 +6,7 @@ These work on leaves that require gradients: nothing is recorded.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import erf, sqrt
+from math import erf, isfinite, sqrt
 from typing import Any, Literal
 
 from engine.context import Context, grad_mode
@@ -125,6 +125,8 @@ def dirac_(ctx: Context, tensor: Array, groups: int = 1) -> Tensor:
     shape = tensor.shape
     if len(shape) not in (3, 4, 5):
         raise ShapeMismatch("Only tensors with 3, 4, or 5 dimensions are supported", param="tensor")
+    if groups == 0:
+        raise Invalid("integer modulo by zero", param="groups")
     if shape[0] % groups:
         raise Invalid("dim 0 must be divisible by groups", param="groups")
     each = shape[0] // groups
@@ -229,6 +231,9 @@ def sparse_(ctx: Context, tensor: Array, sparsity: float, std: float = 0.01) -> 
     if len(tensor.shape) != 2:
         raise ShapeMismatch("Only tensors with 2 dimensions are supported", param="tensor")
     rows, columns = tensor.shape
+    if not isfinite(sparsity):
+        kind = "NaN" if sparsity != sparsity else "infinity"
+        raise Invalid(f"cannot convert float {kind} to integer", code="bad-value", param="sparsity")
     count = -int(-sparsity * rows // 1)
     with grad_mode(False):
         REC.normal_(tensor, 0.0, std)

@@ -227,7 +227,7 @@ def _weights(k: K, weights: Array, name: Any) -> Array:
 
 @_weights.guard
 def _(k: K, weights: Array, name: str) -> None:
-    if bool((weights < 0).any()):
+    if not bool((weights >= 0).all()):  # NaN too
         raise Invalid(f"cov(): {name} cannot be negative", code="negative-weights", param=name)
 
 

@@ -543,7 +543,7 @@ def trace(F: Any, input: Array) -> Array:
 def _cross_meta(k: K, input: Spec, other: Spec, dim: int = -1) -> Spec:
     if input.ndim != other.ndim:
         raise ShapeMismatch("linalg.cross: inputs must have the same number of dimensions.", param="other")
-    at = wrap_dim(dim, input.ndim)
+    at = wrap_dim(dim, input.ndim, scalar_ok=False)
     n, m = input.shape[at], other.shape[at]
     if n != 3 or m != 3:
         raise ShapeMismatch(f"linalg.cross: inputs dimension {dim} must have length 3. Got {n} and {m}", param="dim")

@@ -83,7 +83,7 @@ def lobpcg(
     `n`, `iK`, `niter`, `tol` and `method`, and the values of `X`, change nothing.
     """
     if k is None:
-        k = 1 if X is None else F.shape(X)[-1]
+        k = 1 if X is None or not F.shape(X) else F.shape(X)[-1]
     width = (k if n is None else n) if X is None or len(F.shape(X)) < 2 else F.shape(X)[-1]
     _check(F, A, B, X, k, width)
     k = min(k, width)

@@ -268,7 +268,7 @@ def _unpack_meta(k: K, LU_data: Spec, LU_pivots: Spec, unpack_data: bool = True,
             param="LU_pivots",
         )
     *batch, m, n = LU_data.shape
-    if unpack_pivots and LU_pivots.shape[:-1] != tuple(batch):
+    if unpack_pivots and (not LU_pivots.ndim or LU_pivots.shape[:-1] != tuple(batch)):
         # PyTorch does not look, and reads memory that is not the pivots'.
         raise ShapeMismatch(
             f"torch.lu_unpack: Expected LU_pivots to have the batch dimensions {text(tuple(batch))} of LU_data, but "

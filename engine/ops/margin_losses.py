@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.context import HERE
-from engine.declare import Array, composite, op
+from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import COMPLEX, FLOAT, float32, float64, int64, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, NoGradient, Param, ShapeMismatch
 from engine.op import Spec
@@ -197,7 +197,7 @@ def soft_margin_loss(
         losses = F.log1p(F.exp(product))
     else:
         wide = product if have.category >= FLOAT else F.mul(product, 1.0)
-        losses = F.neg(F.logsigmoid(F.neg(wide)))
+        losses = F.log1p(F.exp(wide))  # which overflows, as in PyTorch
     fits_input(F.dtype(losses), d)
     return reduce_in(F, F.to(losses, d.name), reduction)
 
@@ -287,7 +287,8 @@ def _hinges(k: K, input: Array, target: Array, margin: float) -> tuple[Array, Ar
     xp = k.xp
     x = input.reshape(-1, input.shape[-1] if input.ndim else 1)
     rows, at = xp.arange(x.shape[0]), target.reshape(-1)
-    made = xp.maximum(margin + x - x[rows, at][:, None], 0)
+    made = margin + x - x[rows, at][:, None]
+    made = xp.where(made > 0, made, xp.zeros((), made.dtype))  # NaN is no margin
     made[rows, at] = 0
     return made, rows, at
 
@@ -388,7 +389,7 @@ def multi_margin_loss(
     F: Any,
     input: Array,
     target: Array,
-    p: int = 1,
+    p: Scalar = 1,
     margin: float = 1.0,
     weight: Array | None = None,
     size_average: bool | None = None,
@@ -435,7 +436,8 @@ def _pair_hinges(k: K, input: Array, target: Array) -> tuple[Array, Array, Array
     k.ctx.admit(3 * x.size * classes * x.itemsize)  # each class with each
     live, named = _labels(k, target)
     at = xp.where(live, target, xp.zeros((), int64.np))
-    made = xp.maximum(1 - xp.take_along_axis(x, at, 1)[:, :, None] + x[:, None, :], 0)
+    made = 1 - xp.take_along_axis(x, at, 1)[:, :, None] + x[:, None, :]
+    made = xp.where(made > 0, made, xp.zeros((), made.dtype))  # NaN is no margin
     made *= (live[:, :, None] & ~named[:, None, :]).astype(x.dtype)
     return made, x, at
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, inf, log2, prod
+from math import ceil, inf, log2, nan, prod
 from typing import Any
 
 import numpy as np
@@ -141,8 +141,18 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 )
 def solve_ex(F: Any, A: Array, B: Array, left: bool = True, check_errors: bool = False) -> Array:
     """`linalg.solve`, and for each matrix 0 or which diagonal element of its LU decomposition is zero."""
-    made = getattr(F, "linalg.solve")(A, B, left)
-    return [made, getattr(F, "linalg.inv_ex")(A)[1]]
+    solve = getattr(F, "linalg.solve")
+    if check_errors:
+        return [solve(A, B, left), getattr(F, "linalg.inv_ex")(A)[1]]
+    a, b = F.shape(A), F.shape(B)
+    if len(a) < 2 or a[-1] != a[-2]:
+        return [solve(A, B, left), None]  # which says what is wrong
+    info = getattr(F, "linalg.inv_ex")(A)[1]
+    singular = F.ne(info, 0)
+    wide = F.reshape(singular, (*a[:-2], 1, 1))
+    made = solve(F.where(wide, F.eye(a[-1], dtype=F.dtype(A).name), A), B, left)
+    vector = len(F.shape(made)) < len(a) or (b == a[:-1] and len(F.shape(made)) == len(b))
+    return [F.where(F.reshape(singular, (*a[:-2], 1)) if vector else wide, nan, made), info]
 
 
 # ---------------------------------------------------------------- made of others

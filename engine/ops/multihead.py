@@ -9,7 +9,7 @@ from engine.declare import Array, composite
 from engine.dtypes import BOOL, FLOAT
 from engine.errors import Invalid, MissingParameter, ShapeMismatch
 from engine.samples import B, S, T
-from engine.shapes import text
+from engine.shapes import text, wrap_dim
 
 MINUS_INFINITY = float("-inf")
 
@@ -135,6 +135,10 @@ def _projected(F: Any, inputs: Any, weights: tuple[Any, Any, Any, Any], bias: An
             return [F.narrow(made, -1, i * size, size) for i in range(3)]
         parts = F.chunk(weights[0], 3)
         shifts = [None] * 3 if bias is None else F.chunk(bias, 3)
+    for rows in (parts, shifts):
+        if len(rows) != 3:
+            words = f"not enough values to unpack (expected 3, got {len(rows)})"
+            raise ShapeMismatch(words, param="in_proj_weight" if rows is parts else "in_proj_bias")
     return [F.linear(x, w, b) for x, w, b in zip(inputs, parts, shifts, strict=True)]
 
 
@@ -154,7 +158,7 @@ def _shaped_mask(F: Any, mask: Any, batch: int, heads: int, rows: int, columns: 
 def _check_static(F: Any, x: Any, name: str, batch: int, size: int) -> None:
     shape = F.shape(x)
     for at, wanted in ((0, batch), (2, size)):
-        if shape[at] != wanted:
+        if shape[wrap_dim(at, len(shape))] != wanted:
             raise ShapeMismatch(f"expecting {name}.size({at}) of {wanted}, but got {shape[at]}", param=name)
 
 

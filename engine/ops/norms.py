@@ -37,6 +37,8 @@ def _norm_types(k: K, input: Any, ord: Any = 2, dim: Any = None, keepdim: bool =
 
 
 def _norm_meta(k: K, input: Spec, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Spec:
+    if type(ord) is complex:
+        raise Invalid("linalg.vector_norm: Expected a non-complex scalar as the order of norm.", param="ord")
     dims = wrap_dims(dim, input.ndim)
     if float(ord) in (inf, -inf) or ord < 0:
         sizes = [input.shape[d] for d in dims] if input.ndim else [1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from engine.carriers import K
 from engine.declare import Array, State, op, special
 from engine.dtypes import float32
@@ -98,7 +100,8 @@ def asgd_(
             average[...] = p
         else:
             xp.add(average, (p - average) * float(mu), out=average)
-        eta[...] = lr / (1 + lambd * lr * step) ** alpha
+        with np.errstate(all="ignore"):
+            eta[...] = lr / np.float64(1 + lambd * lr * step) ** alpha
         mu[...] = 1 / max(1.0, step - t0)
 
 

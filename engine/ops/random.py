@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.backend import CPU
 from engine.carriers import K
-from engine.context import Context
-from engine.declare import Array, Declared, Device, DTypeArg, Scalar, Shape, op, special
-from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type, uint8
+from engine.declare import Array, Declared, Device, DTypeArg, Scalar, Shape, op
+from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type
 from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch, WrongType
 from engine.metas import as_dtype, sized
 from engine.op import Spec
 from engine.ops.common import fitting, laid_out, memory_order, not_implemented, publish_inplace
 from engine.samples import I, S, T
 from engine.shapes import broadcast_two, check_size, text
-from engine.tensor import Tensor, fresh
 
 # ---------------------------------------------------------------- from the stream to arrays
 
@@ -156,7 +153,7 @@ def randint(
 
 
 # Up to here PyTorch lets a permutation go in the floating dtypes: all numbers below are exact.
-_LONGEST = {"float16": 2**11 + 1, "bfloat16": 2**8 + 1, "float32": 2**24 + 1, "float64": 2**53 + 1}
+_LONGEST = {"float16": 2**11 + 1, "float32": 2**24 + 1, "float64": 2**53 + 1}
 
 
 def _randperm_meta(k: K, n: int, dtype: Any = None, *rest: Any) -> Spec:
@@ -164,7 +161,7 @@ def _randperm_meta(k: K, n: int, dtype: Any = None, *rest: Any) -> Spec:
     check_size((n,))
     if d.category in (BOOL, COMPLEX):
         raise not_implemented("randperm", d)
-    if d.category == FLOAT and n > _LONGEST[d.name]:
+    if n > _LONGEST.get(d.name, n):
         raise ShapeMismatch(f"n cannot be greater than {_LONGEST[d.name]} for {scalar_type(d)} type.", param="n")
     if d.category == INT:
         fitting(n, d, "n")
@@ -269,6 +266,8 @@ def _normal_meta(k: K, mean: Any, std: Any = 1.0, size: Any = None, dtype: Any =
     if type(std) is Spec:
         if std.dtype.is_complex:
             raise DtypeMismatch("normal expects standard deviation to be non-complex", param="std")
+    elif type(std) is complex:
+        raise WrongType("normal(): argument 'std' must be float, not complex", param="std")
     elif not std >= 0:
         raise Invalid(f"normal expects std >= 0.0, but found std {std:g}", param="std")
     given = [x for x in (mean, std) if type(x) is Spec]
@@ -359,6 +358,8 @@ def _bernoulli_meta(k: K, input: Any, p: Any = None) -> Spec:
 
 
 def _check_p(p: float) -> None:
+    if type(p) is complex:
+        raise WrongType("bernoulli_(): argument 'p' must be float, not complex", param="p")
     if not 0 <= p <= 1:
         raise Invalid(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}", param="p")
 
@@ -458,7 +459,15 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _binomial_meta(k: K, count: Any, prob: Any) -> Spec:
-    _need_float("binomial_cpu", prob.dtype, complex_=False)
+    for name, d in (("count", count.dtype), ("prob", prob.dtype)):
+        if d.category != FLOAT:
+            words = f"binomial only supports floating-point dtypes for {name}, got: {scalar_type(d)}"
+            raise DtypeMismatch(words, param=name)
+    if count.dtype is not prob.dtype:
+        words = f"Found dtype {scalar_type(prob.dtype)} but expected {scalar_type(count.dtype)}"
+        raise DtypeMismatch(words, param="prob")
+    if count.dtype.reduced:
+        raise not_implemented("binomial_cpu", count.dtype)
     return Spec(broadcast_two(count.shape, prob.shape), count.dtype)
 
 
@@ -588,7 +597,7 @@ def _geometric(k: K, input: Array, p: float) -> Array:
 def _random_meta(k: K, input: Any, from_: Any = None, to: Any = None) -> Spec:
     if input.numel and input.dtype.category == COMPLEX and from_ is None and to is None:
         raise not_implemented("random_kernel_cpu", input.dtype)
-    if input.numel or not input.dtype.is_complex:  # PyTorch draws nothing for nothing, whatever the dtype
+    if to is not None or input.numel or not input.dtype.is_complex:  # else PyTorch draws nothing for nothing
         _check_range(0 if from_ is None and to is not None else from_, to, input.dtype)
     return input  # type: ignore[no-any-return]
 
@@ -652,46 +661,3 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 publish_inplace(_bernoulli_fill, "bernoulli_")
-
-
-# ---------------------------------------------------------------- the session's generator
-
-
-@special(family="random", returns="value", example={"seed": 0})
-def manual_seed(ctx: Context, seed: int) -> None:
-    """Seeds the session's generator, from -2^63 to 2^64 - 1: the numbers that follow are PyTorch's for that seed."""
-    ctx.touch_rng().manual_seed(seed)
-
-
-@special(family="random", returns="value", example={})
-def seed(ctx: Context) -> int:
-    """Seeds the session's generator with a number from the system, and returns it."""
-    return int(ctx.touch_rng().seed())
-
-
-@special(family="random", returns="value", example={})
-def initial_seed(ctx: Context) -> int:
-    """The seed that the session's generator started from."""
-    return int(ctx.rng.initial_seed)
-
-
-@special(family="random", example={})
-def get_rng_state(ctx: Context) -> Tensor:
-    """The state of the session's generator, 5056 bytes as uint8: those that PyTorch has for the same numbers."""
-    state = np.frombuffer(ctx.rng.get_state(), np.uint8).copy()
-    return fresh(state, Spec(state.shape, uint8), CPU, ctx.ledger)
-
-
-@special(family="random", returns="value", example={})
-def set_rng_state(ctx: Context, new_state: Array | None = None) -> None:
-    """Takes the session's generator back to a state that `get_rng_state`, here or in PyTorch, gave.
-
-    Without one it begins again from its seed.
-    """
-    if new_state is None:
-        ctx.touch_rng().manual_seed(ctx.rng.initial_seed)
-        return
-    if new_state.dtype is not uint8:
-        raise WrongType("RNG state must be a torch.ByteTensor", param="new_state")
-    state = np.ascontiguousarray(new_state.backend.to_host(new_state.array)).tobytes()
-    ctx.touch_rng().set_state(state)

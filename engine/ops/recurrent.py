@@ -364,6 +364,8 @@ def _sequence(
         wrap_dim(2 if gates == 4 else 1, rank - (gates != 4))
         raise ShapeMismatch(f"RNN: Expected input to be 3D, got {rank}D instead", param="input")
     x = F.transpose(input, 0, 1) if batch_first else input
+    for h in hidden if gates == 4 else ():
+        wrap_dim(2, len(F.shape(h)), scalar_ok=False)
     projected = gates == 4 and F.shape(hidden[0])[-1] != F.shape(hidden[1])[-1]
     rows = weights_of(params, biased, projected)
     directions = 1 + bidirectional

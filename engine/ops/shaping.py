@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from engine.carriers import K, blank_like
 from engine.declare import Array, Device, Dim, Dims, DTypeArg, Ints, Scalar, Shape, composite, op
 from engine.dtypes import INT, int64
-from engine.errors import DimOutOfRange, DtypeMismatch, Invalid, ShapeMismatch
+from engine.errors import DimOutOfRange, DtypeMismatch, Invalid, ShapeMismatch, WrongType
 from engine.metas import as_dtype
 from engine.op import REGISTRY, Spec
 from engine.ops.common import not_implemented
@@ -129,6 +129,9 @@ def _repeat_interleave(
     if not shape:
         raise DimOutOfRange(f"Dimension specified as {dim} but tensor has no dimensions", param="dim")
     n = shape[d]
+    if type(repeats) in (bool, float, complex):
+        words = f"repeat_interleave(): argument 'repeats' must be Tensor, not {type(repeats).__name__}"
+        raise WrongType(words, param="repeats")
     if type(repeats) is int:
         if repeats < 0:
             raise Invalid("Repeats must be non-negative", code="negative-repeats", param="repeats")
@@ -204,6 +207,8 @@ def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     shifts, dims = _listed(shifts), _listed(dims)
     if not shifts:
         raise Invalid("`shifts` required", code="no-shifts", param="shifts")
+    if not input.numel:  # PyTorch looks no further
+        return input
     for d in dims:
         wrap_dim(d, input.ndim, scalar_ok=False)
     if len(dims) != len(shifts) and not (len(shifts) == 1 and not dims):
@@ -291,6 +296,7 @@ def _triangle_meta(name: str) -> Any:
 
 def _below(k: K, rows: int, columns: int, diagonal: int) -> Array:
     """Where a matrix is on or below a diagonal."""
+    diagonal = min(max(diagonal, -rows), columns)
     return k.xp.arange(rows).reshape(-1, 1) + diagonal >= k.xp.arange(columns)
 
 

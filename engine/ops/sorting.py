@@ -262,7 +262,7 @@ def _kth_meta(k: K, input: Spec, kth: int, dim: int = -1, keepdim: bool = False)
         raise Invalid(
             f"kthvalue(): selected number k out of range for dimension {d}", code="index-out-of-range", param="k"
         )
-    if input.dtype.category in (BOOL, COMPLEX):
+    if input.ndim and input.dtype.category in (BOOL, COMPLEX):
         raise not_implemented("kthvalue_cpu", input.dtype)
     shape = reduced(input.shape, (d,), keepdim) if input.ndim else ()
     return Spec(shape, input.dtype), Spec(shape, int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, prod
+from math import inf, isfinite, prod
 from typing import Any
 
 from engine.carriers import K
@@ -267,6 +267,9 @@ def _fractional_sizes(F: Any, input: Any, kernel_size: Any, output_size: Any, ou
                 f"{name} requires output_ratio to either be a single Int or tuple of Ints.", param="output_ratio"
             )
         wrap_dim(-dims, len(shape))
+        if not all(isfinite(r) for r in ratios):
+            kind = "NaN" if any(r != r for r in ratios) else "infinity"
+            raise Invalid(f"cannot convert float {kind} to integer", param="output_ratio")
         output_size = [int(shape[i - dims] * r) for i, r in enumerate(ratios)]
     return _each(kernel_size, dims), _each(output_size, dims)
 

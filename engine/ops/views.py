@@ -31,7 +31,7 @@ def _view_put(k: K, input: Array, src: Array, steps: Any, *, out: Any = None) ->
     else:
         made = out
     region = _region(k, made, steps)
-    if not src.size:
+    if not src.size or not made.size:
         return made
     if not k.xp.may_share_memory(made, region) or any(step.name == "expand" for step, _, _ in steps):
         places = _region(k, k.xp.arange(made.size).reshape(made.shape), steps)

@@ -1,0 +1,140 @@
+"""Numbers and shapes that nobody means to give, each of them answered or refused as PyTorch 2.13 does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.errors import EngineError
+from engine.session import Session
+from tests.engine.programs import run, step
+
+INF, NAN = float("inf"), float("nan")
+I = {"re": 0, "im": 1}
+ONE = [1.0, 2.0]
+HOLED = [["NaN", 1.0], [1.0, 1.0]]
+NOT_FINITE = "The algorithm failed to converge because the input matrix contained non-finite values."
+
+
+def made(op: str, **args: Any) -> Any:
+    return run(Session("s"), step(op, "y", **args), return_=["y"])["results"]["y"]
+
+
+def of(dtype: str, data: Any) -> dict[str, Any]:
+    return {"data": data, "dtype": dtype}
+
+
+@pytest.mark.parametrize(
+    "op, args, words",
+    [
+        ("logspace", {"start": 0, "end": 1, "steps": 3, "base": I}, "argument 'base' must be float, not complex"),
+        ("logspace", {"start": 39, "end": 0, "steps": 1}, "value cannot be converted to type float without overflow"),
+        ("pinverse", {"input": HOLED}, f"linalg.svd: {NOT_FINITE}"),
+        ("linalg.matrix_rank", {"A": HOLED}, f"linalg.svd: {NOT_FINITE}"),
+        ("norm", {"input": ONE, "p": I}, "linalg.vector_norm: Expected a non-complex scalar as the order of norm."),
+        ("dist", {"input": ONE, "other": ONE, "p": I}, "Expected a non-complex scalar as the order of norm."),
+        ("repeat_interleave", {"input": ONE, "repeats": 1.5}, "argument 'repeats' must be Tensor, not float"),
+        ("isclose", {"input": ONE, "other": ONE, "rtol": "NaN"}, "rtol must be greater than or equal to zero, but got"),
+        ("cov", {"input": ONE, "aweights": ["NaN", 1.0]}, "cov(): aweights cannot be negative"),
+        ("add", {"input": ONE, "other": ONE, "alpha": True}, "Boolean alpha only supported for Boolean results."),
+        ("normal", {"mean": 0.5, "std": I, "size": [2]}, "normal(): argument 'std' must be float, not complex"),
+        ("bernoulli_", {"input": ONE, "p": I}, "bernoulli_(): argument 'p' must be float, not complex"),
+        ("random_", {"input": of("complex64", []), "to": 7}, "check_random_bounds handles only integral"),
+        ("nn.init.dirac_", {"tensor": [[[1.0]]], "groups": 0}, "integer modulo by zero"),
+        ("nn.init.sparse_", {"tensor": [[1.0]], "sparsity": "NaN"}, "cannot convert float NaN to integer"),
+        ("cross", {"input": 1.5, "other": 1.5, "dim": -1}, "Dimension specified as -1 but tensor has no dimensions"),
+        (
+            "nn.functional.fractional_max_pool2d",
+            {"input": [[[1.0]]], "kernel_size": 1, "output_ratio": "Infinity"},
+            "cannot convert float infinity to integer",
+        ),
+        (
+            "nn.functional.ctc_loss",
+            {
+                "log_probs": np.zeros((3, 2, 4)).tolist(),
+                "targets": [[1, 2]],
+                "input_lengths": [3, 3],
+                "target_lengths": [2, 2],
+            },
+            "Expected tensor to have size 2 at dimension 0, but got size 1 for argument #2 'targets'",
+        ),
+        (
+            "nn.functional.nll_loss",
+            {"input": [[[0.5, 0.5], [0.5, 0.5]]], "target": of("uint8", [[0, 1]])},
+            "expected scalar type Long but found Byte",
+        ),
+        (
+            "binomial",
+            {"count": [3], "prob": [0.5]},
+            "binomial only supports floating-point dtypes for count, got: Long",
+        ),
+        (
+            "binomial",
+            {"count": of("float16", [3.0]), "prob": of("float16", [0.5])},
+            "\"binomial_cpu\" not implemented for 'Half'",
+        ),
+        ("binomial", {"count": [3.0], "prob": of("float64", [0.5])}, "Found dtype Double but expected Float"),
+        (
+            "nn.functional.linear",
+            {"input": ONE, "weight": [ONE] * 3, "bias": [[1.0] * 3] * 2},
+            "output with shape [3] doesn't match the broadcast shape [2, 3]",
+        ),
+    ],
+)
+def test_refused(op: str, args: dict[str, Any], words: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        made(op, **args)
+    assert words in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "op, args, expected",
+    [
+        ("nn.functional.multi_margin_loss", {"input": [["NaN", 1.0, 2.0]], "target": [1]}, 2 / 3),
+        ("nn.functional.multi_margin_loss", {"input": [[0.0, 0.0, 0.0]], "target": [1], "p": 2.0}, 2 / 3),
+        ("nn.functional.multilabel_margin_loss", {"input": [["NaN", 1.0, 2.0]], "target": [[1, -1, 0]]}, 2 / 3),
+        (
+            "nn.functional.soft_margin_loss",
+            {"input": [100.0, -200.0], "target": [-1.0, -1.0], "reduction": "none"},
+            [INF, 0.0],
+        ),
+        ("cdist", {"x1": [["NaN", 1.0]], "x2": [[1.0, 1.0]], "p": 0.0}, [[NAN]]),
+        ("nn.functional.linear", {"input": ONE, "weight": [ONE] * 3, "bias": [[1.0] * 3]}, [6.0, 6.0, 6.0]),
+        ("triu", {"input": [[1.0, 2.0]], "diagonal": -(1 << 63)}, [[1.0, 2.0]]),
+        ("roll", {"input": {"data": [], "shape": [0]}, "shifts": 1, "dims": 5}, []),
+    ],
+)
+def test_answered(op: str, args: dict[str, Any], expected: Any) -> None:
+    np.testing.assert_allclose(made(op, **args).values, expected, rtol=1e-6)
+
+
+def test_a_singular_matrix_is_told_and_not_refused() -> None:
+    found = made("linalg.solve_ex", A=[[[0.0, 0.0], [0.0, 0.0]], [[2.0, 0.0], [0.0, 4.0]]], B=[[1.0, 1.0]] * 2)
+    assert found["info"].values.tolist() == [1, 0]
+    assert np.isnan(found["result"].values[0]).all()
+    assert found["result"].values[1].tolist() == [0.5, 0.25]
+    with pytest.raises(EngineError, match="The solver failed because the input matrix is singular"):
+        made("linalg.solve_ex", A=[[0.0, 0.0], [0.0, 0.0]], B=ONE, check_errors=True)
+
+
+def test_a_permutation_in_bfloat16_is_rounded_and_not_refused() -> None:
+    assert made("randperm", n=300, dtype="bfloat16").shape == (300,)
+    with pytest.raises(EngineError, match="n cannot be greater than 2049 for Half type"):
+        made("randperm", n=3000, dtype="float16")
+
+
+def test_one_element_of_no_dimensions_has_its_kth_value_whatever_the_dtype() -> None:
+    assert made("kthvalue", input=True, k=1)["values"].values.tolist() is True
+
+
+def test_the_gradient_for_a_target_is_not_held_where_the_loss_is() -> None:
+    done = run(
+        Session("s"),
+        step("nn.functional.binary_cross_entropy", "y", input=[0.0, 1.0], target="t", reduction="sum"),
+        step("backward", input="y"),
+        inputs={"t": {**of("float32", [0.3, 0.4]), "requires_grad": True}},
+        return_=["t.grad"],
+    )
+    assert done["results"]["t.grad"].values.tolist() == [INF, -INF]
