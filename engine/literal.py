@@ -147,7 +147,9 @@ def _word(word: str, d: DType | None, param: str, words: str = "new(): invalid d
         try:
             return int(word)
         except ValueError:
-            pass
+            if word in WORDS:
+                words = f"value cannot be converted to type {d.name} without overflow"
+                raise Invalid(words, code="number-overflow", param=param) from None
     elif word in WORDS:
         return WORDS[word]
     raise WrongType(words, param=param, hint=Hint("data-words"))

@@ -25,7 +25,7 @@ from engine.ops.products import (
     same_dtype,
 )
 from engine.samples import C, I, S, T
-from engine.shapes import broadcast_two, text, wrap_dim
+from engine.shapes import Shape, broadcast_two, text, wrap_dim
 
 # ---------------------------------------------------------------- sums with products
 
@@ -152,10 +152,16 @@ def _batches(batch1: Spec, batch2: Spec) -> None:
         raise mismatched(a, b, f"Incompatible matrix sizes for bmm ({a[1]}x{a[2]} and {b[1]}x{b[2]})")
 
 
-def _addbmm_meta(k: K, input: Spec, batch1: Spec, batch2: Spec, beta: Any, alpha: Any) -> Spec:
-    _batches(batch1, batch2)
-    shape = (batch1.shape[1], batch2.shape[2])
+def _expanded(input: Spec, *sizes: tuple[Spec, int]) -> Shape:
+    """The sizes that the input is spread to: PyTorch asks for them before it looks at anything else."""
+    shape = tuple([s.shape[wrap_dim(at, s.ndim, scalar_ok=False)] for s, at in sizes])
     check_expands(input.shape, shape)
+    return shape
+
+
+def _addbmm_meta(k: K, input: Spec, batch1: Spec, batch2: Spec, beta: Any, alpha: Any) -> Spec:
+    shape = _expanded(input, (batch1, 1), (batch2, 2))
+    _batches(batch1, batch2)
     words = "self and mat2 must have the same dtype, but got {a} and {b}"
     same_dtype(input, batch2, "input", "batch2", words)
     same_dtype(batch1, batch2, "batch1", "batch2", words.replace("self", "mat1"))
@@ -195,20 +201,21 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 def _baddbmm_meta(k: K, input: Spec, batch1: Spec, batch2: Spec, beta: Any, alpha: Any) -> Spec:
     a, b = batch1.shape, batch2.shape
-    for name, shape in (("batch1", a), ("batch2", b)):
-        if len(shape) != 3:
-            raise ShapeMismatch(f"{name} must be a 3D tensor", param=name)
-    check_expands(input.shape, (a[0], a[1], b[2]))
-    bmm_meta(k, Spec(a, batch1.dtype), Spec(b, batch1.dtype))
-    same_dtype(batch1, batch2, "batch1", "batch2", "expected scalar type {a} but found {b}")
+    made = _expanded(input, (batch1, 0), (batch1, 1), (batch2, 2))
     if input.dtype is not batch1.dtype:
-        x, y = C_NAMES[input.dtype.name], C_NAMES[batch1.dtype.name]
+        x, y, z = (C_NAMES[s.dtype.name] for s in (input, batch1, batch2))
         raise DtypeMismatch(
-            f"Input dtypes must be the same, got: input {x}, batch1: {y}, batch2: {y}",
+            f"Input dtypes must be the same, got: input {x}, batch1: {y}, batch2: {z}",
             hint=cast_hint(batch1, input, "batch1", "input"),
             param="input",
         )
-    return Spec((a[0], a[1], b[2]), batch1.dtype)
+    for name, shape in (("batch1", a), ("batch2", b)):
+        if len(shape) != 3:
+            raise ShapeMismatch(f"{name} must be a 3D tensor", param=name)
+    refuse_bool(batch1.dtype, "baddbmm")
+    bmm_meta(k, Spec(a, batch1.dtype), Spec(b, batch1.dtype))
+    same_dtype(batch1, batch2, "batch1", "batch2", "expected scalar type {a} but found {b}")
+    return Spec(made, batch1.dtype)
 
 
 @op(

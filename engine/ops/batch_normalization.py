@@ -51,6 +51,8 @@ def _check_batch(input: Spec, training: bool, **parameters: Spec | None) -> None
 def _batch_meta(
     k: K, input: Spec, weight: Spec | None, bias: Spec | None, mean: Spec | None, var: Spec | None, eps: float
 ) -> Any:
+    if not input.ndim:
+        raise ShapeMismatch("batch_norm needs channels, and a tensor of no dimensions has none", param="input")
     stats = Spec((input.shape[1] if input.ndim > 1 else 0,), input.dtype.compute)
     return input, stats, stats
 

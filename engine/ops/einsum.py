@@ -151,21 +151,62 @@ def _wrong(words: str) -> Invalid:
     return Invalid(f"einsum(): {words}", code="bad-equation", param="equation")
 
 
-def _subscripts(part: str, where: str) -> tuple[str, int]:
-    """(labels with "." where the ellipsis is, how many letters)."""
-    out = ""
+def _bad_letter(at: int) -> Invalid:
+    return _wrong(f"invalid subscript given at index {at} in the equation string, subscripts must be in [a-zA-Z]")
+
+
+def _operands(left: str, count: int) -> list[str]:
+    """The letters of each operand, "." for the ellipsis; refuses the first thing that is wrong, as PyTorch finds it."""
+    found = [""]
     i = 0
-    while i < len(part):
-        c = part[i]
+    while i < len(left):
+        c = left[i]
         if c == ".":
-            if "." in out:
-                raise _wrong(f"found '.' for {where} for which an ellipsis was already found")
-            if part[i : i + 3] != "...":
-                raise _wrong(f"found '.' for {where} that is not part of any ellipsis (...)")
+            where = f"found '.' for operand {len(found) - 1}"
+            if "." in found[-1]:
+                raise _wrong(f"{where} for which an ellipsis was already found")
+            if left[i : i + 3] != "...":
+                raise _wrong(f"{where} that is not part of any ellipsis")
             i += 2
-        out += c
+        if c == ",":
+            found.append("")
+            if len(found) > count:
+                raise _wrong("fewer operands were provided than specified in the equation")
+        elif c == "." or (c.isascii() and c.isalpha()):
+            found[-1] += c
+        elif c != " ":
+            raise _bad_letter(i)
         i += 1
-    return out, sum(1 for c in out if c != ".")
+    if len(found) < count:
+        raise _wrong("more operands were provided than specified in the equation")
+    return found
+
+
+def _output(right: str, start: int, dots: list[int], counted: list[int]) -> list[int]:
+    """The labels of the output, which begins at index `start` of the equation."""
+    output: list[int] = []
+    ellipsis = False
+    i = 0
+    while i < len(right):
+        c = right[i]
+        if c == ".":
+            if ellipsis:
+                raise _wrong("found '.' for output but an ellipsis (...) was already found")
+            if right[i : i + 3] != "...":
+                raise _wrong("found '.' for output that is not part of any ellipsis (...)")
+            ellipsis = True
+            output += dots
+            i += 2
+        elif c != " ":
+            if not (c.isascii() and c.isalpha()):
+                raise _bad_letter(start + i)
+            if ord(c) in output:
+                raise _wrong(f"output subscript {c} appears more than once in the output")
+            if ord(c) not in counted:
+                raise _wrong(f"output subscript {c} does not appear in the equation for any input operand")
+            output.append(ord(c))
+        i += 1
+    return output
 
 
 @lru_cache(maxsize=512)
@@ -176,17 +217,11 @@ def parse(equation: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], La
     """
     arrow = equation.find("->")
     left, right = (equation, None) if arrow < 0 else (equation[:arrow], equation[arrow + 2 :])
-    for i, c in enumerate(equation):
-        if not (c.isascii() and c.isalpha()) and c not in " .," and not (arrow >= 0 and i in (arrow, arrow + 1)):
-            raise _wrong(f"invalid subscript given at index {i} in the equation string, subscripts must be in [a-zA-Z]")
-    parts = left.replace(" ", "").split(",")
-    if len(parts) != len(ranks):
-        fewer = len(ranks) < len(parts)
-        raise _wrong(f"{'fewer' if fewer else 'more'} operands were provided than specified in the equation")
+    parts = _operands(left, len(ranks))
     inputs: list[Labels] = []
     longest = 0
-    for at, (part, rank) in enumerate(zip(parts, ranks, strict=True)):
-        names, letters = _subscripts(part, f"operand {at}")
+    for at, (names, rank) in enumerate(zip(parts, ranks, strict=True)):
+        letters = len(names) - ("." in names)
         if "." not in names and letters != rank:
             raise _wrong(
                 f"the number of subscripts in the equation ({letters}) does not match the number of dimensions "
@@ -209,20 +244,7 @@ def parse(equation: str, ranks: tuple[int, ...]) -> tuple[tuple[Labels, ...], La
     counted = [label for labels in inputs for label in labels if label > 0]
     if right is None:
         return tuple(inputs), (*dots, *sorted(x for x in set(counted) if counted.count(x) == 1))
-    names, _ = _subscripts(right.replace(" ", ""), "output")
-    output: list[int] = []
-    for c in names:
-        if c == ".":
-            output += dots
-        elif c == ",":
-            raise _wrong("found ',' in the output")
-        elif ord(c) in output:
-            raise _wrong(f"output subscript {c} appears more than once in the output")
-        elif ord(c) not in counted:
-            raise _wrong(f"output subscript {c} does not appear in the equation for any input operand")
-        else:
-            output.append(ord(c))
-    return tuple(inputs), tuple(output)
+    return tuple(inputs), tuple(_output(right, arrow + 2, dots, counted))
 
 
 def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int]:
@@ -230,7 +252,7 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
     sizes: dict[int, int] = {}
     for at, (labels, shape) in enumerate(zip(inputs, shapes, strict=True)):
         here: dict[int, int] = {}
-        for label, n in zip(labels, shape, strict=True):
+        for dim, (label, n) in enumerate(zip(labels, shape, strict=True)):
             name = chr(label) if label > 0 else "..."
             if here.setdefault(label, n) != n:
                 raise ShapeMismatch(
@@ -241,10 +263,15 @@ def _sizes(inputs: tuple[Labels, ...], shapes: Sequence[Shape]) -> dict[int, int
             if old == 1:
                 sizes[label] = n
             elif n not in (1, old):
+                words = f"subscript {name} has size {n} for operand {at} which does not broadcast with previously seen"
+                words = f"einsum(): {words} size {old}"
+                if label < 0:
+                    words = (
+                        f"einsum(): dimension {dim} covered by ellipsis in operand {at}has size {n} which does not "
+                        f"broadcast with previously seen ellipsis with size {old} for the respective dimension"
+                    )
                 raise ShapeMismatch(
-                    f"einsum(): subscript {name} has size {n} for operand {at} which does not broadcast with "
-                    "previously "
-                    f"seen size {old}",
+                    words,
                     hint=Hint("einsum-sizes", label=name, sizes=[old, n]),
                 )
     return sizes

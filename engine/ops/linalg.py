@@ -548,14 +548,14 @@ def _cross_meta(k: K, input: Spec, other: Spec, dim: int = -1) -> Spec:
     if n != 3 or m != 3:
         raise ShapeMismatch(f"linalg.cross: inputs dimension {dim} must have length 3. Got {n} and {m}", param="dim")
     shape = broadcast_two(input.shape, other.shape)
+    if input.dtype.category == BOOL:
+        raise not_implemented("cross", input.dtype)
     if input.dtype is not other.dtype:
         raise DtypeMismatch(
             f"expected scalar type {scalar_type(input.dtype)} but found {scalar_type(other.dtype)}",
             hint=cast_hint(input, other, "input", "other"),
             param="other",
         )
-    if input.dtype.category == BOOL:
-        raise not_implemented("cross", input.dtype)
     return Spec(shape, input.dtype)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Shape, composite, op
-from engine.dtypes import FLOAT, float32
+from engine.dtypes import FLOAT, float32, scalar_type
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.channels import _channel_affine  # noqa: F401  it registers itself
@@ -31,9 +31,13 @@ def mixed(input: Spec, *parameters: Spec | None) -> None:
     if all(p.dtype is input.dtype for p in given) or (input.dtype.reduced and other is None):
         return
     words = "all inputs must share same datatype." if other is None else "expect parameter to have scalar type of Float"
+    words = f"mixed dtype (CPU): {words}"
     want = float32 if input.dtype.reduced else input.dtype
+    if given[0].dtype is input.dtype:  # PyTorch finds the others later
+        found = next(p.dtype for p in given if p.dtype is not input.dtype)
+        words = f"expected scalar type {scalar_type(input.dtype)} but found {scalar_type(found)}"
     raise DtypeMismatch(
-        f"mixed dtype (CPU): {words}",
+        words,
         hint=Hint(
             "cast-one",
             Call("to", {"input": Param("weight"), "dtype": want.name}),
