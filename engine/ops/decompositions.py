@@ -10,7 +10,7 @@ from numpy.linalg import LinAlgError
 from engine.carriers import K
 from engine.declare import Array, Scalar, composite, op
 from engine.dtypes import FLOAT, float32, int64, scalar_type, to_real
-from engine.errors import DtypeMismatch, Hint, Invalid, NoGradient, ShapeMismatch
+from engine.errors import DtypeMismatch, Hint, Invalid, NoGradient, ShapeMismatch, WrongType
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.gauge import SINGULAR_WORDS, vectors_words
@@ -548,6 +548,8 @@ def _cutoff(k: K, s: Array, A: Any, atol: Any, rtol: Any) -> Array:
 
 def _check_tolerances(name: str, **given: Any) -> None:
     for param, x in given.items():
+        if type(x) is complex:
+            raise WrongType(f"{name}: argument '{param}' must be float, not complex", param=param)
         if type(x) is Spec and x.dtype.is_complex:
             raise DtypeMismatch(
                 f"{name}: {param} tensor of complex type is not supported. Got {scalar_type(x.dtype)}", param=param

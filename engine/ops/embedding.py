@@ -241,7 +241,7 @@ def _(k: K, offsets: Any, count: Any, bags: Any) -> None:
     if int(offsets[0]) != 0:
         raise IndexOutOfRange(
             "offsets[0] has to be 0, i.e., the first sequence in the mini-batch has to start from position 0. However, "
-            f"got {int(offsets[0])}",
+            f"got {int(offsets[0])}\n[ torch.{'Long' if offsets.dtype == int64.np else 'Int'}Tensor{{}} ]",
             param="offsets",
         )
     if int(offsets[-1]) > count:

@@ -518,7 +518,8 @@ def group_norm(
     """Channels in groups, each normalized by its own mean and variance; weight and bias per channel."""
     shape = F.shape(input)
     if len(shape) >= 2:
-        _more_than_one((shape[0] * shape[1] // num_groups if num_groups else 0, *shape[2:]), shape)
+        samples = shape[0] * shape[1] // num_groups if num_groups else 0
+        _more_than_one((samples, *shape[2:]), (samples, num_groups, *shape[2:]))
     _check_group(shape, num_groups, weight, bias, F)
     return _grouped(F, input, num_groups, weight, bias, eps)[0]
 

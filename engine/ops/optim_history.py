@@ -269,7 +269,8 @@ def lbfgs_(
     if float(one["step"]) == 1:
         count, direction = 0, -g
         one["h_diag"][...] = 1
-        length = min(1.0, 1.0 / float(abs(g).sum())) * lr
+        total = float(abs(g).sum())
+        length = (min(1.0, 1.0 / total) if total else 1.0) * lr
     else:
         change = g - one["prev_flat_grad"]
         step = one["d"] * one["t"]

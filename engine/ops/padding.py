@@ -107,22 +107,33 @@ def _pad_edges_meta(k: K, input: Spec, pad: Any, mode: str) -> Spec:
             )
         if input.dtype.category == BOOL:
             raise not_implemented(f"{'reflection' if mode == 'reflect' else 'replication'}_pad{dims}d", input.dtype)
-    size = []
-    for i, (n, (before, after)) in enumerate(zip(input.shape, _bounds(input.shape, pad), strict=True)):
+    bounds = _bounds(input.shape, pad)
+    size = [n + before + after for n, (before, after) in zip(input.shape, bounds, strict=True)]
+    for j in range(dims):
+        i = input.ndim - 1 - j if mode == "reflect" else input.ndim - dims + j
+        n, (before, after) = input.shape[i], bounds[i]
         if mode == "reflect" and (before >= n or after >= n) and (before or after):
-            place = 4 + 2 * (input.ndim - 1 - i)
             raise ShapeMismatch(
-                f"Argument #{place}: Padding size should be less than the corresponding input dimension, but got: "
+                f"Argument #{4 + 2 * j}: Padding size should be less than the corresponding input dimension, but got: "
                 f"padding ({before}, {after}) at dimension {i} of input {text(input.shape)}",
                 param="pad",
             )
         if mode == "circular" and (before > n or after > n):
             raise ShapeMismatch("Padding value causes wrapping around more than once.", param="pad")
-        if n + before + after < 0 or (n == 0 and (before > 0 or after > 0)):
+        if mode == "circular" and size[i] < 0:
+            raise ShapeMismatch("Negative padding value is resulting in an empty dimension", param="pad")
+        if n == 0 and (before > 0 or after > 0):
             raise ShapeMismatch(
                 f"input (size {n}) is too small for padding ({before}, {after}) at dimension {i}", param="pad"
             )
-        size.append(n + before + after)
+    if mode != "circular" and all(n < 1 for n in size[-dims:]):
+        have, made = (
+            [f"{name}: {n}" for name, n in zip("DHW"[-dims:], sizes[-dims:], strict=True)]
+            for sizes in (input.shape, size)
+        )
+        shown = ", ".join(filter(None, (" ".join(have[:-1]), have[-1]))) + " " * (dims == 2 and mode == "replicate")
+        raise ShapeMismatch(f"input ({shown}) is too small. Calculated output {' '.join(made)}", param="pad")
+    check_size(size)
     return Spec(tuple(size), input.dtype)
 
 
@@ -206,20 +217,20 @@ def pad(F: Any, input: Array, pad: Shape, mode: str = "constant", value: float |
 
     `mode` is "constant" (`value`, by default 0), "reflect" (without repeating the edge), "replicate" or "circular".
     """
-    if mode == "constant":
-        ndim = len(F.shape(input))
-        if len(pad) % 2:
-            raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
-        if len(pad) > 2 * ndim:
-            raise Invalid(
-                "Padding length should be less than or equal to two times the input dimension but got padding length "
-                f"{len(pad)} and input of dimension {ndim}",
-                code="bad-padding",
-                param="pad",
-            )
-        return F.constant_pad_nd(input, pad, 0 if value is None else value)
-    if mode not in ("reflect", "replicate", "circular"):
+    if mode not in ("constant", "reflect", "replicate", "circular"):
         raise Invalid(f"Unrecognised padding mode {mode}", code="bad-choice", param="mode")
+    ndim = len(F.shape(input))
+    if len(pad) % 2:
+        raise Invalid("Padding length must be divisible by 2", code="bad-padding", param="pad")
+    if len(pad) > 2 * ndim:
+        raise Invalid(
+            "Padding length should be less than or equal to two times the input dimension but got padding length "
+            f"{len(pad)} and input of dimension {ndim}",
+            code="bad-padding",
+            param="pad",
+        )
+    if mode == "constant":
+        return F.constant_pad_nd(input, pad, 0 if value is None else value)
     if value is not None and value != 0:
         raise Invalid(f'Padding mode "{mode}" doesn\'t take in value argument', code="bad-value", param="value")
     return F._pad_edges(input, pad, mode)

@@ -263,6 +263,8 @@ def randint_like(
 
 
 def _normal_meta(k: K, mean: Any, std: Any = 1.0, size: Any = None, dtype: Any = None, *rest: Any) -> Spec:
+    if type(mean) is complex:
+        raise WrongType("normal(): argument 'mean' must be float, not complex", param="mean")
     if type(std) is Spec:
         if std.dtype.is_complex:
             raise DtypeMismatch("normal expects standard deviation to be non-complex", param="std")

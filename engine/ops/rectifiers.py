@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isfinite
 from typing import Any
 
+import numpy as np
+
 from engine.carriers import K
 from engine.context import Context
 from engine.declare import Array, Dim, Scalar, composite, op, special
@@ -178,10 +180,13 @@ def _hardsigmoid(k: K, input: Array, *, out: Any = None) -> Array:
     return in_blocks(k, _hardsigmoid_values, (input,), out)
 
 
+_SIXTH = float(np.float32(1) / np.float32(6))  # PyTorch's has float32's digits in float64 too
+
+
 @_hardsigmoid.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x = saved.input
-    return F._on(F.where(F.logical_and(F.gt(x, -3), F.lt(x, 3)), g * (1.0 / 6.0), 0), x)
+    return F._on(F.where(F.logical_and(F.gt(x, -3), F.lt(x, 3)), g * _SIXTH, 0), x)
 
 
 @composite(

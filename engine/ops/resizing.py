@@ -16,7 +16,7 @@ from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.pool_windows import Pool, rank_words
 from engine.samples import S, T
-from engine.shapes import Shape, text
+from engine.shapes import Shape, check_size, text
 
 # ---------------------------------------------------------------- tables
 
@@ -164,6 +164,7 @@ def _transposed(t: Table, inputs: int) -> Table:
 
 def _resample_meta(k: K, input: Spec, axes: Any, back: bool, node: str) -> Spec:
     sizes = [a.input if back else a.output for a in axes]
+    check_size(sizes)
     return Spec((*input.shape[: input.ndim - len(axes)], *sizes), input.dtype)
 
 

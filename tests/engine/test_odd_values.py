@@ -77,6 +77,45 @@ def of(dtype: str, data: Any) -> dict[str, Any]:
         ),
         ("binomial", {"count": [3.0], "prob": of("float64", [0.5])}, "Found dtype Double but expected Float"),
         (
+            "nn.functional.pad",
+            {"input": [[1.0, 2.0]], "pad": [-1, -1], "mode": "reflect"},
+            "input (W: 2) is too small. Calculated output W: 0",
+        ),
+        (
+            "nn.functional.pad",
+            {"input": [[1.0, 2.0]], "pad": [1] * 6, "mode": "circular"},
+            "but got padding length 6 and input of dimension 2",
+        ),
+        (
+            "nn.functional.group_norm",
+            {"input": [[1.0, 2.0]], "num_groups": 2},
+            "Expected more than 1 value per channel when training, got input size [1, 2]",
+        ),
+        (
+            "nn.functional.layer_norm",
+            {"input": ONE, "normalized_shape": [2], "weight": ONE, "bias": [1, 2]},
+            "expected scalar type Float but found Long",
+        ),
+        (
+            "baddbmm",
+            {"input": [[1.0]], "batch1": of("float64", [[[1.0]]]), "batch2": [[[1.0]]]},
+            "Input dtypes must be the same, got: input float, batch1: double, batch2: float",
+        ),
+        (
+            "baddbmm",
+            {"input": [[1.0]], "batch1": ONE, "batch2": [[[1.0]]]},
+            "Dimension out of range (expected to be in range of [-1, 0], but got 1)",
+        ),
+        ("linalg.cross", {"input": [True] * 3, "other": [1.0] * 3}, "\"cross\" not implemented for 'Bool'"),
+        ("tensor", {"data": ["NaN", 1], "dtype": "uint8"}, "value cannot be converted to type uint8 without overflow"),
+        ("einsum", {"equation": "ab->ab->a", "operands": [[[1.0]]]}, "invalid subscript given at index 6"),
+        ("einsum", {"equation": "....", "operands": [ONE, ONE]}, "found '.' for operand 0 for which an ellipsis was"),
+        (
+            "einsum",
+            {"equation": "...,...", "operands": [ONE, [1.0] * 3]},
+            "dimension 0 covered by ellipsis in operand 1has size 3 which does not broadcast with",
+        ),
+        (
             "nn.functional.linear",
             {"input": ONE, "weight": [ONE] * 3, "bias": [[1.0] * 3] * 2},
             "output with shape [3] doesn't match the broadcast shape [2, 3]",
