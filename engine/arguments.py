@@ -147,7 +147,7 @@ def number(value: Any) -> Any:
 
 
 def _read_tensor(op: Op, p: ParamSpec, value: Any) -> Read:
-    if type(value) is str:
+    if type(value) is str and value not in WORDS:  # NaN and infinities are numbers, and no names
         return False, lambda scope: scope.tensor(value, p.name)
     if p.form.removesuffix("?") == "tensor|tensors" and type(value) is list and _refers(value):
         return None  # a list of tensors, then

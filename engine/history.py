@@ -17,6 +17,7 @@ import msgpack  # type: ignore[import-untyped]
 import numpy as np
 
 from engine.answer import ArrayData
+from engine.op import REGISTRY, spelled
 
 _ARRAY, _COMPLEX = 1, 2
 _EACH = 200  # bytes that a kept program takes beside its packed form
@@ -81,8 +82,25 @@ class History:
             "begins": begins,
             "whole": begins == 1 and (first is None or first.counter == self._counter),
             "forked": self._forked,
-            "calls": [{"number": t.number, "program": unpacked(t.packed or b""), "ids": t.ids} for t in self._told],
+            "calls": [
+                {"number": t.number, "program": _plainly(unpacked(t.packed or b"")), "ids": t.ids} for t in self._told
+            ],
         }
+
+
+def _plainly(program: Any) -> Any:
+    """A program with parameters' names as they are here, whatever else PyTorch takes for them (see op.spelled)."""
+    if not isinstance(program, dict):
+        return program
+    made = dict(program)
+    if isinstance(made.get("steps"), list):
+        made["steps"] = [_plainly(step) for step in made["steps"]]
+    op = REGISTRY.get(made.get("op", ""))
+    if op is not None and isinstance(made.get("args"), dict):
+        made["args"] = {
+            name: _plainly(v) if isinstance(v, dict) else v for name, v in spelled(op, made["args"]).items()
+        }
+    return made
 
 
 class _TooBig(Exception):

@@ -217,7 +217,7 @@ def _check_range(array: HostArray, source: DType, d: DType, param: str) -> None:
 
 def is_literal(value: Any) -> bool:
     """Whether an argument is data rather than a reference: numbers, lists, arrays, or an object with `data`."""
-    return type(value) in (bool, int, float, complex, list, dict, ArrayData)
+    return type(value) in (bool, int, float, complex, list, dict, ArrayData) or (type(value) is str and value in WORDS)
 
 
 __all__ = ["HostArray", "from_numpy", "is_literal", "read"]

@@ -7,7 +7,7 @@ An *in-place* operation `x_` refers to its functional form.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -326,6 +326,30 @@ def choose(head: Op, given: dict[str, Any]) -> Op:
         f"{head.name}() received an invalid combination of arguments: ({', '.join(given)}); it takes one of {shown}",
         op=head.name,
     )
+
+
+# Other spellings of parameters that PyTorch's parser takes, NumPy's; and its own where its functions differ from its
+# methods or its documentation.
+_SPELLINGS = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
+_OF_ONE = {
+    "dot": {"tensor": "other"},
+    "linalg.matrix_rank": {"input": "A"},
+    "linalg.pinv": {"input": "A"},
+    "result_type": {"tensor": "tensor1", "other": "tensor2"},
+}
+_PYTHONS = ("nn.", "optim.", "autograd.", "signal.")  # whose functions Python binds, by their names alone
+
+
+def spelled(op: Op, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments by the names that parameters have here; those of no parameter, or of one given twice, stay."""
+    variants = op.overloads or [op]
+    unknown = [n for n in args if all(n not in o.positions for o in variants)]
+    if not unknown or op.kind == SPECIAL or op.name == "getitem" or op.name.startswith(_PYTHONS):
+        return args
+    others = {**_SPELLINGS, **_OF_ONE.get(op.name, {})}
+    new = {n: others[n] for n in unknown if n in others and others[n] not in args}
+    new = {n: to for n, to in new.items() if any(to in o.positions for o in variants)}
+    return args if len(set(new.values())) < len(new) else {new.get(n, n): v for n, v in args.items()}
 
 
 def missing(op: Op, given: Container[str], name: str) -> MissingParameter:

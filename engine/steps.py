@@ -19,7 +19,7 @@ from engine.errors import (
     WrongType,
 )
 from engine.limits import Limits
-from engine.op import REGISTRY, Op, choose, find_op, missing, unknown_parameter
+from engine.op import REGISTRY, Op, choose, find_op, missing, spelled, unknown_parameter
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}\Z")
 _ID = re.compile(r"t\d+\Z")
@@ -296,6 +296,7 @@ def compile_step(raw: Mapping[str, Any], limits: Limits, counts: list[int], dept
         raise MissingParameter("a step needs an op" if name is None else "op is a name", param="op")
     args = _object(raw, "args")
     op = REGISTRY[name] if name in PRIVATE else find_op(name)
+    args = spelled(op, args)
     if op.overloads:
         op = choose(op, dict(args))
     out = _compile_out(raw.get("out"))

@@ -33,7 +33,8 @@ INDEX = """# Reference
 
 {count} operations in {families} families, by the names they have after `torch.` or `torch.Tensor.` in PyTorch: one name
 stands for the function and for the method. Where PyTorch differs, [docs/fidelity.md](../fidelity.md) says so.
-`GET /v1/ops/{{name}}` tells the same as data, and `/docs` lets you try it.
+`GET /v1/ops/{{name}}` tells the same as data, and `/docs` lets you try it. NumPy's names for parameters are taken where
+PyTorch's parser takes them: `axis` for `dim`, `keepdims` for `keepdim`, `x`, `a` or `x1` for `input`, `x2` for `other`.
 
 Each entry has
 

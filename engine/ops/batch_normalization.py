@@ -9,7 +9,7 @@ from engine.carriers import K
 from engine.context import grad_mode
 from engine.declare import Array, composite, op
 from engine.dtypes import FLOAT
-from engine.errors import Invalid, ShapeMismatch
+from engine.errors import IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.channels import add_to_channels, affine, channel_dots, per_channel
 from engine.ops.common import not_implemented
@@ -387,6 +387,9 @@ def instances(
         F, lines, repeated(running_mean), repeated(running_var), repeated(weight), repeated(bias), own, momentum, eps
     )
     if own and running_mean is not None and F.recording:
+        if not n:  # PyTorch looks for the first sample's
+            words = "select(): index 0 out of range for tensor of size [0] at dimension 0"
+            raise IndexOutOfRange(words, param="input")
         count = prod(shape[2:])
         with grad_mode(False):
             means = F.mean(F.reshape(made[1], (n, c)), 0)

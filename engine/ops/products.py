@@ -321,13 +321,13 @@ def inner(F: Any, input: Array, other: Array) -> Array:
     a, b = F.shape(input), F.shape(other)
     if not a or not b:
         return F.mul(input, other)
-    if F.dtype(input) is not F.dtype(other):
-        x, y = Spec(a, F.dtype(input)), Spec(b, F.dtype(other))
-        same_dtype(x, y, "input", "other", "both inputs should have same dtype")
     if a[-1] != b[-1]:
         raise ShapeMismatch(
             f"inner() the last dimension must match on both input tensors but got shapes {text(a)} and {text(b)}"
         )
+    if F.dtype(input) is not F.dtype(other):
+        x, y = Spec(a, F.dtype(input)), Spec(b, F.dtype(other))
+        same_dtype(x, y, "input", "other", "both inputs should have same dtype")
     if len(a) == len(b) == 1:
         return F.reshape(F.dot(input, other), ())
     rows = F.reshape(input, (prod(a[:-1]), a[-1]))

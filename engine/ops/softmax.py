@@ -30,7 +30,7 @@ _SAMPLES = [
 def _types(name: str) -> Any:
     def types(k: K, input: Spec, dim: Any, dtype: Any = None) -> Any:
         d = as_dtype(dtype) or input.dtype
-        if d.category != FLOAT:
+        if d.category != FLOAT and input.numel:
             last = wrap_dim(dim, input.ndim) >= input.ndim - 1
             raise not_implemented(f"{name}_lastdim_kernel_impl" if last else f"{name}_kernel_impl", d)
         return d, d
