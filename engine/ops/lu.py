@@ -275,6 +275,8 @@ def _unpack_meta(k: K, LU_data: Spec, LU_pivots: Spec, unpack_data: bool = True,
             f"got {text(LU_pivots.shape)}",
             param="LU_pivots",
         )
+    if unpack_pivots and LU_pivots.shape[-1] > m:
+        raise ShapeMismatch(f"torch.lu_unpack: {LU_pivots.shape[-1]} pivots for {m} rows", param="LU_pivots")
     r = min(m, n)
     none = Spec((0,), LU_data.dtype)
     return (

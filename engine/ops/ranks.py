@@ -192,23 +192,23 @@ def _(k: K, ordered: Any, q: Any, interpolation: str, skip_nan: Any) -> None:
 
 def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip_nan: bool) -> Any:
     shape, dtype = F.shape(input), F.dtype(input)
-    if 0 in shape:
-        raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
-    if type(q) not in (int, float, bool, complex) and len(F.shape(q)) > 1:
-        raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
-    if dtype is not float32 and dtype is not float64:
-        raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
+    if type(q) is complex:
+        raise WrongType("quantile(): argument 'q' must be Tensor or float, not complex", param="q")
+    if type(q) in (int, float, bool) and not 0 <= q <= 1:
+        raise Invalid(f"quantile() q must be in the range [0, 1] but got {q:g}", param="q")
     if interpolation not in _INTERPOLATIONS:
         raise Invalid(
             "quantile() interpolation must be one of linear, lower, higher, midpoint or nearest, but got "
             f"{interpolation}",
             param="interpolation",
         )
-    if type(q) is complex:
-        raise WrongType("quantile(): argument 'q' must be Tensor or float, not complex", param="q")
+    if 0 in shape:
+        raise Invalid("quantile() input tensor must be non-empty", code="empty-reduction", param="input")
+    if type(q) not in (int, float, bool) and len(F.shape(q)) > 1:
+        raise ShapeMismatch("quantile() q must be a scalar or 1D tensor", param="q")
+    if dtype is not float32 and dtype is not float64:
+        raise DtypeMismatch("quantile() input tensor must be either float or double dtype", param="input")
     if type(q) in (int, float, bool):
-        if not 0 <= q <= 1:
-            raise Invalid(f"quantile() q must be in the range [0, 1] but got {q:g}", param="q")
         q = F.constant(q, input)
     elif F.dtype(q) is not dtype:
         raise DtypeMismatch("quantile() q tensor must be same dtype as the input tensor", param="q")

@@ -160,6 +160,7 @@ def _cumsum(k: K, input: Array, dim: int, reverse: bool) -> Array:
             run(input.reshape(lines), made.reshape(lines), reverse)
             return made
         wide = input.astype("f8" if kind == "f" else "c16", order="C")
+        wide += 0.0  # the sums begin at 0, and 0 + -0 is 0
         _accumulate(k, wide.reshape(lines), reverse)
         made[...] = wide
         return made

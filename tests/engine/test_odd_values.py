@@ -106,6 +106,7 @@ def of(dtype: str, data: Any) -> dict[str, Any]:
             {"input": [[1.0]], "batch1": ONE, "batch2": [[[1.0]]]},
             "Dimension out of range (expected to be in range of [-1, 0], but got 1)",
         ),
+        ("quantile", {"input": of("float32", []), "q": 1.5}, "quantile() q must be in the range [0, 1] but got 1.5"),
         ("linalg.cross", {"input": [True] * 3, "other": [1.0] * 3}, "\"cross\" not implemented for 'Bool'"),
         ("tensor", {"data": ["NaN", 1], "dtype": "uint8"}, "value cannot be converted to type uint8 without overflow"),
         ("einsum", {"equation": "ab->ab->a", "operands": [[[1.0]]]}, "invalid subscript given at index 6"),
@@ -147,6 +148,11 @@ def test_refused(op: str, args: dict[str, Any], words: str) -> None:
 )
 def test_answered(op: str, args: dict[str, Any], expected: Any) -> None:
     np.testing.assert_allclose(made(op, **args).values, expected, rtol=1e-6)
+
+
+def test_running_sums_begin_at_zero() -> None:
+    found = made("cumsum", input=[-0.0, -0.0], dim=0).values
+    assert not np.signbit(found).any()
 
 
 def test_a_singular_matrix_is_told_and_not_refused() -> None:
