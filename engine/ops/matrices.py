@@ -142,17 +142,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def solve_ex(F: Any, A: Array, B: Array, left: bool = True, check_errors: bool = False) -> Array:
     """`linalg.solve`, and for each matrix 0 or which diagonal element of its LU decomposition is zero."""
     solve = getattr(F, "linalg.solve")
-    if check_errors:
+    a = F.shape(A)
+    if check_errors or len(a) < 2 or a[-1] != a[-2]:
         return [solve(A, B, left), getattr(F, "linalg.inv_ex")(A)[1]]
-    a, b = F.shape(A), F.shape(B)
-    if len(a) < 2 or a[-1] != a[-2]:
-        return [solve(A, B, left), None]  # which says what is wrong
     info = getattr(F, "linalg.inv_ex")(A)[1]
-    singular = F.ne(info, 0)
-    wide = F.reshape(singular, (*a[:-2], 1, 1))
-    made = solve(F.where(wide, F.eye(a[-1], dtype=F.dtype(A).name), A), B, left)
-    vector = len(F.shape(made)) < len(a) or (b == a[:-1] and len(F.shape(made)) == len(b))
-    return [F.where(F.reshape(singular, (*a[:-2], 1)) if vector else wide, nan, made), info]
+    # Instead of a singular matrix, which is refused, one of NaN, whose solutions are NaN.
+    singular = F.reshape(F.ne(info, 0), (*a[:-2], 1, 1))
+    return [solve(F.where(singular, nan, A), B, left), info]
 
 
 # ---------------------------------------------------------------- made of others
