@@ -101,7 +101,7 @@ def asgd_(
         else:
             xp.add(average, (p - average) * float(mu), out=average)
         with np.errstate(all="ignore"):
-            eta[...] = lr / np.float64(1 + lambd * lr * step) ** alpha
+            eta[...] = float(lr / np.float64(1 + lambd * lr * step) ** alpha)
         mu[...] = 1 / max(1.0, step - t0)
 
 
