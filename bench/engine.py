@@ -29,9 +29,9 @@ N = 4 * 1024 * 1024
 
 def engine_tasks() -> Tasks:
     """The tasks, as a program's executor would call the engine."""
+    import engine.ops  # noqa: F401, I001  before NumPy, as in a server: it says which of its kernels BLAS takes
     import numpy as np
 
-    import engine.ops  # noqa: F401  the operations register themselves
     from engine.autograd import run_backward
     from engine.backend import CPU, tune_allocator
     from engine.context import HERE, Context

@@ -300,9 +300,9 @@ class Both:
 
 def _engine(compiled: bool) -> Tasks:
     """The cases as a program's executor would call the engine."""
+    import engine.ops  # noqa: F401, I001  before NumPy, as in a server: it says which of its kernels BLAS takes
     import numpy as np
 
-    import engine.ops  # noqa: F401  the operations register themselves
     from engine.autograd import run_backward
     from engine.backend import CPU, tune_allocator
     from engine.context import HERE, Context
@@ -318,7 +318,12 @@ def _engine(compiled: bool) -> Tasks:
     np.seterr(all="ignore")
     ctx = HERE.ctx = Context(ledger=Ledger(1 << 40))
     ctx.rng = Generator(0)
-    F = Both(lambda name: getattr(REC, name) if name in REGISTRY else None, ("nn.functional.", ""))
+
+    def find(name: str) -> Any:
+        op = REGISTRY.get(name)
+        return None if op is None else getattr(REC, op.overloads[0].name if op.overloads else name)
+
+    F = Both(find, ("nn.functional.", ""))
 
     def tensor(array: Any, grad: bool) -> Tensor:
         d = from_numpy(array.dtype)

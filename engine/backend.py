@@ -13,13 +13,13 @@ import importlib.util
 import logging
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from engine import compiled, kernels
+from engine import compiled, kernels, processor
 from engine.dtypes import COMPLEX, DType, bfloat16, float16, float32, from_numpy
 from engine.errors import DeviceLost, EngineError, Hint, NoSuchDevice, OutOfMemory
 from engine.fused.launch import Kernels
@@ -63,6 +63,8 @@ class Backend:
         self.simulated = False
         self.ndarray: Any = np.ndarray
         self.kernels: Mapping[str, compiled.Kernel] = {}
+        # Whether a float32 matrix by a transposed one is slow here: ops/products.py goes around it.
+        self.slow_at_transposed = self.kind == "cpu" and _openblas_with_avx512()
 
     def __repr__(self) -> str:
         return f"Backend({self.name!r})"
@@ -387,6 +389,19 @@ class CudaBackend(ModuleBackend):
         run = self._kernel(kernels.PHILOX)
         made: tuple[Array, Array, Array, Array] = run(np.uint64(seed), np.uint64(offset), size=n)
         return made
+
+
+@cache
+def _openblas_with_avx512() -> bool:
+    """Whether NumPy's products are OpenBLAS's with AVX-512, as far as NumPy tells."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+    core = (processor.CHOSEN or "").lower()
+    features = getattr(importlib.import_module("numpy._core._multiarray_umath"), "__cpu_features__", {})
+    return (
+        "openblas" in blas
+        and core in ("", "skylakex", "cooperlake", "sapphirerapids")
+        and bool(features.get("AVX512_SKX"))
+    )
 
 
 def tune_allocator() -> None:
