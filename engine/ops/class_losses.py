@@ -87,8 +87,8 @@ def _check_targets(target: Array, classes: int, ignore_index: int) -> None:
     """Refuses targets that are no class and are not ignored."""
     if not target.size:
         return
-    low, high = int(target.min()), int(target.max())
-    if low >= 0 and high < classes:
+    whole = target if target.dtype.kind == "u" else target.view("u8")  # in which negative ones are large
+    if int(whole.max()) < classes:
         return
     flat = target.reshape(-1).astype(int64.np)
     bad = ((flat < 0) | (flat >= classes)) & (flat != ignore_index)
@@ -138,7 +138,7 @@ class _Rows:
 def _all_plain(k: K, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float) -> bool:
     """Whether all rows of a matrix on the CPU count, and count the same: the usual case, where little is to be done."""
     usual = weight is None and smoothing == 0 and ignore_index < 0 and x.ndim == 2 and x.size > 0
-    return usual and k.backend.kind == "cpu" and int(target.min()) >= 0
+    return usual and k.backend.kind == "cpu" and int(k.xp.minimum.reduce(target)) >= 0
 
 
 # ---------------------------------------------------------------- nll_loss
@@ -261,6 +261,19 @@ def _cross_node(input: Spec, target: Spec, weight: Any, reduction: str, ignore_i
     return "AddBackward0" if smoothing > 0 else _nll_node(input, target, weight, reduction)
 
 
+def _of_columns(k: K, x: Array, target: Array) -> tuple[Array, Array]:
+    """The losses, and the probabilities as rows again, of samples that are the columns of x."""
+    xp = k.xp
+    x = xp.subtract(x, xp.maximum.reduce(x, axis=0))
+    at_target = x[target, xp.arange(x.shape[1])]
+    xp.exp(x, out=x)
+    s = xp.add.reduce(x, axis=0)
+    x *= xp.reciprocal(s)
+    losses = xp.log(s, out=s)
+    losses -= at_target
+    return losses, xp.ascontiguousarray(x.T)
+
+
 @op(
     family="losses",
     node=_cross_node,
@@ -279,11 +292,14 @@ def _cross_entropy(
     xp = k.xp
     axis = _class_axis(input.shape) if input.ndim > 1 else 0
     if reduction != "none" and _all_plain(k, input, target, weight, ignore_index, smoothing):
-        x, along, turned = turned_lines(k, input, axis)
-        probs, s, top = probabilities(k, x, along)
         count = len(target)
-        made = total(k, xp.log(s).reshape(-1) - (input[xp.arange(count), target] - top.reshape(-1)), None)
-        probs = xp.ascontiguousarray(probs.T) if turned else probs
+        x, along, turned = turned_lines(k, input, axis)
+        if turned:  # a copy of few lines
+            losses, probs = _of_columns(k, x, target)
+        else:
+            probs, s, top = probabilities(k, x, along)
+            losses = xp.log(s).reshape(-1) - (input[xp.arange(count), target] - top.reshape(-1))
+        made = total(k, losses, None)
         return (made if reduction == "sum" else xp.true_divide(made, input.dtype.type(count))), probs
     rows = _Rows(k, target, weight, ignore_index, axis, input.dtype)
     classes = input.shape[axis]

@@ -9,6 +9,7 @@ torch.optim's single-tensor implementations; a parameter whose gradient is null 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import Any
 
 from engine.carriers import K
@@ -158,6 +159,30 @@ EXAMPLE = {"params": [[0.5, 1.5]], "grads": [[0.25, -0.25]]}
 
 # ---------------------------------------------------------------- SGD
 
+# Elements from which BLAS's y += a x pays. What is far larger is in no cache: there a plan gains more by making the
+# gradient and this step tile by tile.
+_AXPY_FROM, _AXPY_TO = 1 << 12, 1 << 20
+_INDEX = 1 << 31  # what BLAS counts with
+
+
+def _takes_axpy(k: K, params: Sequence[Array], lr: float) -> bool:
+    sizes = [prod(p.shape) for p in params]
+    return k.backend.kind == "cpu" and lr != 0 and max(sizes, default=0) >= _AXPY_FROM and min(sizes) <= _AXPY_TO
+
+
+def _axpy(k: K, p: Array, g: Array, a: float) -> bool:
+    """p += a * g in one pass that rounds once, as PyTorch's does; False where BLAS has none for these arrays."""
+    if p.size < _AXPY_FROM or p.dtype.char not in "fd" or g.dtype != p.dtype:
+        return False
+    if not (p.flags.c_contiguous and g.flags.c_contiguous):
+        return False
+    y, x = p.ravel(), g.ravel()
+    if y.size >= _INDEX or k.xp.may_share_memory(x, y):
+        return False
+    blas = k.sp.linalg.blas
+    (blas.saxpy if y.dtype.char == "f" else blas.daxpy)(x, y, a=a)
+    return True
+
 
 @special(family=FAMILY, name="optim.sgd_state", returns="object of lists of Tensors", example={"params": [[0.5, 1.5]]})
 def sgd_state(ctx: Any, params: list[Array]) -> dict[str, list[Tensor]]:
@@ -213,6 +238,7 @@ def sgd_(
     starts it with the gradient. Needs a state only with momentum.
     """
     xp = k.xp
+    blas = _takes_axpy(k, params, lr)
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         if g is None:
             continue
@@ -226,7 +252,8 @@ def sgd_(
             g = g + buffer * momentum if nesterov else buffer
         elif state is not None:
             state["step"][i] += 1
-        xp.subtract(p, g * lr, out=p)
+        if not (blas and _axpy(k, p, g, -lr)):
+            xp.subtract(p, g * lr, out=p)
 
 
 # ---------------------------------------------------------------- Adam and AdamW
