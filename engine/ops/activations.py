@@ -164,12 +164,12 @@ def _(k: K, values: Any, g: Any, mask: int) -> Any:
 
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",)})
 def _unless_low(k: K, g: Array, y: Array) -> Array:
-    """g where not y <= 0, elsewhere 0."""
+    """g where y, which is never below 0, is not 0; elsewhere 0."""
     if g.shape == y.shape and (run := k.backend.compiled("unless_low", g, y)) is not None:
         made = k.xp.empty_like(g)
         run(g.reshape(-1), y.reshape(-1), made.reshape(-1))
         return made
-    return select(k, ~(y <= 0), g, 0)
+    return select(k, y != 0, g, 0)
 
 
 @_unless_low.vjp
@@ -529,17 +529,19 @@ def silu(F: Any, input: Array, inplace: bool = False) -> Array:
 # fast as the exact function; float64 takes the exact one.
 
 
-def _tail(xp: Any, x: Any) -> tuple[Any, Any]:
-    """erfc(|x| / sqrt(2)) / 2: how much of the normal distribution lies beyond |x|; and exp(-x^2 / 2). float32."""
-    t = xp.abs(x)
-    xp.multiply(t, TAIL_P, out=t)
+def _tail(xp: Any, x: Any, size: Any) -> tuple[Any, Any]:
+    """erfc(|x| / sqrt(2)) / 2: how much of the normal distribution lies beyond |x|; and exp(-x^2 / 2). float32.
+
+    `size` is |x|.
+    """
+    t = xp.multiply(size, TAIL_P)
     xp.add(t, 1, out=t)
-    xp.reciprocal(t, out=t)
+    xp.true_divide(1, t, out=t)  # `reciprocal` takes twice as long in NumPy
     r = xp.multiply(t, TAIL_A[0])
     for a in TAIL_A[1:]:
         xp.add(r, a, out=r)
         xp.multiply(r, t, out=r)
-    xp.multiply(x, x, out=t)
+    xp.square(x, out=t)
     xp.multiply(t, -0.5, out=t)
     xp.exp(t, out=t)
     xp.multiply(r, t, out=r)
@@ -549,8 +551,9 @@ def _tail(xp: Any, x: Any) -> tuple[Any, Any]:
 def _gelu_none(k: K) -> Any:
     def run(xp: Any, x: Any, out: Any) -> None:
         if x.dtype.itemsize == 4:  # x P(X <= x) = max(x, 0) - |x| P(X > |x|), where nothing cancels
-            r, t = _tail(xp, x)
-            xp.multiply(r, xp.abs(x, out=t), out=r)
+            size = xp.abs(x)
+            r, t = _tail(xp, x, size)
+            xp.multiply(r, size, out=r)
             xp.subtract(bounded(xp, x, 0.0, out=t), r, out=out)
         else:
             t = xp.multiply(x, -1 / sqrt(2))
@@ -610,12 +613,20 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return F._gelu_backward(g, saved.input, saved.approximate)
 
 
+_SIGN = 1 << 31  # of a float32
+
+
 def _gelu_none_slope(k: K) -> Any:
     def run(xp: Any, g: Any, x: Any, out: Any) -> None:
         if x.dtype.itemsize == 4:
-            r, t = _tail(xp, x)  # P(X <= x) = 1/2 + sign(x) (1/2 - P(X > |x|))
+            size = xp.abs(x)
+            r, t = _tail(xp, x, size)  # P(X <= x) = 1/2 + sign(x) (1/2 - P(X > |x|))
             xp.subtract(0.5, r, out=r)
-            xp.copysign(r, x, out=r)
+            if k.backend.kind == "cpu":  # NumPy's `copysign` takes half as long as all the rest
+                sign = xp.bitwise_and(x.view("u4"), _SIGN, out=size.view("u4"))
+                xp.bitwise_xor(r.view("u4"), sign, out=r.view("u4"))
+            else:
+                xp.copysign(r, x, out=r)
             xp.add(r, 0.5, out=r)
         else:
             r = xp.multiply(x, -1 / sqrt(2))
