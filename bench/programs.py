@@ -3,11 +3,13 @@
     python bench/programs.py            prints the table
     python bench/programs.py --write    and puts it into docs/performance.md
     python bench/programs.py --json F   and writes it to F
+    python bench/programs.py --plain    leaves the compiled kernels out
 
-A server of ours runs each program in one request, `repeat` rounds of it, or, as "again", one round in each of many
-requests; what counts is the CPU time of the server's processes, reading requests and writing answers included, once it
-has seen the program twice. PyTorch and NumPy run the same steps in a process of their own. One thread each; medians of
-the ratios of interleaved rounds.
+Two servers of ours, where this interpreter has the extra of compiled kernels: one that has them, and one from which
+they are hidden, as in the plain installation. A server runs each program in one request, `repeat` rounds of it, or, as
+"again", one round in each of many requests; what counts is the CPU time of the server's processes, reading requests and
+writing answers included, once it has seen the program twice. PyTorch and NumPy run the same steps in a process of their
+own. One thread each; medians of the ratios of interleaved rounds.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,8 @@ from bench.serving import heading, write
 
 ROUNDS = {"step": 200, "step again": 100, "small": 20_000, "small again": 500, "forward": 12, "chain": 12}
 ROUNDS |= {"transformer": 20, "cnn": 20}
+# The largest wanted ratios to the peer's CPU time: of the plain installation, and where another is wanted of the one
+# with compiled kernels.
 GOALS: dict[str, dict[str, float | None]] = {
     "step": {"numpy": 1.10, "torch": 0.80},
     "step again": {"numpy": None, "torch": None},
@@ -44,6 +49,7 @@ GOALS: dict[str, dict[str, float | None]] = {
     "transformer": {"torch": 1.5},
     "cnn": {"torch": 1.4},
 }
+COMPILED_GOALS: dict[str, dict[str, float | None]] = {"transformer": {"torch": 1.1}, "cnn": {"torch": 1.1}}
 WHAT = {
     "step": "training step, 64x784-256-256-10, linear, relu, cross_entropy, SGD",
     "step again": "the same, one step in each request",
@@ -55,6 +61,8 @@ WHAT = {
     "cnn": "CNN on 64 images of 28x28 (two conv, two pool, two linear), forward, backward, SGD",
 }
 PEER = {"numpy": "NumPy by hand", "torch": "PyTorch"}
+# What a server is started with from which the compiled kernels are hidden.
+HIDING = "import runpy, sys; sys.modules['numba'] = None; runpy.run_module('app', run_name='__main__', alter_sys=True)"
 
 
 def data(name: str) -> str:
@@ -199,7 +207,7 @@ def body(name: str) -> list[dict[str, Any]]:
 class Server:
     """Our service in a process of its own; its CPU time is read from the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -207,8 +215,7 @@ class Server:
         self.process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "app",
+                *(["-m", "app"] if side == "compiled" else ["-c", HIDING]),
                 "--port",
                 str(self.port),
                 "--workers",
@@ -415,25 +422,37 @@ def numpy_tasks() -> Tasks:
 # ---------------------------------------------------------------- the table
 
 
-def compare(ours: Server, theirs: Peer, name: str, rounds: int, times: int) -> dict[str, float]:
-    """Medians over turns: the ratios, and microseconds of CPU a step."""
-    cpu, wall, mine, others = [], [], [], []
-    for _ in range(2):  # programs that were there before have their plans
-        ours.measure(name, rounds)
+def compare(ours: dict[str, Server], theirs: Peer, name: str, rounds: int, times: int) -> dict[str, Any]:
+    """Medians over turns: by installation the ratios and microseconds of CPU a step, and those of the peer."""
+    for server in ours.values():  # programs that were there before have their plans
+        for _ in range(2):
+            server.measure(name, rounds)
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in (*ours, "theirs")}
+    order = list(found)
     for i in range(times):
-        pair: dict[str, dict[str, float]] = {}
-        for who in ("ours", "theirs") if i % 2 == 0 else ("theirs", "ours"):
-            pair[who] = ours.measure(name, rounds) if who == "ours" else theirs.measure(name, rounds)
-        cpu.append(pair["ours"]["cpu"] / pair["theirs"]["cpu"])
-        wall.append(pair["ours"]["wall"] / pair["theirs"]["wall"])
-        mine.append(pair["ours"]["cpu"])
-        others.append(pair["theirs"]["cpu"])
-    return {
-        "ratio": statistics.median(cpu),
-        "wall_ratio": statistics.median(wall),
-        "ours_us": statistics.median(mine) * 1e6,
-        "theirs_us": statistics.median(others) * 1e6,
+        for side in order[i % len(order) :] + order[: i % len(order)]:
+            found[side].append(ours[side].measure(name, rounds) if side in ours else theirs.measure(name, rounds))
+
+    def ratio(side: str, kind: str) -> float:
+        return statistics.median(a[kind] / b[kind] for a, b in zip(found[side], found["theirs"], strict=True))
+
+    def us(side: str) -> float:
+        return statistics.median(x["cpu"] for x in found[side]) * 1e6
+
+    made: dict[str, Any] = {
+        side: {"ratio": ratio(side, "cpu"), "wall_ratio": ratio(side, "wall"), "us": us(side)} for side in ours
     }
+    return {**made, "theirs_us": us("theirs")}
+
+
+def goal_of(name: str, peer: str, side: str) -> float | None:
+    """The largest wanted ratio."""
+    plain = GOALS[name][peer]
+    return COMPILED_GOALS.get(name, {}).get(peer, plain) if side == "compiled" else plain
+
+
+def _ratio(row: dict[str, float], goal: float | None) -> str:
+    return f"{row['ratio']:.2f}" + (" (above)" if goal is not None and round(row["ratio"], 2) > goal else "")
 
 
 def as_markdown(found: dict[str, Any], rounds: int) -> str:
@@ -445,21 +464,30 @@ def as_markdown(found: dict[str, Any], rounds: int) -> str:
         check=False,
     )
     peer = f"PyTorch {torch.stdout.strip() or 'not installed'}"
+    packages = ("numpy", "numba") if any("compiled" in row for row in found.values()) else ("numpy",)
     lines = [
-        heading(("numpy",), rounds).replace("; medians", f", {peer}; medians", 1),
+        heading(packages, rounds).replace("; medians", f", {peer}; medians", 1),
         "",
-        "| a round of | peer | CPU time over the peer's | goal | wall | µs | the peer's µs |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| a round of | peer | plain | goal | wall | compiled | goal | wall | plain, µs | compiled, µs | peer, µs |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for key, row in found.items():
         name, _, peer = key.partition("/")
-        goal = GOALS[name][peer]
-        above = " (above)" if goal is not None and round(row["ratio"], 2) > goal else ""
-        lines.append(
-            f"| {WHAT[name]} | {PEER[peer]} | {row['ratio']:.2f}{above} | {'' if goal is None else f'{goal:.2f}'} | "
-            f"{row['wall_ratio']:.2f} | {row['ours_us']:.0f} | {row['theirs_us']:.0f} |"
-        )
+        cells = [WHAT[name], PEER[peer]]
+        for side in ("plain", "compiled"):
+            goal = goal_of(name, peer, side)
+            there = row.get(side)
+            cells.append("" if there is None else _ratio(there, goal))
+            cells.append("" if goal is None else f"{goal:.2f}")
+            cells.append("" if there is None else f"{there['wall_ratio']:.2f}")
+        cells += [f"{row[side]['us']:.0f}" if side in row else "" for side in ("plain", "compiled")]
+        lines.append("| " + " | ".join([*cells, f"{row['theirs_us']:.0f}"]) + " |")
     return "\n".join(lines)
+
+
+def has_compiled() -> bool:
+    """Whether this interpreter has the extra of compiled kernels."""
+    return find_spec("numba") is not None
 
 
 def main() -> int:
@@ -468,6 +496,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="how often each pair takes turns")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", action="append", help="a task; all of them where none is named")
+    parser.add_argument("--plain", action="store_true", help="leave the compiled kernels out")
     parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--child", choices=("torch", "numpy"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -475,31 +504,38 @@ def main() -> int:
         serve_child(torch_tasks() if options.child == "torch" else numpy_tasks())
         return 0
     torch = find_torch()
-    ours = Server()
-    peers = {"numpy": Peer(__file__, "numpy")}
-    if torch is None:
-        print(TORCH_MISSING)
-    else:
-        peers["torch"] = Peer(__file__, "torch", torch)
+    ours: dict[str, Server] = {}
+    peers: dict[str, Peer] = {}
     found: dict[str, Any] = {}
     try:
+        for side in ("plain", "compiled") if has_compiled() and not options.plain else ("plain",):
+            ours[side] = Server(side)
+        peers["numpy"] = Peer(__file__, "numpy")
+        if torch is None:
+            print(TORCH_MISSING)
+        else:
+            peers["torch"] = Peer(__file__, "torch", torch)
         print(machine())
-        print(f"{'':14}{'peer':8}{'CPU ratio':>10}{'goal':>7}{'wall ratio':>12}{'ours us':>10}{'peer us':>10}")
+        head = "".join(f"{side:>10}{'goal':>7}{'wall':>7}{'us':>10}" for side in ours)
+        print(f"{'':14}{'peer':8}{head}{'peer us':>10}")
         for name, rounds in ROUNDS.items():
-            for peer, goal in GOALS[name].items():
+            for peer in GOALS[name]:
                 if peer in peers and name in (options.only or ROUNDS):
                     row = found[f"{name}/{peer}"] = compare(ours, peers[peer], name, rounds, options.rounds)
-                    print(
-                        f"{name:14}{peer:8}{row['ratio']:10.2f}{goal or '':>7}{row['wall_ratio']:12.2f}"
-                        f"{row['ours_us']:10.1f}{row['theirs_us']:10.1f}",
-                        flush=True,
+                    told = "".join(
+                        f"{row[side]['ratio']:10.2f}{goal_of(name, peer, side) or '':>7}{row[side]['wall_ratio']:7.2f}"
+                        f"{row[side]['us']:10.1f}"
+                        for side in ours
                     )
-        for name, plans in ours.plans.items():
-            print(f"{name}: {plans}")
+                    print(f"{name:14}{peer:8}{told}{row['theirs_us']:10.1f}", flush=True)
+        for side, server in ours.items():
+            for name, plans in server.plans.items():
+                print(f"{side}: {name}: {plans}")
     finally:
-        ours.close()
-        for peer in peers.values():
-            peer.close()
+        for server in ours.values():
+            server.close()
+        for child in peers.values():
+            child.close()
     if options.json:
         options.json.write_text(
             json.dumps({"machine": machine(), "date": time.strftime("%Y-%m-%d"), "found": found}, indent=1)
