@@ -5,6 +5,8 @@ Tensors, tape and names are the fork's own from the start: they are small. Stora
 failed is, the session that wanted to write gets memory of its own, and the program begins again. So a program begins at
 most twice more: once more for the first storage that it writes to, and where it writes to others, too, once after all
 that the session has borrowed was copied.
+
+Memory that a front is just sending to somebody (`Storage.origin`) is treated alike: who reads has the old values.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class _Fork(Rebuild):
         storage = Storage(source.buf, source.backend, ledger)
         storage.lent = source.lent
         storage.lent.join()
+        storage.origin = source.origin
         return storage
 
 
@@ -55,22 +58,23 @@ def fork(session: Any, source: Any) -> None:
 
 
 def separate(session: Any, only: Storage | None) -> None:
-    """Gives a session memory of its own where it stands on memory of others: for one storage, or (None) for all."""
+    """Gives a session memory of its own where it stands on memory of others, or on memory that is being read: for one
+    storage, or (None) for all."""
     ctx: Context = session.ctx
     tensors, storages, nodes = held(session)
-    wanted = {id(s): s for s in (storages.values() if only is None else [only]) if s.lent is not None}
+    wanted = {id(s): s for s in (storages.values() if only is None else [only]) if s.lent is not None or s.read}
     offsets = {
         (node.seq, at): offset_in(row[2], row[3])
         for node in nodes.values()
         for at, row in enumerate(node.saved if node.saved is not FREED else ())
         if id(row[3]) in wanted
     }
-    copied = [s for s in wanted.values() if s.lent is not None and s.lent.standing > 1]
+    copied = [s for s in wanted.values() if (s.lent is not None and s.lent.standing > 1) or s.read]
     _admit(ctx, sum(s.nbytes for s in copied))
     copies = {id(s): s.flat.copy() for s in copied}
     for key, storage in wanted.items():  # from here on nothing fails
         if key in copies:
-            storage.buf, storage._flat = copies[key], None
+            storage.buf, storage._flat, storage.origin = copies[key], None, None
         lent, storage.lent = storage.lent, None
         if lent is not None:
             lent.leave()

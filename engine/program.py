@@ -23,7 +23,7 @@ from engine.passes import planned_pass
 from engine.rounds import PlannedRounds
 from engine.scope import Namespace, Outcome, Scope, bind_several, locate, named, no_memory, one_number
 from engine.steps import Function, Program, Repeat, Step
-from engine.tensor import Tensor
+from engine.tensor import Lendable, Tensor
 
 
 def run_program(program: Program, session: Namespace) -> Generator[None, None, Outcome]:
@@ -36,7 +36,7 @@ def run_program(program: Program, session: Namespace) -> Generator[None, None, O
                 scope.resolve(value, name)
                 if isinstance(value, str)
                 # A program that finds that it has to begin again finds its inputs as they were given.
-                else scope.literal(value, name, adopt=not session.ctx.borrows)
+                else scope.literal(value, name, adopt=not program.steps or not (session.ctx.borrows or Lendable.out))
             )
         except EngineError as e:
             e.param = e.param or name

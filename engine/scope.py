@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Protocol
 
 from engine.arguments import kind_of, number, references
+from engine.backend import CPU
 from engine.context import Context
 from engine.dtypes import dtype
 from engine.errors import (
@@ -24,7 +25,7 @@ from engine.literal import read
 from engine.op import Op, Spec
 from engine.steps import Step, known_fields
 from engine.tape import require_grad
-from engine.tensor import Tensor, fresh
+from engine.tensor import Tensor, fresh, lendable
 
 
 class Namespace(Protocol):
@@ -145,6 +146,8 @@ class Scope:
         array, d = read(value, wanted, shape, ctx.default_dtype, param=param, adopt=adopt)
         ctx.admit(array.nbytes)
         t = fresh(backend.from_host(array), Spec(array.shape, d), backend, ctx.ledger)
+        if adopt and backend is CPU:
+            t.storage.origin = lendable(t.array)
         if flag:
             require_grad(t)
         return t

@@ -115,6 +115,31 @@ class Lent:
             self.server.lent[self.device] = self.server.lent.get(self.device, 0) + change
 
 
+class Lendable:
+    """Memory that somebody else may be given to read where it lies, as what came in by a descriptor is.
+
+    While anybody reads it, a storage on it is not written to: it gets memory of its own first, as a fork does.
+    """
+
+    __slots__ = ("readers",)
+    LENT_FROM = 1 << 20  # bytes: below, a copy costs less than keeping count
+    out = 0  # how many readers all such memory has together
+
+    def __init__(self) -> None:
+        self.readers = 0
+
+
+def lendable(array: Any) -> Lendable | None:
+    """What a host array stands on, if that can be lent."""
+    if array.nbytes >= Lendable.LENT_FROM:
+        owner = array.base
+        while type(owner) is type(array):
+            owner = owner.base
+        if isinstance(owner, Lendable):
+            return owner
+    return None
+
+
 # Storage, Tensor and Node have no __slots__: what is seldom set has its default on the class, which makes them cheaper
 # to create, and they are created by every operation. What every operation reads is set on the object: CPython reads
 # that three times as fast.
@@ -128,6 +153,7 @@ class Storage:
 
     uid = 0
     lent: Lent | None = None  # where other sessions stand on the same memory
+    origin: Lendable | None = None  # where it may be read by others
     _flat: Array = None
 
     def __init__(self, buf: Array, backend: Backend, ledger: Ledger) -> None:
@@ -146,6 +172,11 @@ class Storage:
         self.ledger.held -= self.nbytes
         if self.backend is not CPU:
             self.ledger.on_devices[self.backend.name] -= self.nbytes
+
+    @property
+    def read(self) -> bool:
+        """Whether somebody else reads the memory just now."""
+        return self.origin is not None and self.origin.readers > 0
 
     @property
     def flat(self) -> Array:

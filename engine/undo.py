@@ -14,10 +14,11 @@ _MISSING = object()
 
 
 class Borrowed(Exception):
-    """A program is about to write into memory that other sessions stand on. `storage` has to get its own first."""
+    """A program is about to write into memory that other sessions stand on, or that is being sent to somebody who reads
+    it. `storage` has to get its own first."""
 
     def __init__(self, storage: Any) -> None:
-        super().__init__("memory of several sessions")
+        super().__init__("memory that others read")
         self.storage = storage
 
 
@@ -65,7 +66,7 @@ class Undo:
         then."""
         if not storage.uid or high <= low:
             return
-        if storage.lent is not None:
+        if storage.lent is not None or (storage.origin is not None and storage.read):
             raise Borrowed(storage)
         self.slot(storage, "version")
         entry = self.storages.get(id(storage))

@@ -27,7 +27,8 @@ made (the process has too many open), bytes follow the body; where none could be
 
 What a worker answers is read once and let go. So it keeps the file of a big array, and the front says when nothing
 there reads it any more: filling pages that exist costs a fifth of what fresh ones do (pages.py). What a front sends
-stays with the worker's tensors, and does not come back.
+stays with the worker's tensors, and does not come back. Where a tensor that came so is answered, its own file goes back
+as it is, and a tensor that is written to meanwhile gets other memory first.
 """
 
 from __future__ import annotations
@@ -127,8 +128,14 @@ def _share(blobs: Sequence[Blob], pages: Pages | None) -> tuple[list[int], list[
         for first in range(0, len(blobs), each):
             whole = behind(blobs[first]) if each == 1 else None
             if whole is not None:
-                descriptors.append(os.dup(whole.fd))
-                rows.append(_ROW.pack(len(descriptors) - 1, 0, whole.place(blobs[first]), blobs[first].nbytes))
+                number = 0
+                if pages is None:
+                    fd = os.dup(whole.fd)
+                else:
+                    number, fd = pages.lend(whole)
+                    numbers.append(number)
+                descriptors.append(fd)
+                rows.append(_ROW.pack(len(descriptors) - 1, number, whole.place(blobs[first]), blobs[first].nbytes))
                 continue
             if pages is not None and each == 1 and blobs[first].nbytes >= REUSED_FROM:
                 number, fd = pages.send(blobs[first])

@@ -1,8 +1,8 @@
 """Answers of many bytes, copied for the front in another thread: other sessions go on meanwhile.
 
-What a front reads is a copy, since tensors may change in place; of a gigabyte it takes a second. Until it is made the
-call keeps its place at the head of its session's line, so nothing changes what is copied, and the worker serves the
-lines of others. The frame itself is sent by the worker's own thread.
+What a front reads is a copy, since tensors may change in place, unless their memory can be lent (pages.py); of a
+gigabyte it takes a second. Until it is made the call keeps its place at the head of its session's line, so nothing
+changes what is copied, and the worker serves the lines of others. The frame itself is sent by the worker's own thread.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from engine.answer import TensorAnswer
 from engine.errors import EngineError, OutOfMemory, Unavailable
 from engine.workers.frames import Parcel
 from engine.workers.messages import CannotPack, Message
+from engine.workers.pages import behind
 
 if TYPE_CHECKING:
     from engine.workers.worker import Worker
@@ -98,9 +99,11 @@ def _no_memory(call: Any, problem: MemoryError) -> EngineError:
 
 
 def _weight(answer: Any) -> int:
-    """The bytes of the values in an answer."""
+    """The bytes of the values in an answer that have to be copied."""
     if type(answer) is TensorAnswer:
-        return (0 if answer.values is None else answer.values.nbytes) + (_weight(answer.grad) if answer.grad else 0)
+        values = answer.values
+        own = 0 if values is None or behind(values) is not None else values.nbytes
+        return own + (_weight(answer.grad) if answer.grad else 0)
     if type(answer) is dict:
         return sum(map(_weight, answer.values()))
     return sum(map(_weight, answer)) if type(answer) is list else 0

@@ -3,10 +3,14 @@
 A fresh page costs several times what copying into it does, since the kernel has to find and book it: filling 100 MB
 took 52 ms where the copy is 9. So a worker keeps the memory of a big answer once the front has let go of it, and fills
 it again: `Pages`, and the frames by which memory comes back (frames.py).
+
+What a worker was passed itself, and keeps as a tensor, it does not fill anything with: it passes the same file on, and
+does not write to it until it comes back (engine.tensor.Lendable).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -20,14 +24,16 @@ from typing import Any
 
 import numpy as np
 
+from engine.tensor import Lendable
 from engine.workers.messages import BadMessage, Blob
 
 if sys.platform != "win32":
     import fcntl
 
-_EVEN = 16  # the widest element, complex128
+_EVEN = 8  # what NumPy asks of the widest element, complex128
 _SLACK = 64 << 10  # bytes beside an array in a file that is passed on whole: the header of a format
-REUSED_FROM = 1 << 20  # bytes of an array from which its memory is kept: below, fresh pages cost less than saying so
+REUSED_FROM = Lendable.LENT_FROM  # bytes of an array from which its memory is kept: below, saying so costs more
+_MOST_OPEN = 1000  # files that are kept open to be passed on again; a process may have some ten thousand
 KEPT_BYTES = 256 << 20  # of memory that waits to be used again
 KEPT_SECONDS = 5.0
 
@@ -66,9 +72,10 @@ _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _FAILED = ctypes.c_void_p(-1).value
+_lending = threading.RLock()  # a mapping may end in the middle of anything
 
 
-class Mapping:
+class Mapping(Lendable):
     """Mapped memory that NumPy can hold, unmapped when the last array on it is gone.
 
     Not the mmap module: before Python 3.13 each of its maps keeps a descriptor open, and a session may hold
@@ -77,7 +84,10 @@ class Mapping:
 
     __slots__ = ("__array_interface__", "_address", "_unmap", "back", "fd", "length")
 
+    kept = 0  # descriptors that are kept by all of them
+
     def __init__(self, fd: int, length: int, *, writable: bool) -> None:
+        super().__init__()
         self.fd = -1  # a descriptor of the file, where it is kept to be passed on
         self.back: Callable[[], None] | None = None  # called, in any thread, once nothing reads the memory any more
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
@@ -98,8 +108,22 @@ class Mapping:
             self._unmap(self._address, self.length)
             if self.fd >= 0:
                 os.close(self.fd)
+                with _lending:
+                    Mapping.kept -= 1
             if self.back is not None:
                 self.back()
+
+    def keep(self, fd: int) -> None:
+        """Takes a descriptor of the file over, to pass it on."""
+        self.fd = fd
+        with _lending:
+            Mapping.kept += 1
+
+    def lend(self, readers: int) -> None:
+        """So many read it more, or less: they were passed its file."""
+        with _lending:
+            self.readers += readers
+            Lendable.out += readers
 
     def place(self, blob: Blob) -> int:
         """Where in the file the bytes of `blob`, an array on this memory, begin."""
@@ -141,7 +165,8 @@ class Shared:
             mapping = Mapping(self._fd, self.length, writable=False)
         except OSError as error:
             raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
-        mapping.fd, self._fd = self._fd, -1
+        mapping.keep(self._fd)
+        self._fd = -1
         return np.asarray(mapping).data
 
     def __del__(self) -> None:
@@ -170,7 +195,11 @@ def map_whole(fd: int, *, writable: bool) -> Blob:
     if length == 0 or not sealed(fd):
         raise BadMessage("a descriptor that is empty, or not sealed against resizing")
     try:
-        return np.asarray(Mapping(fd, length, writable=writable))
+        mapping = Mapping(fd, length, writable=writable)
+        if writable and length >= REUSED_FROM and Mapping.kept < _MOST_OPEN:
+            with contextlib.suppress(OSError):  # too many files are open: it will be copied then
+                mapping.keep(os.dup(fd))
+        return np.asarray(mapping)
     except OSError as error:
         if error.errno != errno.ENOMEM:
             raise
@@ -198,13 +227,14 @@ class Pages:
         self._lock = threading.RLock()
         self._closed = False
         self._out: dict[int, tuple[int, int]] = {}  # number: descriptor, bytes
+        self._lent: dict[int, Mapping] = {}
         self._kept: list[tuple[float, int, int]] = []  # since when, bytes, descriptor; the oldest first
         self._last = 0
 
     def send(self, blob: Blob) -> tuple[int, int]:
         """A file with the bytes of `blob`: its number, and a descriptor for the caller to close. Raises OSError."""
         with self._lock:
-            number = self._last = self._last % 0xFFFF_FFFF + 1
+            number = self._next()
             fd, size = self._take(blob.nbytes)
         try:
             try:
@@ -227,6 +257,20 @@ class Pages:
                 self._out[number] = fd, size
         return number, sent
 
+    def lend(self, mapping: Mapping) -> tuple[int, int]:
+        """The same for all of the memory that a tensor has, which is not written to meanwhile. Raises OSError."""
+        sent = os.dup(mapping.fd)
+        with self._lock:
+            number = self._next()
+            if not self._closed:
+                self._lent[number] = mapping
+                mapping.lend(1)
+        return number, sent
+
+    def _next(self) -> int:
+        self._last = self._last % 0xFFFF_FFFF + 1
+        return self._last
+
     def _take(self, size: int) -> tuple[int, int]:
         """The smallest kept file that holds so much without being much larger; else a new one."""
         fitting = [one for one in self._kept if size <= one[1] <= size + size // 4]
@@ -240,6 +284,10 @@ class Pages:
     def back(self, number: int) -> None:
         """The other process reads this file no more. Raises BadMessage for one that is not out."""
         with self._lock:
+            lent = self._lent.pop(number, None)
+            if lent is not None:
+                lent.lend(-1)
+                return
             if number not in self._out:
                 raise BadMessage(f"memory that was not passed on comes back: {number}")
             fd, size = self._out.pop(number)
@@ -278,3 +326,6 @@ class Pages:
             for fd, _ in self._out.values():
                 os.close(fd)
             self._out.clear()
+            for mapping in self._lent.values():
+                mapping.lend(-1)
+            self._lent.clear()

@@ -74,7 +74,7 @@ def test_small_messages_many_at_once(wires: tuple[Wire, Wire]) -> None:
 
 def test_big_arrays_are_mapped_not_read(wires: tuple[Wire, Wire]) -> None:
     front, worker = wires
-    sent = np.random.default_rng(0).standard_normal((400, 500))
+    sent = np.random.default_rng(0).standard_normal((200, 500))
     assert post(front, {"a": ArrayData(sent, "float64"), "b": ArrayData(sent.astype(np.float32), "float32")})
     fds = process_facts()["fds"]
     got = receive(worker)

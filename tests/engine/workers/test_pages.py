@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from engine.answer import ArrayData
+from engine.tensor import Lendable, lendable
 from engine.workers import frames, pages
 from engine.workers.frames import Wire, comes_back, parcel
 from engine.workers.messages import PROTOCOL, BadMessage, Closed
@@ -50,6 +51,17 @@ class Ends:
         assert self.worker.post(parcel(*self.worker.pack(message), pages=self.pages))
         (got,) = self.front.receive()
         return [one.array for one in got["a"]]
+
+    def upload(self, size: int = SIZE) -> np.ndarray[Any, Any]:
+        """What the worker gets of an array that a front has received."""
+        body = pages.Shared(128 + size * 8)
+        body.write(bytes(128))
+        body.write(np.arange(size, dtype=np.float64).tobytes())
+        came = np.frombuffer(body.finish(), np.float64, size, 128)
+        assert self.front.post(parcel(*self.front.pack({"a": ArrayData(came, "float64")})))
+        (got,) = self.worker.receive()
+        array: np.ndarray[Any, Any] = got["a"].array
+        return array
 
     def hear(self) -> None:
         """The worker reads what the front has said."""
@@ -264,3 +276,69 @@ def test_several_threads_send_while_files_come_back() -> None:
     _, fd = pages.send(blob)  # a copy that ends when its front has gone
     os.close(fd)
     assert not pages._out
+
+
+# ---------------------------------------------------------------- memory that is lent
+
+
+def test_what_came_in_goes_out_as_it_lies(ends: Ends) -> None:
+    tensor = ends.upload()
+    memory = lendable(tensor)
+    assert memory is not None
+    (first,), (second,) = ends.answer(tensor), ends.answer(tensor)
+    assert np.array_equal(first, tensor)
+    assert not first.flags.writeable
+    assert (memory.readers, Lendable.out) == (2, 2)
+    tensor[5] = 2.5  # no engine would, as long as somebody reads it: here it shows that nothing was copied
+    assert first[5] == second[5] == 2.5
+    assert ends.files() == set()
+    del first
+    ends.hear()
+    assert (memory.readers, Lendable.out) == (1, 1)
+    del second
+    ends.hear()
+    assert (memory.readers, Lendable.out) == (0, 0)
+
+
+def test_what_is_lent_outlives_the_tensor(ends: Ends) -> None:
+    tensor = ends.upload()
+    (read,) = ends.answer(tensor)
+    del tensor
+    gc.collect()
+    assert np.array_equal(read, np.arange(SIZE))
+    assert process_facts()["maps"] == 2, "the worker keeps it until it hears that nobody reads it"
+    del read
+    ends.hear()
+    gc.collect()
+    assert process_facts()["maps"] == 0
+
+
+def test_a_front_that_is_gone_reads_no_more(ends: Ends) -> None:
+    tensor = ends.upload()
+    (read,) = ends.answer(tensor)
+    ends.worker.close()
+    assert Lendable.out == 0
+    assert np.array_equal(read, tensor), "what it has mapped stays"
+
+
+def test_what_is_small_part_of_a_file_or_not_open_is_copied(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, whole = ends.upload(SIZE // 2), ends.upload()
+    monkeypatch.setattr(pages, "_MOST_OPEN", 0)
+    closed = ends.upload()
+    for tensor in (small, whole[: SIZE // 2], closed):
+        (read,) = ends.answer(tensor)
+        assert Lendable.out == 0
+        tensor[0] = 7
+        assert read[0] == 0
+
+
+def test_an_answer_that_fails_lends_nothing(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    tensor = ends.upload()
+    monkeypatch.setattr(pages, "fill", full)
+    both = {"a": [ArrayData(array, "float64") for array in (tensor, tensor + 1)]}
+    with pytest.raises(MemoryError):
+        parcel(*ends.worker.pack(both), pages=ends.pages)
+    assert Lendable.out == 0
