@@ -1,6 +1,6 @@
 """What is done otherwise than in uvicorn's protocol: the head of an answer and the first part of its body leave in one
-write, a small answer that is there in whole is sent without being taken apart, and what was read of a body is handed on
-as it is.
+write, a small answer that is there in whole is sent without being taken apart, what was read of a body is handed on as
+it is, and a long body can be received past the parser (app/receiving.py).
 
 uvicorn writes head and body one after the other, and uvloop sends each at once: two system calls, two packets, and a
 client that is woken twice. Of what a small call costs the web process, that is a tenth. What it reads it copies twice.
@@ -13,9 +13,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.answers import AT_ONCE
+from app.deps import INTO
+from app.receiving import Into
 
 _SMALL = 65_536  # bytes: what is shorter is joined to its head by a copy
 
@@ -62,6 +65,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Together(transport))  # type: ignore[arg-type]
+        self.app_state = {**self.app_state, INTO: Into(self)}
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
@@ -74,6 +78,20 @@ class Protocol(HttpToolsProtocol):
             # uvicorn gathers in a bytearray what comes before the application asks, and makes bytes of it when it does.
             cycle.body, body = body, b""  # type: ignore[assignment]
         super().on_body(body)
+
+    def hear(self, protocol: asyncio.BaseProtocol) -> None:
+        """What comes in is the other protocol's from now on."""
+        self.flow.pause_reading()  # uvloop decides how it reads when it begins to
+        self.transport.set_protocol(protocol)
+        self.flow.resume_reading()
+
+    def body_ended(self) -> None:
+        """A body that the parser has not seen is there in whole; what follows is the next request."""
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+        self.hear(self)
 
 
 def _send_at_once(
