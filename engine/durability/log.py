@@ -4,8 +4,8 @@
 loses nothing, whatever `sync` says. That decides what the loss of power can take:
 
     always     nothing that was acknowledged: `append` returns when the disk has the group
-    everysec   at most the last second: a thread syncs half a second after a write, and where the disk takes longer
-               than the second, `append` waits for it
+    everysec   at most the last second: a thread syncs half a second after a write, or as soon as a segment is full,
+               since the next one waits for that; where the disk takes longer than the second, `append` waits for it
     no         what the system had not yet written by itself
 
 In every mode what is left is a prefix of what was written: a segment is synced before the next one begins, and each
@@ -113,7 +113,7 @@ class Log:
         If it raises, none of them was written, but for Unavailable "outcome-unknown".
         """
         self._check()
-        if self._file is None or self.segments[-1].end >= self.segment_bytes:
+        if self._file is None or self._full:
             self._roll()
         since = self._taken_since or self._dirty_since
         if self.sync == "everysec" and since is not None and self.clock() - since > OVERDUE:
@@ -140,8 +140,10 @@ class Log:
         with self._state:
             self._dirty_bytes += end - segment.end
             segment.end, self.lsn, self._before = end, lsn, before
-            if self._dirty_since is None:
+            begins = self._dirty_since is None
+            if begins:
                 self._dirty_since = self.clock()
+            if begins or self._full:
                 self._state.notify_all()
         if self.sync == "always":
             self.sync_now()
@@ -230,10 +232,19 @@ class Log:
             waited = 0.0 if since is None else max(0.0, self.clock() - since)
             return {"lag_bytes": self._taken_bytes + self._dirty_bytes, "lag_seconds": waited}
 
+    @property
+    def _full(self) -> bool:
+        """Whether the next write begins a segment."""
+        return self.segments[-1].end >= self.segment_bytes
+
+    def _left(self, since: float) -> float:
+        """Seconds until what was written at `since` is to be synced."""
+        return 0.0 if self._full else since + SYNC_AFTER - self.clock()
+
     def sync_due(self) -> bool:
-        """Syncs where a write has waited for `SYNC_AFTER`; whether it did."""
+        """Syncs where a write has waited for `SYNC_AFTER`, or the segment is full; whether it did."""
         since = self._dirty_since
-        if self.sync != "everysec" or since is None or self.clock() - since < SYNC_AFTER or self.failure:
+        if self.sync != "everysec" or since is None or self._left(since) > 0 or self.failure:
             return False
         with contextlib.suppress(Unavailable):  # said in the log, and by every change from now on
             self.sync_now()
@@ -246,7 +257,7 @@ class Log:
                     self._state.wait()
                 if self._closing or self.failure or self._dirty_since is None:
                     return
-                wait = self._dirty_since + SYNC_AFTER - self.clock()
+                wait = self._left(self._dirty_since)
                 if wait > 0:
                     self._state.wait(wait)
             self.sync_due()

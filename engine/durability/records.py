@@ -61,6 +61,7 @@ from typing import Any, NamedTuple
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
 
+from engine.durability.checksums import crc32
 from engine.durability.files import Buffer
 
 FORMAT = 1
@@ -141,7 +142,7 @@ def seal(payload: list[Buffer], sync: bytes, lsn: int, synced: int, tag: bytes, 
     size = crc = 0
     for part in payload:
         size += len(part)
-        crc = zlib.crc32(part, crc)
+        crc = crc32(part, crc)
     header = HEADER.pack(sync, size, lsn, synced, tag, before, crc)
     if len(payload) == 1:
         return [b"".join((header, _CRC.pack(zlib.crc32(header)), payload[0], bytes(-size % _PAD)))]

@@ -223,6 +223,20 @@ def test_the_loss_of_power(tmp_path: Path, sync: str, seed: int) -> None:
         assert all(at > now[0] - OVERDUE for at in lost)
 
 
+def test_with_everysec_a_full_segment_is_synced_at_once(tmp_path: Path) -> None:
+    """The next one waits until it is on the disk."""
+    house = House(tmp_path / "a", clock=lambda: 0.0, segment_bytes=100_000)
+    counted(house, "s", 0)
+    assert not house.store.log.sync_due()
+    house.run("s", inputs={"x": floats(50_000)}, keep={"x": "x"})
+    assert house.store.log.sync_due()
+    assert house.store.log.synced == house.store.log.lsn
+    house.run("s", inputs={"y": floats(4)}, keep={"y": "y"})
+    assert len(house.store.log.segments) == 2
+    assert not house.store.log.sync_due()
+    kill(house.store)
+
+
 def test_with_everysec_a_change_waits_for_a_sync_that_is_late(tmp_path: Path) -> None:
     files, now = ForgetfulFiles(), [0.0]
     house = House(tmp_path / "a", files=files, clock=lambda: now[0])
