@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,9 +32,10 @@ from engine import logs
 from engine.backend import release_free_memory, tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
 from engine.workers.doors import take_sockets
-from engine.workers.frames import Parcel, Wire, parcel, raise_file_limit
+from engine.workers.frames import Parcel, Wire, comes_back, parcel, raise_file_limit
 from engine.workers.making import make_worker
 from engine.workers.messages import PROTOCOL, BadMessage, Closed, Message, Peer, version
+from engine.workers.pages import Pages
 
 _RETRY = 0.01
 _HEADROOM = 1 << 30
@@ -51,6 +53,14 @@ class SocketPeer:
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
+        self._let_go: deque[int] = deque()  # memory that no tensor stands on any more, by number
+        wire.let_go = self._let_go.append
+
+    def give_back(self) -> None:
+        """Says so to the front."""
+        while self._let_go:
+            with contextlib.suppress(Closed):  # noticed by the next poll
+                self.wire.post(comes_back(self._let_go.popleft()))
 
     def prepare(self, message: Message) -> Callable[[], Parcel]:
         body, blobs = self.wire.pack(message)
@@ -115,6 +125,8 @@ class SocketInbox:
             raise Closed("no front is left")
         if timeout != 0.0 and time.monotonic() >= self._trim_at:
             self._trim()
+        for peer in self._peers.values():
+            peer.give_back()
         found: list[tuple[Peer, Message | None]] = []
         for fd, events in self._poll.poll(self._wait(timeout)):
             if self._door is not None and fd == self._door.fileno():
@@ -162,7 +174,7 @@ class SocketInbox:
         choked = False
         for fd, peer in self._peers.items():
             pages = peer.wire.pages
-            if pages is not None and pages.kept_bytes:
+            if isinstance(pages, Pages) and pages.kept_bytes:
                 left = pages.expire()
                 timeout = timeout if left is None else left if timeout is None else min(timeout, left)
             if not peer.wire.waiting and self._watched[fd] == select.POLLIN:

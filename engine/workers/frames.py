@@ -26,9 +26,9 @@ share one, and a receiver that keeps its arrays (`keeps=True`, the worker) copie
 made (the process has too many open), bytes follow the body; where none could be received, the message says `lost`.
 
 What a worker answers is read once and let go. So it keeps the file of a big array, and the front says when nothing
-there reads it any more: filling pages that exist costs a fifth of what fresh ones do (pages.py). What a front sends
-stays with the worker's tensors, and does not come back. Where a tensor that came so is answered, its own file goes back
-as it is, and a tensor that is written to meanwhile gets other memory first.
+there reads it any more: filling pages that exist costs a third of what fresh ones do (pages.py). What a front sends
+stays with the worker's tensors; a big file comes back in the same way when they are gone. Where a tensor that came so
+is answered, its own file goes back as it is, and a tensor that is written to meanwhile gets other memory first.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from typing import Any
 import numpy as np
 
 from engine.workers.messages import PROTOCOL, BadMessage, Blob, Closed, Codec, Message
-from engine.workers.pages import REUSED_FROM, Mapping, Pages, behind, create, fill, map_whole, seal
+from engine.workers.pages import REUSED_FROM, Given, Mapping, Pages, behind, create, fill, map_whole, seal
 
 if sys.platform != "win32":
     import resource
@@ -73,11 +73,12 @@ _ALIGN = 64
 class Parcel:
     """A frame ready to be sent, and what of it was not sent yet."""
 
-    __slots__ = ("descriptors", "pieces", "size", "started", "tag")
+    __slots__ = ("descriptors", "numbers", "pieces", "size", "started", "tag")
 
     def __init__(self, pieces: list[memoryview], descriptors: list[int], tag: int) -> None:
         self.pieces, self.descriptors, self.tag = pieces, descriptors, tag
         self.size = sum(len(piece) for piece in pieces)
+        self.numbers: list[int] = []  # of the files that are to come back
         self.started = False
 
     def close(self) -> None:
@@ -87,7 +88,7 @@ class Parcel:
         self.descriptors = []
 
 
-def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0, pages: Pages | None = None) -> Parcel:
+def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0, pages: Pages | Given | None = None) -> Parcel:
     """The frame of a packed message; copies the blobs, so their arrays may change afterwards. Any thread may do it.
 
     `tag` is the caller's name for it; with `pages` big arrays go in memory that comes back. Raises MemoryError where
@@ -97,7 +98,7 @@ def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0, pages: Pages |
         header = _HEADER.pack(_PLAIN, len(body), 0, 0, 0)
         return Parcel([memoryview(header + body)], [], tag)
     try:
-        descriptors, rows = _share(blobs, pages)
+        descriptors, rows, numbers = _share(blobs, pages)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             raise MemoryError(f"no memory to pass {sum(b.nbytes for b in blobs)} bytes on: {error}") from error
@@ -110,7 +111,9 @@ def parcel(body: bytes, blobs: Sequence[Blob] = (), tag: int = 0, pages: Pages |
             [memoryview(b"".join([header, *rows, body])), memoryview(b"".join(blob.data for blob in blobs))], [], tag
         )
     header = _HEADER.pack(_PLAIN, len(body), len(blobs), len(descriptors), 0)
-    return Parcel([memoryview(b"".join([header, *rows, body]))], descriptors, tag)
+    item = Parcel([memoryview(b"".join([header, *rows, body]))], descriptors, tag)
+    item.numbers = numbers
+    return item
 
 
 def comes_back(number: int) -> Parcel:
@@ -118,8 +121,8 @@ def comes_back(number: int) -> Parcel:
     return Parcel([memoryview(_HEADER.pack(_COMES_BACK, _NUMBER.size, 0, 0, 0) + _NUMBER.pack(number))], [], 0)
 
 
-def _share(blobs: Sequence[Blob], pages: Pages | None) -> tuple[list[int], list[bytes]]:
-    """Descriptors with the blobs' bytes in them, and the rows of the frame that say where."""
+def _share(blobs: Sequence[Blob], pages: Pages | Given | None) -> tuple[list[int], list[bytes], list[int]]:
+    """Descriptors with the blobs' bytes in them, the rows of the frame that say where, and the numbers in those."""
     each = -(-len(blobs) // MAX_DESCRIPTORS)
     descriptors: list[int] = []
     rows: list[bytes] = []
@@ -128,16 +131,13 @@ def _share(blobs: Sequence[Blob], pages: Pages | None) -> tuple[list[int], list[
         for first in range(0, len(blobs), each):
             whole = behind(blobs[first]) if each == 1 else None
             if whole is not None:
-                number = 0
-                if pages is None:
-                    fd = os.dup(whole.fd)
-                else:
-                    number, fd = pages.lend(whole)
-                    numbers.append(number)
+                number, fd = (0, os.dup(whole.fd)) if pages is None else pages.lend(whole)
                 descriptors.append(fd)
+                if number:
+                    numbers.append(number)
                 rows.append(_ROW.pack(len(descriptors) - 1, number, whole.place(blobs[first]), blobs[first].nbytes))
                 continue
-            if pages is not None and each == 1 and blobs[first].nbytes >= REUSED_FROM:
+            if isinstance(pages, Pages) and each == 1 and blobs[first].nbytes >= REUSED_FROM:
                 number, fd = pages.send(blobs[first])
                 numbers.append(number)
                 descriptors.append(fd)
@@ -158,21 +158,21 @@ def _share(blobs: Sequence[Blob], pages: Pages | None) -> tuple[list[int], list[
             assert pages is not None
             pages.back(number)
         raise
-    return descriptors, rows
+    return descriptors, rows, numbers
 
 
 class Wire:
     """One end of a connected Unix stream socket that carries messages. Never blocks; the owner polls.
 
     `keeps`: whether arrays are received to stay (writable, each freed alone) or to be read soon and dropped. An end
-    that keeps has `pages` for what it sends; the other calls `let_go`, in any thread, with the number of each file that
-    is to come back.
+    that keeps has `pages` for what it sends, and one that sends to such an end may have. `let_go` is called, in any
+    thread, with the number of each file that is to come back.
     """
 
     def __init__(self, sock: socket.socket, *, keeps: bool) -> None:
         sock.setblocking(False)
         self._sock, self._keeps = sock, keeps
-        self.pages = Pages() if keeps else None
+        self.pages: Pages | Given | None = Pages() if keeps else None
         self.let_go: Callable[[int], None] | None = None
         self._codec = Codec()
         self._view = memoryview(bytearray(_BUFFER))

@@ -104,7 +104,7 @@ class _Link:
         self.pending: dict[int, Pending] = {}
         self.sending: set[int] = set()  # calls that the line has not taken yet: whoever sends them hears of its end
         self._end_told = on_end
-        self.line = Line(sock, self._replied, self._ended, other="the worker")
+        self.line = Line(sock, self._replied, self._ended, other="the worker", keeps=True)
 
     def _replied(self, message: Message) -> None:
         number = message.get("id")

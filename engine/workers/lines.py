@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from engine.workers.frames import Parcel, Wire, comes_back, parcel
 from engine.workers.messages import BadMessage, Closed, Message, NotSent
+from engine.workers.pages import UPLOADS, Given
 
 _OFF_LOOP_BYTES = 1 << 20  # copying more than this would hold up the event loop for longer than a thread costs
 _MAX_WAITING = 64 << 20
@@ -24,7 +25,7 @@ class Line:
     sense; `on_end` is told once that nothing comes any more: why, or None where the other end is gone.
 
     `other`: who is at the other end, for what is said of it. `bounded`: whether messages are refused while very much
-    waits to be read there.
+    waits to be read there. `keeps`: whether it is a worker, which keeps arrays and says when it lets go of them.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Line:
         *,
         other: str,
         bounded: bool = True,
+        keeps: bool = False,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_message, self._on_end = on_message, on_end
         self._other, self._bounded = other, bounded
         self._wire = Wire(sock, keeps=False)
         self._wire.let_go = self._let_go
-        self._writing = False
+        self._given = self._wire.pages = Given() if keeps else None
+        self._writing = self._expiring = False
         self.ended = False
         self._loop.add_reader(self._wire.fileno(), self._readable)
 
@@ -54,13 +57,13 @@ class Line:
             self._post_body(body, message["id"])
             return
         if sum(blob.nbytes for blob in blobs) <= _OFF_LOOP_BYTES:
-            self._post(parcel(body, blobs, message["id"]))
+            self._post(parcel(body, blobs, message["id"], self._given))
             return
-        copying = self._loop.run_in_executor(None, parcel, body, blobs, message["id"])
+        copying = self._loop.run_in_executor(None, parcel, body, blobs, message["id"], self._given)
         try:
             ready = await asyncio.shield(copying)
         except asyncio.CancelledError:
-            copying.add_done_callback(_discard)
+            copying.add_done_callback(self._discard)
             raise
         self._post(ready)
 
@@ -68,7 +71,7 @@ class Line:
         """Sends a message without big arrays. Raises as `send` does."""
         body, blobs = self._open().pack(message)
         if blobs:
-            self._post(parcel(body, blobs, message["id"]))
+            self._post(parcel(body, blobs, message["id"], self._given))
         else:
             self._post_body(body, message["id"])
 
@@ -140,12 +143,24 @@ class Line:
             with contextlib.suppress(NotSent):  # it is gone, or so busy that it does without
                 self._post(comes_back(number))
 
+    def _discard(self, copying: asyncio.Future[Parcel]) -> None:
+        """Nobody wants it sent any more."""
+        if copying.cancelled() or copying.exception() is not None:
+            return
+        item = copying.result()
+        item.close()
+        if self._given is not None and not self.ended:
+            for number in item.numbers:
+                self._given.back(number)
+
     # ------------------------------------------------ receiving
 
     def _readable(self) -> None:
         try:
             for message in self._wire.receive():
                 self._on_message(message)
+            if UPLOADS.kept_bytes and not self._expiring:
+                self._expire()
         except Closed:
             self._end(None)
         except BadMessage as problem:
@@ -153,6 +168,13 @@ class Line:
                 for message in problem.before:
                     self._on_message(message)
             self._end(problem)
+
+    def _expire(self) -> None:
+        """Looks again when memory that came back has waited long enough."""
+        left = UPLOADS.expire()
+        self._expiring = left is not None
+        if left is not None:
+            self._loop.call_later(left + _RETRY, self._expire)
 
     def drain(self) -> None:
         """Hears what the other end, which is gone, has said before it went."""
@@ -179,8 +201,3 @@ class Line:
         """Stops, and hangs up. May be repeated."""
         self.stop()
         self._wire.close()
-
-
-def _discard(copying: asyncio.Future[Parcel]) -> None:
-    if not copying.cancelled() and copying.exception() is None:
-        copying.result().close()

@@ -4,8 +4,9 @@ A fresh page costs several times what copying into it does, since the kernel has
 took 52 ms where the copy is 9. So a worker keeps the memory of a big answer once the front has let go of it, and fills
 it again: `Pages`, and the frames by which memory comes back (frames.py).
 
-What a worker was passed itself, and keeps as a tensor, it does not fill anything with: it passes the same file on, and
-does not write to it until it comes back (engine.tensor.Lendable).
+What a worker was passed itself, and keeps as a tensor, it passes on as it is where that tensor is asked for, and does
+not write to it until it comes back (engine.tensor.Lendable). When the tensor is gone the front has the file back, for
+what comes in next: `Given`. So a file is filled by one process alone, and only when no other has it mapped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +84,7 @@ class Mapping(Lendable):
     thousands of uploaded tensors.
     """
 
-    __slots__ = ("__array_interface__", "_address", "_unmap", "back", "fd", "length")
+    __slots__ = ("__array_interface__", "__weakref__", "_address", "_unmap", "back", "fd", "length")
 
     kept = 0  # descriptors that are kept by all of them
 
@@ -138,8 +140,9 @@ class Shared:
 
     def __init__(self, length: int) -> None:
         self.length, self.filled = length, 0
+        kept = UPLOADS.take(length, length + _SLACK // 2)
         try:
-            self._fd = create()
+            self._fd = create() if kept is None else kept[0]
         except OSError as error:
             raise MemoryError(f"no memory for {length} bytes: {error}") from error
 
@@ -160,7 +163,8 @@ class Shared:
         """All of it, read-only. Raises ValueError where bytes are missing."""
         if self.filled < self.length:
             raise ValueError("fewer bytes than were announced")
-        seal(self._fd)
+        if not sealed(self._fd):
+            seal(self._fd)
         try:
             mapping = Mapping(self._fd, self.length, writable=False)
         except OSError as error:
@@ -215,7 +219,57 @@ def map_whole(fd: int, *, writable: bool) -> Blob:
         return blob
 
 
-class Pages:
+class Kept:
+    """Files that nobody uses, to be filled again. Any thread may take one, and give one back."""
+
+    def __init__(self) -> None:
+        self.kept_bytes = 0
+        self._lock = threading.RLock()
+        self._kept: list[tuple[float, int, int]] = []  # since when, bytes, descriptor; the oldest first
+
+    def take(self, size: int, most: int) -> tuple[int, int] | None:
+        """The smallest file that holds from `size` to `most` bytes, with its size."""
+        with self._lock:
+            fitting = [one for one in self._kept if size <= one[1] <= most]
+            if not fitting:
+                return None
+            best = min(fitting, key=lambda one: one[1])
+            self._kept.remove(best)
+            self.kept_bytes -= best[1]
+            return best[2], best[1]
+
+    def keep(self, fd: int, size: int) -> None:
+        """Keeps a file, or closes it."""
+        if size > KEPT_BYTES:
+            os.close(fd)
+            return
+        with self._lock:
+            self._kept.append((time.monotonic(), size, fd))
+            self.kept_bytes += size
+            while self.kept_bytes > KEPT_BYTES:
+                self._drop_oldest()
+
+    def expire(self) -> float | None:
+        """Frees what has waited long enough; in how many seconds there will be more, None where nothing waits."""
+        now = time.monotonic()
+        with self._lock:
+            while self._kept and self._kept[0][0] + KEPT_SECONDS <= now:
+                self._drop_oldest()
+            return self._kept[0][0] + KEPT_SECONDS - now if self._kept else None
+
+    def _drop_oldest(self) -> None:
+        _, size, fd = self._kept.pop(0)
+        self.kept_bytes -= size
+        os.close(fd)
+
+    def clear(self) -> None:
+        """Frees all that waits."""
+        with self._lock:
+            while self._kept:
+                self._drop_oldest()
+
+
+class Pages(Kept):
     """The files of big arrays that were sent and come back: each is out, under its number, or kept for the next one.
 
     Only the process that fills a file can write to it, and it does so only once the other has said that it let go.
@@ -223,19 +277,17 @@ class Pages:
     """
 
     def __init__(self) -> None:
-        self.kept_bytes = 0
-        self._lock = threading.RLock()
+        super().__init__()
         self._closed = False
         self._out: dict[int, tuple[int, int]] = {}  # number: descriptor, bytes
         self._lent: dict[int, Mapping] = {}
-        self._kept: list[tuple[float, int, int]] = []  # since when, bytes, descriptor; the oldest first
         self._last = 0
 
     def send(self, blob: Blob) -> tuple[int, int]:
         """A file with the bytes of `blob`: its number, and a descriptor for the caller to close. Raises OSError."""
         with self._lock:
             number = self._next()
-            fd, size = self._take(blob.nbytes)
+            fd, size = self.take(blob.nbytes, blob.nbytes + blob.nbytes // 4) or (create(), blob.nbytes)
         try:
             try:
                 fill(fd, blob, 0)
@@ -271,16 +323,6 @@ class Pages:
         self._last = self._last % 0xFFFF_FFFF + 1
         return self._last
 
-    def _take(self, size: int) -> tuple[int, int]:
-        """The smallest kept file that holds so much without being much larger; else a new one."""
-        fitting = [one for one in self._kept if size <= one[1] <= size + size // 4]
-        if not fitting:
-            return create(), size
-        best = min(fitting, key=lambda one: one[1])
-        self._kept.remove(best)
-        self.kept_bytes -= best[1]
-        return best[2], best[1]
-
     def back(self, number: int) -> None:
         """The other process reads this file no more. Raises BadMessage for one that is not out."""
         with self._lock:
@@ -290,33 +332,7 @@ class Pages:
                 return
             if number not in self._out:
                 raise BadMessage(f"memory that was not passed on comes back: {number}")
-            fd, size = self._out.pop(number)
-            if size > KEPT_BYTES:
-                os.close(fd)
-                return
-            self._kept.append((time.monotonic(), size, fd))
-            self.kept_bytes += size
-            while self.kept_bytes > KEPT_BYTES:
-                self._drop_oldest()
-
-    def expire(self) -> float | None:
-        """Frees what has waited long enough; in how many seconds there will be more, None where nothing waits."""
-        now = time.monotonic()
-        with self._lock:
-            while self._kept and self._kept[0][0] + KEPT_SECONDS <= now:
-                self._drop_oldest()
-            return self._kept[0][0] + KEPT_SECONDS - now if self._kept else None
-
-    def _drop_oldest(self) -> None:
-        _, size, fd = self._kept.pop(0)
-        self.kept_bytes -= size
-        os.close(fd)
-
-    def clear(self) -> None:
-        """Frees all that waits."""
-        with self._lock:
-            while self._kept:
-                self._drop_oldest()
+            self.keep(*self._out.pop(number))
 
     def close(self) -> None:
         """Frees all of it; what the other process has mapped stays until it lets go."""
@@ -329,3 +345,54 @@ class Pages:
             for mapping in self._lent.values():
                 mapping.lend(-1)
             self._lent.clear()
+
+
+UPLOADS = Kept()  # of this process
+
+
+class Given:
+    """What a front has passed on as a worker's to keep. Once no tensor stands on it any more it comes back, and is
+    filled with what comes in next, unless something here reads it still. Any thread may `lend`."""
+
+    MOST = 64  # files: each is held open here for as long as its tensor lives
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._closed = False
+        self._files: dict[int, tuple[int, int, weakref.ref[Mapping]]] = {}
+        self._last = 0
+
+    def lend(self, mapping: Mapping) -> tuple[int, int]:
+        """A number, 0 where it is not to come back, and a descriptor for the caller to close. Raises OSError."""
+        sent = os.dup(mapping.fd)
+        with self._lock:
+            size = os.fstat(sent).st_size
+            if self._closed or len(self._files) >= self.MOST or not REUSED_FROM <= size <= KEPT_BYTES:
+                return 0, sent
+            try:
+                held = os.dup(sent)
+            except OSError:
+                return 0, sent
+            self._last = self._last % 0xFFFF_FFFF + 1
+            self._files[self._last] = held, size, weakref.ref(mapping)
+            return self._last, sent
+
+    def back(self, number: int) -> None:
+        """The worker stands on this file no more. Raises BadMessage for one that it was not given."""
+        with self._lock:
+            if number not in self._files:
+                raise BadMessage(f"memory that was not passed on comes back: {number}")
+            fd, size, here = self._files.pop(number)
+        if here() is None:
+            UPLOADS.keep(fd, size)
+        else:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Lets go of all of it, and of what waits to be filled."""
+        with self._lock:
+            self._closed = True
+            for fd, *_ in self._files.values():
+                os.close(fd)
+            self._files.clear()
+        UPLOADS.clear()

@@ -262,7 +262,7 @@ class ProcessTransport(Transport):
             ours.close()
             raise
         self.pid = self._process.pid
-        self._line = Line(ours, self.on_message, self._lose, other="the worker")
+        self._line = Line(ours, self.on_message, self._lose, other="the worker", keeps=True)
         try:
             self.send_now(start)
         except NotSent as error:

@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,7 +24,7 @@ from engine.tensor import Lendable, lendable
 from engine.workers import frames, pages
 from engine.workers.frames import Wire, comes_back, parcel
 from engine.workers.messages import PROTOCOL, BadMessage, Closed
-from engine.workers.pages import REUSED_FROM, Pages
+from engine.workers.pages import REUSED_FROM, UPLOADS, Given, Pages, Shared
 from tests.engine.workers.fakes import process_facts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors and mappings in /proc")
@@ -342,3 +343,161 @@ def test_an_answer_that_fails_lends_nothing(ends: Ends, monkeypatch: pytest.Monk
     with pytest.raises(MemoryError):
         parcel(*ends.worker.pack(both), pages=ends.pages)
     assert Lendable.out == 0
+
+
+# ---------------------------------------------------------------- memory of what came in, that comes back
+
+
+class Town(Ends):
+    """The same with a front whose uploads come back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given = self.front.pages = Given()
+        self.returned: list[int] = []
+        self.worker.let_go = self.returned.append
+
+    def passed(self, body: Shared) -> np.ndarray[Any, Any]:
+        """What the worker gets of a body; nothing of it stays in the front."""
+        came = np.frombuffer(body.finish(), np.float64, -1, 128)
+        item = parcel(*self.front.pack({"a": ArrayData(came, "float64")}), pages=self.given)
+        assert self.front.post(item)
+        (got,) = self.worker.receive()
+        array: np.ndarray[Any, Any] = got["a"].array
+        return array
+
+    def tell(self) -> None:
+        """The worker says what it let go, and the front hears it."""
+        gc.collect()
+        while self.returned:
+            self.worker.post(comes_back(self.returned.pop()))
+        while select.select([self.front], [], [], 0)[0]:
+            assert self.front.receive() == []
+
+
+def body(value: float, size: int = SIZE) -> Shared:
+    made = Shared(128 + size * 8)
+    made.write(bytes(128))
+    made.write(np.full(size, value).tobytes())
+    return made
+
+
+@pytest.fixture
+def town() -> Iterator[Town]:
+    gc.collect()
+    before = process_facts()
+    made = Town()
+    yield made
+    made.front.close()
+    made.worker.close()
+    gc.collect()
+    after = process_facts()
+    assert (after["fds"], after["maps"], UPLOADS.kept_bytes) == (before["fds"], before["maps"], 0)
+
+
+def inode(body: Shared) -> int:
+    return os.fstat(body._fd).st_ino
+
+
+def test_what_tensors_stood_on_is_filled_again(town: Town) -> None:
+    first = body(1.0)
+    file = inode(first)
+    tensor = town.passed(first)
+    del first
+    other = body(2.0)
+    assert inode(other) != file
+    kept = town.passed(other)
+    view = tensor[10:20]
+    del tensor, other
+    town.tell()
+    assert UPLOADS.kept_bytes == 0, "a view is enough to stand on"
+    del view
+    town.tell()
+    assert UPLOADS.kept_bytes == 128 + SIZE * 8
+    third = body(3.0)
+    assert inode(third) == file
+    tensor = town.passed(third)
+    del third
+    assert (tensor == 3.0).all()
+    tensor[0] = 4.0  # the worker's to write to
+    assert (kept == 2.0).all()
+
+
+def test_what_a_front_still_reads_is_not_filled_again(town: Town) -> None:
+    made = body(1.0)
+    held = made.finish()
+    came = np.frombuffer(held, np.float64, -1, 128)
+    assert town.front.post(parcel(*town.front.pack({"a": ArrayData(came, "float64")}), pages=town.given))
+    assert town.worker.receive()
+    town.tell()
+    assert UPLOADS.kept_bytes == 0
+    assert (came == 1.0).all()
+
+
+def test_what_is_being_downloaded_is_not_filled_again(town: Town) -> None:
+    tensor = town.passed(body(1.0))
+    (read,) = town.answer(tensor)
+    del tensor
+    town.tell()
+    town.hear()
+    assert UPLOADS.kept_bytes == 0
+    assert (read == 1.0).all()
+    del read
+    town.hear()
+    town.tell()
+    assert UPLOADS.kept_bytes == 128 + SIZE * 8
+
+
+def test_another_length_has_another_file(town: Town) -> None:
+    for size in (SIZE, SIZE * 2):
+        tensor = town.passed(body(1.0, size))
+        del tensor
+        town.tell()
+    for size in (SIZE + 10, SIZE // 2, SIZE * 3 // 2):
+        assert inode(body(2.0, size))
+        assert UPLOADS.kept_bytes == 2 * 128 + SIZE * 24
+    tensor = town.passed(body(5.0, SIZE - 100))
+    assert UPLOADS.kept_bytes == 128 + SIZE * 16
+    assert len(tensor) == SIZE - 100
+    assert (tensor == 5.0).all()
+    (read,) = town.answer(tensor)
+    assert (read == 5.0).all()
+    assert Lendable.out == 1, "though its file is a little longer"
+
+
+def test_so_many_files_are_held_and_no_more(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Given, "MOST", 2)
+    tensors = [town.passed(body(float(i))) for i in range(3)]
+    tensors.clear()
+    town.tell()
+    assert UPLOADS.kept_bytes == 2 * (128 + SIZE * 8)
+
+
+def test_what_waits_to_be_filled_is_freed_in_time(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(pages.time, "monotonic", lambda: now)
+    tensor = town.passed(body(1.0))
+    del tensor
+    town.tell()
+    assert UPLOADS.expire() == pages.KEPT_SECONDS
+    now += pages.KEPT_SECONDS
+    assert UPLOADS.expire() is None
+    assert UPLOADS.kept_bytes == 0
+
+
+def test_what_was_not_given_cannot_come_back(town: Town) -> None:
+    tensor = town.passed(body(1.0))
+    town.worker.post(comes_back(7))
+    with pytest.raises(BadMessage, match="comes back"):
+        town.front.receive()
+    assert (tensor == 1.0).all()
+
+
+def test_a_body_that_is_broken_off_frees_what_it_was_filling(town: Town) -> None:
+    tensor = town.passed(body(1.0))
+    del tensor
+    town.tell()
+    begun = Shared(128 + SIZE * 8)
+    begun.write(bytes(1000))
+    assert UPLOADS.kept_bytes == 0
+    del begun
