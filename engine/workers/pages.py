@@ -155,6 +155,9 @@ class Shared:
             try:
                 done = os.pwrite(self._fd, view, self.filled)
             except OSError as error:
+                if UPLOADS.kept_bytes:
+                    UPLOADS.clear()  # the machine has no room, and this is some
+                    continue
                 raise MemoryError(f"no memory for {self.length} bytes: {error}") from error
             view = view[done:]
             self.filled += done

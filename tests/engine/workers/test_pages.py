@@ -501,3 +501,23 @@ def test_a_body_that_is_broken_off_frees_what_it_was_filling(town: Town) -> None
     begun.write(bytes(1000))
     assert UPLOADS.kept_bytes == 0
     del begun
+
+
+def test_a_machine_without_room_for_a_body_gets_back_what_is_kept(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor = town.passed(body(1.0))
+    del tensor
+    town.tell()
+    real = os.pwrite
+
+    def tight(*args: Any) -> int:
+        if UPLOADS.kept_bytes or args[2] > SIZE * 16:
+            raise OSError(errno.ENOSPC, "no room")
+        return real(*args)
+
+    monkeypatch.setattr(pages.os, "pwrite", tight)
+    larger = body(2.0, SIZE * 2)
+    assert UPLOADS.kept_bytes == 0
+    larger = Shared(SIZE * 32)
+    with pytest.raises(MemoryError):
+        for _ in range(40):
+            larger.write(bytes(SIZE))
