@@ -72,6 +72,7 @@ def schemathesis(served: Served, document: str, folder: Path, *options: str) -> 
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     generated = re.search(r"(\d+) generated", done.stdout)
     assert generated, done.stdout[-6000:] + done.stderr[-2000:]
+    print(f"{document}: {generated[1]} requests", flush=True)
     problems = f"{document}: {done.stdout[-6000:]}{done.stderr[-2000:]}" if done.returncode else ""
     return Found(int(generated[1]), problems + (f"{document}: {served.bugs}" if served.bugs else ""))
 
