@@ -84,6 +84,7 @@ class Exchange:
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+AtOnce = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +177,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        at_once = scope.pop(AT_ONCE, None)  # it stands on the exchange that the scope is of: they would be a cycle
         exchange = scope["curlgrad.exchange"] = Exchange(simulated=self.simulated)
         scope["curlgrad.principal"] = NOBODY
         if self.root_path:
@@ -184,14 +186,16 @@ class Guard:
         for watcher in self.watchers:
             watcher.begun(scope)
         try:
-            await self._answer(scope, receive, send, exchange)
+            await self._answer(scope, receive, send, exchange, None if self.traced else at_once)
         finally:
             seconds = time.perf_counter() - begin
             done = Done(scope, exchange, scope["method"], route_of(scope), exchange.status, seconds)
             for watcher in self.watchers:
                 watcher.done(done)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, exchange: Exchange, at_once: AtOnce | None
+    ) -> None:
         headers = _headers(scope)
         scope["curlgrad.headers"] = Headers(headers)
         origin = headers.get(b"origin", b"").decode("latin-1")
@@ -221,8 +225,7 @@ class Guard:
                 await self.app(scope, limited, answer)
             else:
                 response = await handler(Request(scope, limited))
-                at_once = scope.get(AT_ONCE)
-                if at_once is not None and not self.traced and type(response) is Answer:
+                if at_once is not None and type(response) is Answer:
                     headers_out = _finished(response.raw_headers, exchange, shared_with, self.root_path)
                     if type(response.body) is bytes and at_once(response.status_code, headers_out, response.body):
                         exchange.status = response.status_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -248,3 +249,40 @@ def test_what_cannot_go_at_once_is_left_to_the_messages(said: Any, headers: Any,
     assert cycle.transport.writes == []
     assert not cycle.response_started
     assert cycle.done == 0
+
+
+def test_requests_leave_nothing_for_the_garbage_collector() -> None:
+    """Over a real connection, since what the protocol holds is part of it; the server's collector seldom looks."""
+
+    async def run() -> int:
+        app = create_app(Settings(workers="inline"))
+        server = uvicorn.Server(uvicorn.Config(app, port=0, http=Protocol, loop="asyncio", log_level="error"))
+        serving = asyncio.create_task(server.serve())
+        try:
+            while not server.started:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            reader, writer = await asyncio.open_connection(*server.servers[0].sockets[0].getsockname()[:2])
+
+            async def ask(request: bytes) -> None:
+                writer.write(request)
+                head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)
+                length = next(line for line in head.split(b"\r\n") if line.startswith(b"content-length: "))
+                await reader.readexactly(int(length[16:]))
+
+            kinds = [asked(), asked(body=b"{"), asked(path=b"/v1/tensors", body=b'{"data": [1.0]}')]
+            for request in kinds * 3:
+                await ask(request)
+            gc.collect()
+            gc.disable()
+            for request in kinds * 20:
+                await ask(request)
+            found = gc.collect()
+            gc.enable()
+            writer.close()
+            return found
+        finally:
+            gc.enable()
+            server.should_exit = True
+            await serving
+
+    assert asyncio.run(run()) < 60
