@@ -348,6 +348,7 @@ def unpack_sequence(ctx: Context, packed_sequences: list[Array | None]) -> list[
 @special(
     family=FAMILY,
     name="nn.utils.rnn.invert_permutation",
+    returns="Tensor or null",
     samples=[S(I(3, values=[2, 0, 1]))],
 )
 def invert_permutation(ctx: Context, permutation: Array | None) -> Tensor | None:
