@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,7 @@ from bench.serving import Running, heading, ours, write
 from engine.answer import TensorAnswer
 from engine.workers.pages import KEPT_SECONDS
 
+SETTLED_S = 3.0  # in which the snapshot is written that uploads make due: what comes next would wait for it
 GOALS = {"json out": 0.8, "json in": 0.8, "down": 0.85, "up": 0.28}
 NUMBERS = 1_000_000
 
@@ -176,6 +178,11 @@ def download(server: Running, path: str) -> tuple[float, int]:
     return taken, length
 
 
+def read(server: Running, path: str) -> float:
+    """Seconds to read a tensor."""
+    return download(server, path)[0]
+
+
 def upload(server: Running, path: str, kind: str, body: memoryview) -> float:
     """Seconds to send a tensor and have the answer."""
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
@@ -234,24 +241,18 @@ def binary_rows(megabytes: int, rounds: int) -> list[tuple[str, float, float, fl
     rows = []
     try:
         for form, (kind, body, query) in files.items():
-            up, down, socket_s = [], [], []
             path = f"/v1/tensors?values=none&{query}"
             upload(server, path, kind, body)
-            for i in range(rounds):
-                for what in ("socket", "up", "down") if i % 2 == 0 else ("down", "up", "socket"):
-                    if what == "socket":
-                        socket_s.append(raw_copy(raw))
-                    elif what == "up":
-                        up.append(upload(server, path, kind, body))
-                    else:
-                        down.append(download(server, f"/v1/tensors/x?as={form}")[0])
+            up, beside_up = in_turns(raw, rounds, partial(upload, server, path, kind, body))
+            time.sleep(SETTLED_S)
+            down, beside_down = in_turns(raw, rounds, partial(read, server, f"/v1/tensors/x?as={form}"))
             server.must("DELETE", "/v1/tensors/x")
             time.sleep(2 * KEPT_SECONDS)  # pages that wait to be filled again are memory, too
             with Peak(server) as rising:
                 upload(server, path, kind, body)
             with Peak(server) as falling:
                 download(server, f"/v1/tensors/x?as={form}")
-            found = [("up", up, socket_s, rising), ("down", down, socket_s, falling)]
+            found = [("up", up, beside_up, rising), ("down", down, beside_down, falling)]
             if form == "raw":
                 found.append(("down, computed", *computed(server, raw, rounds)))
             server.must("DELETE", "/v1/tensors/x")
@@ -277,15 +278,21 @@ def computed(server: Running, raw: memoryview, rounds: int) -> tuple[list[float]
     path = "/v1/tensors/y?as=raw"
     with Peak(server) as falling:
         download(server, path)
-    down, socket_s = [], []
-    for i in range(rounds):
-        for what in ("socket", "down") if i % 2 == 0 else ("down", "socket"):
-            if what == "socket":
-                socket_s.append(raw_copy(raw))
-            else:
-                down.append(download(server, path)[0])
+    down, socket_s = in_turns(raw, rounds, partial(read, server, path))
     server.must("DELETE", "/v1/tensors/y")
     return down, socket_s, falling
+
+
+def in_turns(raw: memoryview, rounds: int, ours: Callable[[], float]) -> tuple[list[float], list[float]]:
+    """Seconds of `ours`, and of the socket, in turn."""
+    mine, theirs = [], []
+    for i in range(rounds):
+        for what in ("socket", "ours") if i % 2 == 0 else ("ours", "socket"):
+            if what == "socket":
+                theirs.append(raw_copy(raw))
+            else:
+                mine.append(ours())
+    return mine, theirs
 
 
 def joined(body: Any) -> memoryview:
