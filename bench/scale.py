@@ -25,6 +25,7 @@ from bench.serving import Running, heading, ours, write
 
 BYTES_GOAL = 1536
 BATCH = 1000
+IDLE_S = 12.0  # after which an idle worker has given back what was freed
 
 
 def tensors(server: Running, count: int) -> dict[str, float]:
@@ -41,6 +42,7 @@ def tensors(server: Running, count: int) -> dict[str, float]:
     if found != count:
         raise RuntimeError(f"{found} tensors are there, and {count} were made")
     server.must("DELETE", "/v1/sessions/default")
+    time.sleep(IDLE_S)
     return {"seconds": taken, "bytes": held / count - 32, "left": (server.memory(shared=False) - before) / count}
 
 

@@ -8,6 +8,7 @@ unused go first.
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from engine.steps import Program, Repeat, compile_program
 from engine.tensor import Ledger, ServerLedger, Tensor
 
 ENTRIES = 1000  # programs that are kept
-SEEN = 8192  # programs of which only that they were there is known
+SEEN = 8192  # places for programs of which only that they were there is known
 LONGEST = 64 << 10  # bytes of a program's text: a longer one is not kept
 FORMS = 8  # plans of one repeat or program, for inputs of other shapes
 PLAN_BYTES = 16 << 10  # what a plan takes beside its memory for results, about
@@ -158,7 +159,9 @@ class Plans:
         self._server = server  # which holds the ledger only weakly
         self.ledger = Ledger(limit, server, "(plans)")
         self.entries: OrderedDict[bytes, Entry] = OrderedDict()
-        self._seen: OrderedDict[int, None] = OrderedDict()
+        # The mark of the last program of each place. Numbers in one piece of memory: a small object for each program
+        # would lie among what the program made, and hold a whole megabyte of it when all else there is freed.
+        self._seen = array("q", bytes(8 * SEEN))
         self.made = self.replayed = self.unfit = self.dropped = 0
         self._pack = msgpack.Packer(default=_packed, unicode_errors="surrogatepass", buf_size=4096).pack
 
@@ -181,7 +184,7 @@ class Plans:
             return program
         program = compile_program(data, limits)
         mark = hash(key)
-        again = mark in self._seen
+        again = self._seen[mark % SEEN] == mark
         if again or any(isinstance(step, Repeat) for step in program.steps):
             kept = Program(steps=program.steps, total=program.total)
             program.entry = entry = Entry(kept, limits, 16 * len(key) + 1024)
@@ -189,9 +192,7 @@ class Plans:
             self.entries[key] = entry
             self._count(entry.nbytes)
         else:
-            self._seen[mark] = None
-            if len(self._seen) > SEEN:
-                self._seen.popitem(last=False)
+            self._seen[mark % SEEN] = mark
         return program
 
     def _key(self, data: Any, owner: str) -> bytes | None:

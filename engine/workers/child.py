@@ -99,6 +99,7 @@ class SocketInbox:
         self._watched: dict[int, int] = {}
         self.offended = False  # whether a front had to be hung up on
         self._trim_at, self._trimmed = time.monotonic() + _TRIM_S, 0
+        self._asked = False  # whether there was a message since what was freed was given back
         for wire in wires:
             self.attach(wire)
         self._server = self._peers[wires[0].fileno()] if door is not None else None
@@ -123,8 +124,12 @@ class SocketInbox:
     def poll(self, timeout: float | None) -> list[tuple[Peer, Message | None]]:
         if not self._peers or (self._server is not None and self._server not in self._peers.values()):
             raise Closed("no front is left")
-        if timeout != 0.0 and time.monotonic() >= self._trim_at:
-            self._trim()
+        if timeout != 0.0 and self._asked:
+            left = self._trim_at - time.monotonic()
+            if left <= 0.0:
+                self._trim()
+            else:
+                timeout = left if timeout is None else min(timeout, left)
         for peer in self._peers.values():
             peer.give_back()
         found: list[tuple[Peer, Message | None]] = []
@@ -145,6 +150,7 @@ class SocketInbox:
                     self.offended = True
                 self._remove(peer)
                 found.append((peer, None))
+        self._asked = self._asked or bool(found)
         return found
 
     def _let_in(self) -> None:
@@ -157,15 +163,17 @@ class SocketInbox:
             self._poll.unregister(self._door.fileno())
 
     def _trim(self) -> None:
-        """Lets go of what was freed since the last time, while there is nothing to do.
+        """Lets go of what was freed since the last time, while there is nothing to do; looks for cycles where much was
+        taken.
 
         What the allocator keeps (tune_allocator) lies wherever it was when most was in use: without this a worker stays
         as large as its sessions together ever were, and grows a little with each new coincidence of theirs.
         """
+        self._asked = False
         if resident() > self._trimmed + _TRIM_BYTES:
             gc.collect()
-            release_free_memory()
-            self._trimmed = resident()
+        release_free_memory()
+        self._trimmed = resident()
         self._trim_at = time.monotonic() + _TRIM_S
 
     def _wait(self, timeout: float | None) -> float | None:
