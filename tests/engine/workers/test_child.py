@@ -278,30 +278,61 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_goes(monkeypatch: pytest
 # ---------------------------------------------------------------- memory that was freed
 
 
-def test_an_idle_worker_lets_go_of_freed_memory_when_it_has_grown(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, size, released = 1000.0, 100 << 20, []
+def test_an_idle_worker_lets_go_of_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, size = 1000.0, 100 << 20
+    released: list[float] = []
+    looked: list[float] = []
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     monkeypatch.setattr(module, "resident", lambda: size)
     monkeypatch.setattr(module, "release_free_memory", lambda: released.append(now))
+    monkeypatch.setattr(module.gc, "collect", lambda: looked.append(now))
     ours, theirs = socket.socketpair()
-    with ours:
-        inbox = module.SocketInbox(Wire(theirs, keeps=True))
-        inbox.poll(0.001)
-        assert released == [], "not yet"
+    with ours, theirs:
+        front, inbox = Wire(ours, keeps=False), module.SocketInbox(Wire(theirs, keeps=True))
+
+        def called() -> None:
+            front.post_body(front.pack({"do": "anything"})[0])
+            assert len(inbox.poll(1.0)) == 1
+
         now += module._TRIM_S
+        inbox.poll(0.001)
+        assert released == [], "nothing was asked of it yet"
+        called()
         inbox.poll(0.0)
         assert released == [], "there are calls to run"
         inbox.poll(0.001)
-        assert released == [now]
+        assert released == looked == [now], "it has grown from nothing"
         now += module._TRIM_S
+        inbox.poll(0.001)
+        assert len(released) == 1, "nothing was asked of it since"
         size += module._TRIM_BYTES
-        inbox.poll(0.001)
-        assert len(released) == 1, "it has not grown by more than that"
-        now += module._TRIM_S
-        size += 1
-        inbox.poll(0.001)
+        called()
         inbox.poll(0.001)
         assert released[1:] == [now]
+        assert len(looked) == 1, "it has not grown by more than that"
+        called()
+        now += module._TRIM_S - 1
+        inbox.poll(0.001)
+        assert len(released) == 2, "not so soon again"
+        now, size = now + 1, size + module._TRIM_BYTES + 1
+        inbox.poll(0.001)
+        assert released[2:] == looked[1:] == [now]
+        (peer,) = inbox._peers.values()
+        inbox._remove(peer)
+
+
+def test_a_worker_that_would_wait_for_ever_wakes_to_give_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[bool] = []
+    monkeypatch.setattr(module, "_TRIM_S", 0.05)
+    monkeypatch.setattr(module, "release_free_memory", lambda: released.append(True))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        front, inbox = Wire(ours, keeps=False), module.SocketInbox(Wire(theirs, keeps=True))
+        front.post_body(front.pack({"do": "anything"})[0])
+        assert len(inbox.poll(None)) == 1
+        assert inbox.poll(None) == [], "it wakes by itself"
+        inbox.poll(0.001)
+        assert released
         (peer,) = inbox._peers.values()
         inbox._remove(peer)
 
