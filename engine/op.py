@@ -368,9 +368,26 @@ def missing(op: Op, given: Container[str], name: str) -> MissingParameter:
 
 
 def unknown_parameter(op: str, name: str, known: Sequence[str]) -> UnknownParameter:
-    """The error for a parameter that there is not, with the nearest one there is."""
+    """The error for a parameter that there is not: with the namesake that has it, or the nearest one there is."""
     from difflib import get_close_matches
 
-    alike = get_close_matches(name, known, 1, 0.5)
-    hint = Hint("near-parameter", near=alike[0]) if alike else Hint("parameters", params=list(known))
+    other = _namesake(op, name)
+    if other is not None:
+        hint = Hint("namesake", other=other, param=name)
+    elif alike := get_close_matches(name, known, 1, 0.5):
+        hint = Hint("near-parameter", near=alike[0])
+    else:
+        hint = Hint("parameters", params=list(known))
     return UnknownParameter(f"{op}() got an unexpected keyword argument '{name}'", op=op, param=name, hint=hint)
+
+
+def _namesake(op: str, param: str) -> str | None:
+    """An operation of the same name in another module of PyTorch that has the parameter: as torch.embedding takes
+    `indices`, and nn.functional.embedding `input`."""
+    last = op.rpartition(".")[2]
+    for space in ("", "nn.functional.", "linalg.", "special.", "fft.", "nn.init."):
+        other = REGISTRY.get(space + last)
+        if other is not None and space + last != op and not other.internal:
+            if any(param in variant.positions for variant in other.overloads or [other]):
+                return other.name
+    return None

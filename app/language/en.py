@@ -20,6 +20,7 @@ HINTS: Mapping[str, str] = {
     "methods": "it takes {methods}",
     "near-parameter": 'did you mean "{near}"?',
     "parameters": "its parameters are {params}",
+    "namesake": "{other} takes {param}: another operation of that name",
     "near-field": 'did you mean "{near}"?',
     "fields": "the fields are {fields}",
     "choice": 'did you mean "{near}"?',

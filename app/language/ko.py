@@ -18,6 +18,7 @@ HINTS: Mapping[str, str] = {
     "methods": "받는 메서드: {methods}",
     "near-parameter": '혹시 "{near}" 인자를 쓰려고 하셨나요?',
     "parameters": "이 연산의 인자: {params}",
+    "namesake": "{param} 인자는 이름이 같은 다른 연산 {other}에 있습니다",
     "near-field": '혹시 "{near}" 필드를 쓰려고 하셨나요?',
     "fields": "쓸 수 있는 필드: {fields}",
     "choice": '혹시 "{near}" 값을 쓰려고 하셨나요?',

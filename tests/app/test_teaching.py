@@ -171,6 +171,14 @@ def said(client: httpx.Client, path: str, body: Any) -> tuple[int, str, str, str
             "sum() got an unexpected keyword argument 'dmi'",
             'did you mean "dim"?',
         ),
+        (
+            "ops/dropout",
+            {"input": "b", "training": False},
+            422,
+            "unknown-parameter",
+            "dropout() got an unexpected keyword argument 'training'",
+            "nn.functional.dropout takes training: another operation of that name",
+        ),
         ("ops/sum", {"input": "bb"}, 404, "no-such-tensor", "there is no tensor 'bb'", "did you mean b?"),
         (
             "tensors",
