@@ -387,7 +387,8 @@ def _namesake(op: str, param: str) -> str | None:
     last = op.rpartition(".")[2]
     for space in ("", "nn.functional.", "linalg.", "special.", "fft.", "nn.init."):
         other = REGISTRY.get(space + last)
-        if other is not None and space + last != op and not other.internal:
-            if any(param in variant.positions for variant in other.overloads or [other]):
-                return other.name
+        if other is None or other.name == op or other.internal:
+            continue
+        if any(param in variant.positions for variant in other.overloads or [other]):
+            return other.name
     return None
