@@ -4,7 +4,8 @@
     python bench/calls.py --write    and puts them into docs/performance.md
 
 Every server runs by itself on loopback, with the same client: one request under way on each connection, the next sent
-as soon as an answer is whole. They take turns, round after round. The other servers are scripts in bench/peers/, each
+as soon as an answer is whole. They take turns, round after round. A bare relay between two processes, without FastAPI,
+is what our way would cost if there were nothing to do. The other servers are scripts in bench/peers/, each
 with the same small addition; one is measured where its interpreter is named, as in
 CURLGRAD_BENCH_LITSERVE=/path/to/python. CPU time is that of all of a server's processes.
 """
@@ -30,6 +31,8 @@ ADD = {"input": [1.0, 2.0, 3.0], "other": [4.0, 5.0, 6.0], "out_name": "z"}
 ECHO_GOAL = 0.8
 PEERS_GOAL = 2.0
 WITH_FRONTS = "curlgrad --fronts 2"
+ECHO = "FastAPI, echo"
+RELAY = "bare relay, two processes"
 PROGRAM_OPS = 100
 PROGRAM_GOAL_US = 20.0
 
@@ -104,8 +107,13 @@ def small_calls(seconds: float, rounds: int) -> list[dict[str, Any]]:
             ("curlgrad", ours(), request("/v1/ops/add", json.dumps(ADD).encode())),
             (WITH_FRONTS, ours("--fronts", "2"), request("/v1/ops/add", json.dumps(ADD).encode())),
             (
-                "FastAPI, echo",
+                ECHO,
                 start_script("echo.py", sys.executable, "/ready"),
+                request("/v1/ops/add", json.dumps(ADD).encode()),
+            ),
+            (
+                RELAY,
+                start_script("relay.py", sys.executable, "/ready"),
                 request("/v1/ops/add", json.dumps(ADD).encode()),
             ),
         ):
@@ -181,10 +189,10 @@ def as_markdown(rows: list[dict[str, Any]], tiny: dict[str, float], rounds: int)
     goal: float | str
     for row in rows:
         own = row["server"] == "curlgrad"
-        if row["server"] == WITH_FRONTS:
+        if row["server"] in (WITH_FRONTS, RELAY):
             goal = ""
         else:
-            goal = ECHO_GOAL if row["server"].startswith("FastAPI") else PEERS_GOAL
+            goal = ECHO_GOAL if row["server"] == ECHO else PEERS_GOAL
         below = "" if own or not goal or row["ratio"] >= goal else " (below)"
         parts = ", ".join(f"{role} {used:.0f}" for role, used in row["by"].items() if used >= 0.5)
         shown = f"{row['cpu_us']:.0f}" + (f" ({parts})" if "," in parts else "")
