@@ -139,6 +139,11 @@ class Backend:
         """target[index] += values, duplicates adding up."""
         self.xp.add.at(target, index, values)
 
+    def axpy(self, a: float, x: Array, y: Array) -> None:
+        """y += a * x in one pass that rounds once, on the CPU: float32 or float64, contiguous, memory apart."""
+        blas = self.sp.linalg.blas
+        (blas.saxpy if y.dtype.char == "f" else blas.daxpy)(x.reshape(-1), y.reshape(-1), None, a)
+
     # ------------------------------------------------ compiled kernels
 
     def compile(self) -> bool:
@@ -159,6 +164,14 @@ class Backend:
         if d not in found.dtypes or not all(a.dtype == d and a.flags.c_contiguous for a in arrays):
             return None
         return found.run
+
+    def elements(self, name: str, arrays: Sequence[Array], out: Array, *numbers: float) -> bool:
+        """Has a compiled kernel write `out`, element by element, of arrays of its shape; False where there is none."""
+        run = self.compiled(name, *arrays, out)
+        if run is None:
+            return False
+        run(*[a.reshape(-1) for a in (*arrays, out)], *numbers)
+        return True
 
     def philox(self, seed: int, offset: int, n: int) -> tuple[Array, Array, Array, Array]:
         """n blocks of four random words (engine.kernels.philox)."""

@@ -12,7 +12,7 @@ from engine.autograd import BackwardPass, rule_on_arrays, unfit
 from engine.backend import CPU, Array, Backend
 from engine.cells import NotPlanned, Tracing
 from engine.dtypes import float32
-from engine.fitting import fit_array
+from engine.fitting import fit_array, row_sums
 from engine.lower import Constant, lower_rule, plain_results
 from engine.op import Spec
 from engine.probing import lowered, on_device
@@ -169,6 +169,15 @@ class TracedBackward(BackwardPass):
         same = made is not NotImplemented and all(map(_alike, made, general(*given)))
         return (call, made) if same else None
 
+    def _summed(self, ones: Array, g: Array) -> Array:
+        """What `fit_array` makes of rows that it adds up as a product, which may go into memory that stays."""
+        tracer = self.tracer
+        if g.ndim != 2:
+            form = (len(ones), g.shape[-1])
+            g = tracer.emit(lambda array: array.reshape(form), (g,), removable=True, view=True)
+        tracer.constant(ones)
+        return tracer.emit(np.matmul, (ones, g), removable=True, ufunc=True)
+
     def fitted(self, made: Array, spec: Spec, backend: Backend, node: Node) -> Array:
         if (
             made.shape != spec.shape
@@ -186,6 +195,10 @@ class TracedBackward(BackwardPass):
                 bare.backend = backend
                 if found is not None:
                     return found[0]
+            if backend is CPU and node.backend is CPU and made.dtype is spec.dtype.np and not spec.dtype.reduced:
+                ones = row_sums(made, spec.shape)
+                if ones is not None:
+                    return self._summed(ones, made)
             return self.tracer.emit(fit_array, (made, Constant(spec), Constant(backend), Constant(bare)))
         return made
 

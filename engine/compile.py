@@ -155,11 +155,11 @@ class Plan:
         # Slots whose memory is another one in every round.
         moving = {end for _, end in self.carried.values()} | set(self.handed)
         for step in self.steps:
-            if not step.ufunc:
+            if not (step.ufunc or step.lines):
                 moving.update(step.outputs)
         remaining = []
         for step in self.steps:
-            if step.ufunc and not step.writes and step.outputs[0] not in moving:
+            if (step.ufunc or step.lines) and not step.writes and step.outputs[0] not in moving:
                 if not self._settled(step.outputs[0]):
                     self._static[step.outputs[0]] = arrays[step.outputs[0]]
                     self._own.add(step.outputs[0])
@@ -230,9 +230,9 @@ class Plan:
         lines = []
         if step.k is not None:
             lines.append((step.place, f"{self._constant(step.k)}.spec = {self._constant(step.spec)}"))
-        arguments = [self._argument(x) for x in step.arguments]
         function = self._constant(step.function)
         if step.ufunc:
+            arguments = [self._argument(x) for x in step.arguments]
             slot = step.outputs[0]
             text = f"{function}({', '.join(arguments)}"
             if self._settled(slot) or step.writes or slot in step.inputs:
@@ -240,6 +240,14 @@ class Plan:
                 lines.append((step.place, f"{text}, {keyword}{self._named(slot)})"))
             else:
                 lines.append((step.place, f"v{slot} = {self._constant(np.asarray)}({text}))"))
+            return lines
+        if step.lines:
+            slot = step.outputs[0]
+            if not (self._settled(slot) or step.writes):
+                array = self._arrays[slot]
+                form = f"{self._constant(array.shape)}, {self._constant(array.dtype)}"
+                lines.append((step.place, f"v{slot} = {self._constant(np.empty)}({form})"))
+            lines.append((step.place, f"{function}({', '.join(map(self._line, (*step.arguments, slot)))})"))
             return lines
         text = self._text(step)
         targets = [f"v{slot}" if slot >= 0 else "_" for slot in step.outputs]
@@ -261,6 +269,17 @@ class Plan:
             self._names[f"x{slot}"] = self._static[slot]
         return f"x{slot}" if self._settled(slot) else f"v{slot}"
 
+    def _line(self, slot: Slot) -> str:
+        """The name of a slot's array as a line of elements."""
+        name = self._named(slot)
+        if slot in self._static:
+            self._names[f"l{slot}"] = np.ascontiguousarray(self._static[slot]).reshape(-1)
+        elif self._settled(slot):
+            self._bound[f"l{slot}"] = f"{self._constant(_as_line)}({name})"
+        else:
+            return f"{self._constant(_as_line)}({name})"
+        return f"l{slot}"
+
     def _constant(self, value: Any) -> str:
         name = self._constants.get(id(value))
         if name is None:
@@ -276,7 +295,7 @@ class Plan:
         group: list[Step] = []
         shape = None
         for step in self.steps[at:]:
-            if (
+            if not step.lines and (
                 not isinstance(step.function, np.ufunc) or not step.ufunc or step.function.signature is not None
             ):  # a product of matrices is not element by element
                 break
@@ -331,6 +350,10 @@ class Plan:
                 columns.append(self._static[slot][(0,) * self._static[slot].ndim][...])
             else:
                 columns.append(self._static[slot])
+        # One number, where a compiled loop looks for as many as there are elements.
+        whole = dict.fromkeys(x for step in group if step.lines for x in step.arguments if self._single(x))
+        columns += [np.full(TILE, self._static[slot][(0,) * self._static[slot].ndim]) for slot in whole]
+        names = [f"t{slot}" for slot in slots] + [f"l{slot}" for slot in whole]
         bound = [slot for slot in slots if slot in self._outside]
         rows_of = _Tiles(size, columns)
         if bound:
@@ -338,9 +361,12 @@ class Plan:
             self._bound[rows] = f"{self._constant(rows_of)}({', '.join(map(self._named, bound))})"
         else:
             rows = self._constant(rows_of())
-        lines = [(group[0].place, f"for {', '.join(f't{slot}' for slot in slots)}, in {rows}:")]
+        lines = [(group[0].place, f"for {', '.join(names)}, in {rows}:")]
         for step in group:
-            arguments = [self._constant(x.value) if type(x) is Constant else f"t{x}" for x in step.arguments]
+            arguments = [
+                self._constant(x.value) if type(x) is Constant else f"l{x}" if step.lines and x in whole else f"t{x}"
+                for x in step.arguments
+            ]
             keyword = "out=" if step.function in _OUT_BY_NAME else ""
             arguments.append(f"{keyword}t{step.outputs[0]}")
             lines.append((step.place, f" {self._constant(step.function)}({', '.join(arguments)})"))
@@ -449,6 +475,13 @@ def _place(array: Array) -> tuple[int, tuple[int, ...], tuple[int, ...], int]:
 def _uniform(array: Array) -> bool:
     """Whether all elements are one place in memory."""
     return array.size > 0 and not any(array.strides)
+
+
+def _as_line(array: Array) -> Array:
+    """The elements of an array in a line, which is the same memory."""
+    if not array.flags.c_contiguous:
+        raise ValueError("a compiled loop was given an array that is not contiguous")
+    return array.reshape(-1)
 
 
 def _renamed(arguments: Sequence[Any], other: Mapping[Slot, Slot]) -> list[Any]:

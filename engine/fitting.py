@@ -46,16 +46,23 @@ def fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
     return g if type(g) is backend.ndarray else backend.xp.asarray(g)
 
 
+def row_sums(g: Array, shape: tuple[int, ...]) -> Array | None:
+    """The ones by which `g`, as rows, is multiplied for its sum in `shape`; None where it is added up otherwise."""
+    if g.ndim > 1 == len(shape) and shape[0] == g.shape[-1] > 1 and type(g) is np.ndarray:  # of a bias, most often
+        rows = g.size // shape[0]
+        if _FEW_ROWS <= rows <= _MANY_ROWS and g.dtype.char in "fd" and g.flags.c_contiguous:
+            ones: Array = _ones(rows, g.dtype)
+            return ones
+    return None
+
+
 def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     """The sum of `g` over the dimensions along which `shape` was broadcast to it."""
     extra = g.ndim - len(shape)
     if extra < 0:  # of a weight with dimensions of size 1 before its channels
         return g.reshape(shape)
-    if extra and len(shape) == 1 and shape[0] == g.shape[-1] > 1 and type(g) is np.ndarray:  # of a bias, most often
-        rows = g.size // shape[0]
-        if _FEW_ROWS <= rows <= _MANY_ROWS and g.dtype.char in "fd" and g.flags.c_contiguous:
-            summed: Array = _ones(rows, g.dtype) @ (g if g.ndim == 2 else g.reshape(rows, shape[0]))
-            return summed
+    if (ones := row_sums(g, shape)) is not None:
+        return np.matmul(ones, g if g.ndim == 2 else g.reshape(len(ones), shape[0]))
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     if axes:
         g = g.sum(axis=axes, keepdims=True)

@@ -8,7 +8,8 @@ that is kept, and several of them over large arrays can take turns tile by tile.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -37,12 +38,14 @@ class Step:
 
     `outputs`: the slots of what it returns, -1 for what is no array; `single` where that is no tuple. `writes`: slots
     whose memory it changes. `removable`: whether nothing is lost where nobody needs its outputs. `ufunc`: whether it is
-    a ufunc whose result may be given memory. `view`: whether its result is a view of its first argument. `spec`: what
-    kernels find in `k.spec`. `place`: the step of the program.
+    a ufunc whose result may be given memory. `lines`: whether it is a compiled loop, which takes arrays as lines of
+    elements, and memory for its result as a ufunc does. `view`: whether its result is a view of its first argument.
+    `spec`: what kernels find in `k.spec`. `place`: the step of the program.
     """
 
     __slots__ = (
-        "arguments", "function", "k", "outputs", "place", "removable", "single", "spec", "ufunc", "view", "writes",
+        "arguments", "function", "k", "lines", "outputs", "place", "removable", "single", "spec", "ufunc", "view",
+        "writes",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +59,7 @@ class Step:
         writes: Sequence[Slot] = (),
         removable: bool = False,
         ufunc: bool = False,
+        lines: bool = False,
         view: bool = False,
         k: Any = None,
         spec: Any = None,
@@ -68,6 +72,7 @@ class Step:
         self.writes = tuple(writes)
         self.removable = removable
         self.ufunc = ufunc
+        self.lines = lines
         self.view = view
         self.k, self.spec = k, spec
 
@@ -120,12 +125,23 @@ class _New:
 _ASKED = frozenset(("shape", "dtype", "ndim", "nbytes", "itemsize", "strides", "flags"))
 
 
+class _Call(NamedTuple):
+    """What was done with probes; `target`: where its result is. The kinds are those of a `Step`."""
+
+    function: Callable[..., Any]
+    references: list[Any]
+    target: Any
+    ufunc: bool = False
+    view: bool = False
+    lines: bool = False
+
+
 class _Probe(NDArrayOperatorsMixin):
-    """An array that writes down what is done with it: (function, references, target, is it a ufunc, is it a view)."""
+    """An array that writes down what is done with it."""
 
     __slots__ = ("array", "log", "ref")
 
-    def __init__(self, log: list[Any], array: Array, ref: Any) -> None:
+    def __init__(self, log: list[_Call], array: Array, ref: Any) -> None:
         self.log, self.array, self.ref = log, array, ref
 
     def _reference(self, x: Any) -> tuple[Any, Any]:
@@ -145,7 +161,7 @@ class _Probe(NDArrayOperatorsMixin):
         made = function(*(value for value, _ in pairs))
         array = made if isinstance(made, np.ndarray) else np.asarray(made)
         ref = _New(array)
-        self.log.append((function, [r for _, r in pairs], ref, isinstance(function, np.ufunc), view))
+        self.log.append(_Call(function, [r for _, r in pairs], ref, isinstance(function, np.ufunc), view))
         return _Probe(self.log, array, ref)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **rest: Any) -> Any:
@@ -154,19 +170,27 @@ class _Probe(NDArrayOperatorsMixin):
         if out is None:
             return self.noted(ufunc, inputs)
         target = out[0]
-        if not isinstance(target, _Probe) or len(self.log) >= MOST:
+        if not isinstance(target, _Probe):
+            raise _Opaque
+        target.changed(lambda *values: ufunc(*values, out=target.array), inputs, function=ufunc, ufunc=True)
+        return target
+
+    def changed(self, change: Callable[..., Any], inputs: Sequence[Any], **call: Any) -> None:
+        """Has `change` write into this array of inputs, and writes the call down."""
+        if len(self.log) >= MOST:
             raise _Opaque
         pairs = [self._reference(x) for x in inputs]
-        ufunc(*(value for value, _ in pairs), out=target.array)
-        if isinstance(target.ref, _New):
-            target.ref.written = True
-        self.log.append((ufunc, [r for _, r in pairs], target.ref, True, False))
-        return target
+        change(*(value for value, _ in pairs))
+        if isinstance(self.ref, _New):
+            self.ref.written = True
+        self.log.append(_Call(references=[r for _, r in pairs], target=self.ref, **call))
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function is np.empty_like and len(args) == 1:
             made = np.empty_like(args[0].array, **kwargs)
             return _Probe(self.log, made, _New(made, written=False))
+        if function is np.may_share_memory:  # which tensors do, a plan's guard has looked at
+            return np.may_share_memory(*[x.array if isinstance(x, _Probe) else x for x in args])
         if function is np.where and len(args) == 3 and not kwargs:
             return self.noted(function, args)
         raise _Opaque
@@ -255,11 +279,50 @@ class _ProbedRaw:
         return call
 
 
+class _ProbedBackend:
+    """What rules and kernels find in `k.backend` when they run on probes."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
+
+    def axpy(self, a: float, x: Any, y: Any) -> None:
+        if not isinstance(x, _Probe) or not isinstance(y, _Probe) or isinstance(y.ref, _New):
+            raise _Opaque
+        down = partial(self._backend.axpy, a)
+        y.changed(down, (x, y), function=down)
+
+    def compiled(self, name: str, *arrays: Any) -> None:
+        if self._compiled(name, arrays) is not None:
+            raise _Opaque
+
+    def elements(self, name: str, arrays: Sequence[Any], out: Any, *numbers: float) -> bool:
+        run = self._compiled(name, (*arrays, out))
+        if run is None:
+            return False
+
+        def lines(*given: Array) -> None:
+            run(*given, *numbers)
+
+        def change(*given: Array) -> None:
+            lines(*[x.reshape(-1) for x in given], out.array.reshape(-1))
+
+        out.changed(change, arrays, function=lines if numbers else run, lines=True)
+        return True
+
+    def _compiled(self, name: str, arrays: Sequence[Any]) -> Any:
+        if not all(isinstance(x, _Probe) for x in arrays):
+            raise _Opaque
+        return self._backend.compiled(name, *[x.array for x in arrays])
+
+
 class _ProbedK:
     """What rules and kernels find in `k` when they run on probes."""
 
     def __init__(self, k: Any) -> None:
-        self.backend, self.xp, self.sp = k.backend, k.xp, k.sp
+        self.backend, self.xp, self.sp = _ProbedBackend(k.backend), k.xp, k.sp
         self.raw = _ProbedRaw(k, self)
 
 
@@ -278,7 +341,7 @@ def plain_arguments(arguments: Sequence[Any]) -> list[Any]:
     return [x.value if type(x) is Constant else plain_arguments(x) if type(x) is list else x for x in arguments]
 
 
-def _write_down(trace: Trace, log: Sequence[Any], *, removable: bool) -> None:
+def _write_down(trace: Trace, log: Sequence[_Call], *, removable: bool) -> None:
     """The probed calls as steps of the trace. What is written into memory that was there before, stays."""
 
     def slot(ref: Any) -> Any:
@@ -288,19 +351,21 @@ def _write_down(trace: Trace, log: Sequence[Any], *, removable: bool) -> None:
             return ref.slot
         return ref
 
-    for function, refs, target, ufunc, view in log:
-        inputs = [slot(r) for r in refs]
-        writes = () if isinstance(target, _New) else (target,)
+    for call in log:
+        inputs = [slot(r) for r in call.references]
+        writes = () if isinstance(call.target, _New) else (call.target,)
+        has_result = call.ufunc or call.lines or call.view or not writes
         trace.steps.append(
             Step(
-                function,
+                call.function,
                 inputs,
-                [slot(target)],
+                [slot(call.target) if has_result else -1],
                 trace.place,
                 writes=writes,
                 removable=removable and not writes,
-                ufunc=ufunc,
-                view=view,
+                ufunc=call.ufunc,
+                lines=call.lines,
+                view=call.view,
             )
         )
 
@@ -350,7 +415,7 @@ def lower(
 
     `arguments` begin with a Constant of `k`; `final` makes a kernel's result the operation's.
     """
-    log: list[Any] = []
+    log: list[_Call] = []
     values = plain_arguments(arguments)
     try:
         made = kernel(_ProbedK(values[0]), *_probed(trace, arguments, log)[1:])
@@ -377,14 +442,14 @@ def lower_writes(
 ) -> bool:
     """As `lower`, for a kernel that writes into `targets`; with `into_first` its result into its first operand."""
     before = [target.copy() for target in targets]
-    log: list[Any] = []
+    log: list[_Call] = []
     values = plain_arguments(arguments)
     slots = [trace.slot(target) for target in targets]
     try:
         probes = _probed(trace, arguments, log)
         made = kernel(_ProbedK(values[0]), *probes[1:], **({"out": probes[1]} if into_first else {}))
         fits = (made is probes[1] if into_first else made is None) and all(
-            isinstance(target, _New) or target in slots for _, _, target, _, _ in log
+            isinstance(call.target, _New) or call.target in slots for call in log
         )
     except (_Opaque, AttributeError, TypeError, EngineError):
         fits = False
@@ -422,7 +487,7 @@ def lower_rule(
     `probed(arrays, g, wrap)`: `wrap` makes of a `k` one to run with on probes. `name` says which rule it is. None where
     the rule is more than ufuncs.
     """
-    log: list[Any] = []
+    log: list[_Call] = []
     try:
         made = probed([_Probe(log, x, trace.slot(x)) for x in arrays], _Probe(log, g, trace.slot(g)), _ProbedK)
     except (_Opaque, AttributeError, TypeError, EngineError):

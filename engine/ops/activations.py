@@ -12,7 +12,7 @@ from engine.dtypes import BOOL, COMPLEX, FLOAT, INT, int64, uint8
 from engine.errors import DtypeMismatch, Invalid
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
-from engine.ops.common import bounded, fitting, in_blocks, lacking, publish_inplace, put, select
+from engine.ops.common import bounded, elements, fitting, in_blocks, lacking, publish_inplace, put, select
 from engine.samples import C, I, S, T
 
 _REAL = [S(T(2, 3)), S(T()), S(T(0, 2))]
@@ -165,9 +165,7 @@ def _(k: K, values: Any, g: Any, mask: int) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", elementwise=True, save={"g": ("y",)})
 def _unless_low(k: K, g: Array, y: Array) -> Array:
     """g where y, which is never below 0, is not 0; elsewhere 0."""
-    if g.shape == y.shape and (run := k.backend.compiled("unless_low", g, y)) is not None:
-        made = k.xp.empty_like(g)
-        run(g.reshape(-1), y.reshape(-1), made.reshape(-1))
+    if (made := elements(k, "unless_low", g, y)) is not None:
         return made
     return select(k, y != 0, g, 0)
 
@@ -235,9 +233,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _hardtanh_backward(k: K, g: Array, x: Array, low: float, high: float) -> Array:
     """g where low < x < high, elsewhere 0."""
-    if g.shape == x.shape and (run := k.backend.compiled("between", g, x)) is not None:
-        made = k.xp.empty_like(g)
-        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), low, high)
+    if (made := elements(k, "between", g, x, numbers=(low, high))) is not None:
         return made
     return select(k, (x <= low) | (x >= high), 0, g)
 
@@ -297,9 +293,7 @@ def _leaky(k: K, slope: float) -> Any:
 def _leaky_relu(k: K, input: Array, negative_slope: Scalar = 0.01, *, out: Any = None) -> Array:
     """x where it is positive, negative_slope * x elsewhere."""
     slope = float(negative_slope.real)
-    if out is None and (run := k.backend.compiled("leaky", input)) is not None:
-        made, flat = k.xp.empty_like(input), input.reshape(-1)
-        run(flat, flat, made.reshape(-1), slope)
+    if out is None and (made := elements(k, "leaky", input, input, numbers=(slope,))) is not None:
         return made
     return in_blocks(k, _leaky(k, slope), (input,), out)
 
@@ -312,9 +306,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 @op(family="activations", meta=gradient, promote="arithmetic", over=("g", "x"), elementwise=True, save={"g": ("x",)})
 def _leaky_backward(k: K, g: Array, x: Array, slope: float) -> Array:
     """g where x > 0, slope * g elsewhere."""
-    if g.shape == x.shape and (run := k.backend.compiled("leaky", g, x)) is not None:
-        made = k.xp.empty_like(g)
-        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), slope)
+    if (made := elements(k, "leaky", g, x, numbers=(slope,))) is not None:
         return made
     return select(k, x > 0, g, g * slope)
 

@@ -177,8 +177,7 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     if not first.ndim:  # so that temporaries are arrays: NumPy makes scalars of no dimensions
         function(k.xp, *[a.reshape(1) for a in (*arrays, out)])
         return out
-    if compiled and (run := k.backend.compiled(compiled, *arrays, out)) is not None:
-        run(*[a.reshape(-1) for a in (*arrays, out)])
+    if compiled and k.backend.elements(compiled, arrays, out):
         return out
     if first.size <= 2 * BLOCK or k.backend.kind != "cpu" or not all(a.flags.c_contiguous for a in (*arrays, out)):
         function(k.xp, *arrays, out)
@@ -187,6 +186,15 @@ def in_blocks(k: K, function: Callable[..., None], arrays: Sequence[Any], out: A
     for start in range(0, first.size, BLOCK):
         function(k.xp, *[a[start : start + BLOCK] for a in flat])
     return out
+
+
+def elements(k: K, name: str, *arrays: Any, numbers: Sequence[float] = ()) -> Any:
+    """What the compiled kernel of this name makes of arrays of one shape; None where there is none for them."""
+    first = arrays[0]
+    if not k.backend.kernels or any(a.shape != first.shape for a in arrays):
+        return None
+    made = k.xp.empty_like(first)
+    return made if k.backend.elements(name, arrays, made, *numbers) else None
 
 
 class _Naming(np.ndarray[Any, Any]):
@@ -335,6 +343,7 @@ __all__ = [
     "bounded",
     "conjugate",
     "either",
+    "elements",
     "fitting",
     "full_precision",
     "in_blocks",

@@ -176,11 +176,9 @@ def _axpy(k: K, p: Array, g: Array, a: float) -> bool:
         return False
     if not (p.flags.c_contiguous and g.flags.c_contiguous):
         return False
-    y, x = p.ravel(), g.ravel()
-    if y.size >= _INDEX or k.xp.may_share_memory(x, y):
+    if prod(p.shape) >= _INDEX or k.xp.may_share_memory(g, p):
         return False
-    blas = k.sp.linalg.blas
-    (blas.saxpy if y.dtype.char == "f" else blas.daxpy)(x, y, a=a)
+    k.backend.axpy(a, g, p)
     return True
 
 

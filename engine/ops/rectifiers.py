@@ -15,7 +15,7 @@ from engine.errors import DtypeMismatch, Invalid, ShapeMismatch
 from engine.metas import broadcast, same
 from engine.op import REGISTRY, Spec
 from engine.ops.activations import below_zero, exponential_below, gradient
-from engine.ops.common import bounded, fitting, in_blocks, lacking, not_implemented, number, select
+from engine.ops.common import bounded, elements, fitting, in_blocks, lacking, not_implemented, number, select
 from engine.record import REC
 from engine.samples import I, S, T
 from engine.shapes import wrap_dim
@@ -323,9 +323,7 @@ def hardshrink(k: K, input: Array, lambd: Scalar = 0.5, *, out: Any = None) -> A
 
 
 def _large(k: K, g: Any, x: Any, bound: float) -> Any:
-    if g.shape == x.shape and (run := k.backend.compiled("beyond", g, x)) is not None:
-        made = k.xp.empty_like(g)
-        run(g.reshape(-1), x.reshape(-1), made.reshape(-1), bound)
+    if (made := elements(k, "beyond", g, x, numbers=(bound,))) is not None:
         return made
     return select(k, (x >= -bound) & (x <= bound), 0, g)
 
@@ -377,9 +375,7 @@ def _softshrink_meta(k: K, input: Any, lambd: Any = 0.5) -> Spec:
 def softshrink(k: K, input: Array, lambd: float = 0.5, *, out: Any = None) -> Array:
     """x moved towards 0 by lambd, and no further than 0."""
     bound = float(lambd)
-    if out is None and (run := k.backend.compiled("softshrink", input)) is not None:
-        made = k.xp.empty_like(input)
-        run(input.reshape(-1), made.reshape(-1), bound)
+    if out is None and (made := elements(k, "softshrink", input, numbers=(bound,))) is not None:
         return made
     moved = k.xp.subtract(input, bounded(k.xp, input, -bound, bound))
     return k.xp.copysign(moved, input)  # a small negative number becomes -0, as in PyTorch

@@ -13,8 +13,12 @@ import pytest
 from engine import compiled
 from engine.autograd import run_backward
 from engine.backend import COMPILED_FROM, CPU
+from engine.compile import TILE, TILED_FROM
 from engine.context import Context
+from engine.limits import Limits
+from engine.session import Session
 from engine.tensor import Tensor
+from tests.engine.programs import floats, run, step
 from tests.engine.tensors import call, context, host, tensor
 
 __all__ = ["context"]  # a fixture
@@ -300,6 +304,53 @@ def test_small_and_scattered_arrays_are_left_to_numpy(context: Context, used: se
     assert used == set()
     call("erf", tensor(wide))
     assert used == {"erf"}
+
+
+def _chain(shape: list[int], last: str) -> list[dict[str, Any]]:
+    """A round whose gradients go through compiled loops, one of which is given a single number for all elements."""
+    return [
+        step("mul", "h", input="leaf", other="scale"),
+        step("nn.functional.leaky_relu", "h", input="h", negative_slope=0.1),
+        step("reshape", "h", input="h", shape=shape),
+        step("tanh", "h", input="h"),
+        step("nn.functional.hardtanh", "h", input="h", min_val=-0.5, max_val=0.5),
+        step("relu", "h", input="h"),
+        step("neg", last, input="h"),
+        step("sum", "loss", input=last),
+        step("autograd.grad", ["g"], outputs=["loss"], inputs=["leaf"]),
+        step("optim.sgd_", None, params=["leaf"], grads=["g"], lr=0.5),
+    ]
+
+
+@pytest.mark.parametrize("shape", [(70_001,), (3, 25_000), (40, 50)], ids=str)
+def test_a_plan_runs_compiled_loops_tile_by_tile(
+    shape: tuple[int, ...], used: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    loops = {name: CPU.kernels[name] for name in ("unless_low", "leaky", "between")}
+
+    def noted(run: Any) -> Any:
+        def call(*arrays: Any) -> None:
+            sizes.append(arrays[0].size)
+            run(*arrays)
+
+        return call
+
+    monkeypatch.setattr(CPU, "kernels", {name: each._replace(run=noted(each.run)) for name, each in loops.items()})
+    inputs = {name: floats(*shape, seed=len(name)) for name in ("leaf", "scale")}
+    inputs["leaf"]["requires_grad"] = True
+    found = {}
+    for plan_from in (0, 3):
+        sizes.clear()
+        session = Session("s", limits=Limits(plan_from=plan_from))
+        program = {"repeat": 4, "steps": _chain(list(shape), "h")}
+        reply = run(session, program, inputs=inputs, return_=["leaf", "loss", "g", "h"])
+        found[plan_from] = {name: answer.values.tobytes() for name, answer in reply["results"].items()}
+    assert found[0] == found[3]
+    assert reply["plans"][0]["rounds"] == 2
+    whole = int(np.prod(shape))
+    tiles = {min(TILE, whole - at) for at in range(0, whole, TILE)} if whole >= TILED_FROM else set()
+    assert set(sizes) == {whole} | tiles
 
 
 def test_nothing_of_it_is_imported_unless_it_is_asked_for() -> None:
