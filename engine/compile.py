@@ -29,6 +29,9 @@ TILED_FROM = 1 << 16  # elements of an array from which tiles pay
 _FILE = "<plan>"
 # Of these, one number gives what an array of it gives, whichever loop NumPy takes.
 _EXACT = frozenset((np.negative, np.add, np.subtract, np.multiply, np.divide, np.maximum, np.minimum, np.absolute))
+# What these do with a Python number they do with an array of it, which they need not make first.
+_COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_equal")
+_PLAIN = frozenset(("add", "subtract", "multiply", "divide", "maximum", "minimum", "clip", *_COMPARISONS))
 _OUT_BY_NAME = frozenset((np.maximum, np.minimum))  # NumPy takes their `out` by name alone
 
 
@@ -94,6 +97,9 @@ class Plan:
         for step in reversed(steps):
             if step.removable and not step.writes and needed.isdisjoint(step.outputs):
                 continue
+            alive = [i for i, slot in enumerate(step.outputs) if slot in needed]
+            if len(alive) == 1 and alive[0] in step.alone:
+                step.function, step.outputs, step.single = step.alone[alive[0]], [step.outputs[alive[0]]], True
             kept.append(step)
             needed.update(step.inputs)
         kept.reverse()
@@ -232,7 +238,7 @@ class Plan:
             lines.append((step.place, f"{self._constant(step.k)}.spec = {self._constant(step.spec)}"))
         function = self._constant(step.function)
         if step.ufunc:
-            arguments = [self._argument(x) for x in step.arguments]
+            arguments = [self._operand(step, x) for x in step.arguments]
             slot = step.outputs[0]
             text = f"{function}({', '.join(arguments)}"
             if self._settled(slot) or step.writes or slot in step.inputs:
@@ -268,6 +274,17 @@ class Plan:
         if slot in self._static:
             self._names[f"x{slot}"] = self._static[slot]
         return f"x{slot}" if self._settled(slot) else f"v{slot}"
+
+    def _operand(self, step: Step, x: Any) -> str:
+        """An argument of a ufunc; a number among floats as the array that NumPy would make of it at each call."""
+        name = step.function.__name__ if isinstance(step.function, np.ufunc) else ""
+        if type(x) is not Constant or type(x.value) not in (int, float) or name not in _PLAIN:
+            return self._argument(x)
+        dtypes = {self._arrays[slot].dtype for slot in step.inputs}
+        d = dtypes.pop() if len(dtypes) == 1 else None
+        if d is None or d.char not in "fd" or (type(x.value) is int and abs(x.value) >= 1 << 24):
+            return self._argument(x)
+        return self._constant(np.asarray(x.value, d))
 
     def _line(self, slot: Slot) -> str:
         """The name of a slot's array as a line of elements."""
@@ -364,7 +381,7 @@ class Plan:
         lines = [(group[0].place, f"for {', '.join(names)}, in {rows}:")]
         for step in group:
             arguments = [
-                self._constant(x.value) if type(x) is Constant else f"l{x}" if step.lines and x in whole else f"t{x}"
+                self._operand(step, x) if type(x) is Constant else f"l{x}" if step.lines and x in whole else f"t{x}"
                 for x in step.arguments
             ]
             keyword = "out=" if step.function in _OUT_BY_NAME else ""
@@ -381,21 +398,24 @@ class Plan:
         for at, step in enumerate(group):
             for slot in (*step.inputs, *step.outputs):
                 last[self._root(slot)] = at
-        free: dict[Any, list[Array]] = {}
+        free: list[Array] = []
         tiles: dict[Slot, Array] = {}
         for at, step in enumerate(group):
-            over = {self._root(slot) for slot in (*step.inputs, *step.outputs)} & inner
+            seen_here = {self._root(slot) for slot in (*step.inputs, *step.outputs)} & inner
             out = self._root(step.outputs[0])
-            for root in over:  # first, so that a result may go where an operand was
-                if last[root] == at and root in tiles and root != out:
-                    free.setdefault(tiles[root].dtype, []).append(tiles[root])
+            over = [root for root in seen_here if last[root] == at and root in tiles and root != out]
+            if not step.lines:  # a result may go where an operand was, which slows compiled loops down
+                free += [tiles[root] for root in over]
             if out in inner and out not in tiles:
                 dtype = self._arrays[out].dtype
-                spare = free.get(dtype)
-                tiles[out] = spare.pop() if spare else np.empty(TILE, dtype)
+                # The latest, which is still in the nearest cache.
+                spare = next((i for i in reversed(range(len(free))) if free[i].dtype == dtype), None)
+                tiles[out] = np.empty(TILE, dtype) if spare is None else free.pop(spare)
                 self._static[out] = tiles[out]
+            if step.lines:
+                free += [tiles[root] for root in over]
             if out in inner and last[out] == at:
-                free.setdefault(tiles[out].dtype, []).append(tiles[out])
+                free.append(tiles[out])
             for slot in (*step.inputs, *step.outputs):
                 root = self._root(slot)
                 if root in tiles:

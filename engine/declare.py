@@ -181,6 +181,15 @@ class Declared:
         self.op.array_vjp = rule
         return rule
 
+    def alone(self, result: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A kernel of one of the results, to the bit, for plans in which nobody needs the others."""
+
+        def enter(kernel: Callable[..., Any]) -> Callable[..., Any]:
+            self.op.alone[result] = kernel
+            return kernel
+
+        return enter
+
     def guard(self, check: Callable[..., None]) -> Callable[..., None]:
         self.op.guard = check
         return check

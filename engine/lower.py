@@ -7,7 +7,7 @@ that is kept, and several of them over large arrays can take turns tile by tile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -40,12 +40,13 @@ class Step:
     whose memory it changes. `removable`: whether nothing is lost where nobody needs its outputs. `ufunc`: whether it is
     a ufunc whose result may be given memory. `lines`: whether it is a compiled loop, which takes arrays as lines of
     elements, and memory for its result as a ufunc does. `view`: whether its result is a view of its first argument.
-    `spec`: what kernels find in `k.spec`. `place`: the step of the program.
+    `spec`: what kernels find in `k.spec`. `place`: the step of the program. `alone`: functions that give one of
+    several outputs, by its place.
     """
 
     __slots__ = (
-        "arguments", "function", "k", "lines", "outputs", "place", "removable", "single", "spec", "ufunc", "view",
-        "writes",
+        "alone", "arguments", "function", "k", "lines", "outputs", "place", "removable", "single", "spec", "ufunc",
+        "view", "writes",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +64,7 @@ class Step:
         view: bool = False,
         k: Any = None,
         spec: Any = None,
+        alone: Mapping[int, Callable[..., Any]] | None = None,
     ) -> None:
         self.function = function
         self.arguments = list(arguments)
@@ -75,6 +77,7 @@ class Step:
         self.lines = lines
         self.view = view
         self.k, self.spec = k, spec
+        self.alone = alone or {}
 
     @property
     def inputs(self) -> list[Slot]:
@@ -123,6 +126,11 @@ class _New:
 
 
 _ASKED = frozenset(("shape", "dtype", "ndim", "nbytes", "itemsize", "strides", "flags"))
+
+
+def _copied(x: Array, out: Array) -> None:
+    """A copy in another dtype."""
+    np.copyto(out, x)
 
 
 class _Call(NamedTuple):
@@ -189,6 +197,14 @@ class _Probe(NDArrayOperatorsMixin):
         if function is np.empty_like and len(args) == 1:
             made = np.empty_like(args[0].array, **kwargs)
             return _Probe(self.log, made, _New(made, written=False))
+        if function is np.copyto and len(args) == 2 and not kwargs:
+            target, source = args
+            if not isinstance(target, _Probe) or not isinstance(source, _Probe) or target.shape != source.shape:
+                raise _Opaque
+            if not (target.flags.c_contiguous and source.flags.c_contiguous):
+                raise _Opaque
+            target.changed(lambda x: _copied(x, target.array), (source,), function=_copied, lines=True)
+            return None
         if function is np.may_share_memory:  # which tensors do, a plan's guard has looked at
             return np.may_share_memory(*[x.array if isinstance(x, _Probe) else x for x in args])
         if function is np.where and len(args) == 3 and not kwargs:
@@ -394,7 +410,8 @@ def _remember(key: Any) -> None:
     _equal.add(key)
 
 
-def _equal_bits(a: Array, b: Array) -> bool:
+def equal_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays are the same, bit for bit and in layout."""
     if a.dtype != b.dtype or a.shape != b.shape or a.strides != b.strides:
         return False
     if a.flags.c_contiguous:
@@ -425,7 +442,7 @@ def lower(
         return None
     if (key := _key(kernel, arguments[1:])) not in _equal:
         values[0].spec = out
-        if not _equal_bits(made.array, final(kernel(*values), values[1:])):
+        if not equal_bits(made.array, final(kernel(*values), values[1:])):
             return None
         _remember(key)
     _write_down(trace, log, removable=removable)
@@ -504,7 +521,7 @@ def lower_rule(
 
 def _agree(made: Any, wanted: Any) -> bool:
     if isinstance(made, _Probe):
-        return isinstance(wanted, np.ndarray) and _equal_bits(made.array, wanted)
+        return isinstance(wanted, np.ndarray) and equal_bits(made.array, wanted)
     return not isinstance(wanted, np.ndarray)
 
 
@@ -512,6 +529,7 @@ __all__ = [
     "Constant",
     "Slot",
     "Step",
+    "equal_bits",
     "lower",
     "lower_rule",
     "lower_writes",

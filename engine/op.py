@@ -118,6 +118,7 @@ class Op:
         self.returns = "Tensor"
         # how it runs
         self.kernel: Callable[..., Any] | None = None
+        self.alone: dict[str, Callable[..., Any]] = {}  # of results that the kernel gives: a kernel of that one alone
         self.meta: Callable[..., Any] | None = None
         self.guard: Callable[..., None] | None = None
         self.geometry: Callable[..., Any] | None = None

@@ -25,7 +25,7 @@ from engine.cells import Carrier, Cell, Given, Layout, NotPlanned, all_of, copie
 from engine.context import Context
 from engine.costs import mind
 from engine.dtypes import FLOAT, DType, float32, from_numpy
-from engine.lower import Constant, Slot, Step, lower, lower_writes, plain_arguments, plain_results
+from engine.lower import Constant, Slot, Step, equal_bits, lower, lower_writes, plain_arguments, plain_results
 from engine.op import COMPOSITE, INPLACE, LIST, PRIMITIVE, VIEW, Op, Spec
 from engine.probing import accumulated, copied_array, lowered, on_device
 from engine.shapes import has_internal_overlap, is_dense
@@ -393,6 +393,11 @@ class Tracer:
             k.spec = out
             made = plain_results(kernel(*plain_arguments(arguments)))
             if all(s is not None and finish(op, k, m, s, given.values) is m for m, s in zip(made, out, strict=True)):
+                traits["alone"] = {
+                    at: alone
+                    for at, name in enumerate(op.outputs)
+                    if (alone := op.alone.get(name)) and equal_bits(alone(*plain_arguments(arguments)), made[at])
+                }
                 return self.emit(
                     lambda *found: plain_results(kernel(*found)), arguments, made=made, k=k, spec=out, **traits
                 )

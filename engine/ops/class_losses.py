@@ -261,17 +261,18 @@ def _cross_node(input: Spec, target: Spec, weight: Any, reduction: str, ignore_i
     return "AddBackward0" if smoothing > 0 else _nll_node(input, target, weight, reduction)
 
 
-def _of_columns(k: K, x: Array, target: Array) -> tuple[Array, Array]:
-    """The losses, and the probabilities as rows again, of samples that are the columns of x."""
+def _of_columns(k: K, x: Array, target: Array | None) -> tuple[Array, Array]:
+    """The losses, if targets are given, and the probabilities as rows again, of samples that are the columns of x."""
     xp = k.xp
     x = xp.subtract(x, xp.maximum.reduce(x, axis=0))
-    at_target = x[target, xp.arange(x.shape[1])]
+    at_target = None if target is None else x[target, xp.arange(x.shape[1])]
     xp.exp(x, out=x)
     s = xp.add.reduce(x, axis=0)
     x *= xp.reciprocal(s)
-    losses = xp.log(s, out=s)
-    losses -= at_target
-    return losses, xp.ascontiguousarray(x.T)
+    if at_target is not None:
+        xp.log(s, out=s)
+        s -= at_target
+    return s, xp.ascontiguousarray(x.T)
 
 
 @op(
@@ -324,6 +325,17 @@ def _cross_entropy(
         return losses, probs
     made = total(k, losses, None)
     return (made if reduction == "sum" else xp.true_divide(made, rows.weight.sum())), probs
+
+
+@_cross_entropy.alone("probs")
+def _(k: K, input: Array, target: Array, weight: Any, reduction: Any, ignore_index: Any, smoothing: Any) -> Array:
+    if input.size == 0:
+        return k.xp.zeros(input.shape, input.dtype)
+    x, along, turned = turned_lines(k, input, _class_axis(input.shape) if input.ndim > 1 else 0)
+    if turned and reduction != "none" and _all_plain(k, input, target, weight, ignore_index, smoothing):
+        return _of_columns(k, x, None)[1]
+    probs = probabilities(k, x, along)[0]
+    return probs.T.reshape(input.shape) if turned else probs
 
 
 @_cross_entropy.guard

@@ -246,9 +246,9 @@ def select(k: K, mask: Any, a: Any, b: Any, masked: bool = False) -> Any:
     ):
         return either(xp, mask, a, b, masked)
     if type(b) in NUMBERS and b == 0:
-        return xp.multiply(_bits(a), mask).view(a.dtype)
+        return _kept(k, a, mask)
     if type(a) in NUMBERS and a == 0:
-        return xp.multiply(_bits(b), ~mask).view(b.dtype)
+        return _kept(k, b, ~mask)
     if type(a) in NUMBERS or type(b) in NUMBERS or a.shape != b.shape or a.dtype != b.dtype:
         return either(xp, mask, a, b, masked)
     return in_blocks(k, selected, (mask, a, b), xp.empty_like(a))
@@ -278,9 +278,22 @@ def _bits(x: Any) -> Any:
 def selected(xp: Any, mask: Any, a: Any, b: Any, out: Any) -> None:
     """out = a where mask, else b, by moving bits."""
     bits, other = _bits(out), _bits(b)
+    wide = xp.empty_like(bits)
+    xp.copyto(wide, mask)  # by itself: a product that converts on the way takes longer than both
     xp.bitwise_xor(_bits(a), other, out=bits)
-    xp.multiply(bits, mask, out=bits)
+    xp.multiply(bits, wide, out=bits)
     xp.bitwise_xor(bits, other, out=bits)
+
+
+def _kept(k: K, x: Any, mask: Any) -> Any:
+    """x where mask, else 0: its bits, times 1 or 0."""
+    bits = k.xp.empty_like(x, dtype=_BITS[x.dtype], order="C" if 0 in x.strides else "K")
+    return in_blocks(k, _masked, (x, mask), bits).view(x.dtype)
+
+
+def _masked(xp: Any, x: Any, mask: Any, bits: Any) -> None:
+    xp.copyto(bits, mask)
+    xp.multiply(bits, _bits(x), out=bits)
 
 
 # ---------------------------------------------------------------- memory order

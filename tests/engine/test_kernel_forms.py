@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 
 from engine.backend import CPU
+from engine.carriers import K
+from engine.context import Context
 from engine.limits import Limits
+from engine.lower import equal_bits
+from engine.op import REGISTRY
 from engine.session import Session
 from engine.tensor import Tensor
 from tests.engine.programs import run, step
@@ -180,6 +184,58 @@ def test_cross_entropy_of_few_and_many_classes(shape: tuple[int, int], reduction
         (made,) = call("autograd.grad", [loss], [leaf])
         np.testing.assert_allclose(host(made), slope / count, rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(host(x), before)
+
+
+ALONE = {
+    "_cross_entropy": [
+        ((64, 10), None, "mean", -100, 0.0),
+        ((64, 10), None, "none", -100, 0.0),
+        ((64, 10), None, "sum", 3, 0.0),
+        ((64, 10), 10, "mean", -100, 0.1),
+        ((40, 300), None, "mean", -100, 0.0),
+        ((2, 3), None, "mean", -100, 0.0),
+        ((5,), None, "sum", -100, 0.0),
+        ((30, 5, 4), None, "mean", -100, 0.2),
+        ((0, 4), None, "mean", -100, 0.0),
+    ]
+}
+
+
+def test_every_kernel_of_one_result_alone_is_compared() -> None:
+    assert {name for name, op in REGISTRY.items() if op.alone} == set(ALONE)
+
+
+@pytest.mark.parametrize("case", ALONE["_cross_entropy"], ids=str)
+def test_probabilities_alone_are_those_of_cross_entropy(case: Any, context: Context) -> None:  # noqa: F811
+    shape, classes, *rest = case
+    op = REGISTRY["_cross_entropy"]
+    assert op.kernel is not None
+    x = normal(*shape) * 8
+    rows = () if len(shape) == 1 else (shape[0], *shape[2:])
+    target = np.arange(int(np.prod(rows))).reshape(rows) % 4 % shape[-1 if len(shape) == 1 else 1]
+    given = (K(CPU, context), x, target, classes and normal(classes), *rest)
+    made = op.kernel(*given)
+    assert equal_bits(op.alone["probs"](*given), made[op.outputs.index("probs")])
+
+
+@pytest.mark.parametrize("collect", [{}, {"loss": 3}], ids=["not", "every third"])
+def test_a_loss_that_nobody_needs_changes_nothing_else(collect: dict[str, int]) -> None:
+    """Without its loss a round of a plan is other code than the interpreter's."""
+    left = []
+    for plan_from in (0, 3):
+        session = Session("s", limits=Limits(plan_from=plan_from))
+        inputs = {"w": {"data": normal(64, 10).tolist(), "dtype": "float32", "requires_grad": True}}
+        inputs["t"] = {"data": [i % 10 for i in range(64)]}
+        rounds = [
+            step("nn.functional.cross_entropy", "loss", input="w", target="t"),
+            step("autograd.grad", ["g"], outputs=["loss"], inputs=["w"]),
+            step("optim.sgd_", None, params=["w"], grads=["g"], lr=0.5),
+        ]
+        program = {"repeat": 7, "steps": rounds, "collect": collect}
+        reply = run(session, program, inputs=inputs, return_=["w", "loss"])
+        left.append(([reply["results"][name].values.tobytes() for name in ("w", "loss")], reply["collected"]))
+    assert reply["plans"][0]["rounds"] == 5
+    assert left[0] == left[1]
 
 
 def _offsets(rows: int, kind: str) -> Floats:
