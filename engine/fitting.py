@@ -16,9 +16,12 @@ from engine.tape import Node
 _FEW_ROWS, _MANY_ROWS = 32, 1 << 12
 
 
-@lru_cache(maxsize=16)
-def _ones(count: int, dtype: Any) -> Array:
-    return np.ones(count, dtype)
+@lru_cache(maxsize=64)
+def ones(count: int, dtype: Any) -> Array:
+    """A vector of ones, which nobody changes."""
+    made = np.ones(count, dtype)
+    made.flags.writeable = False
+    return made
 
 
 def fit_array(g: Array, spec: Spec, backend: Backend, node: Node) -> Array:
@@ -51,8 +54,8 @@ def row_sums(g: Array, shape: tuple[int, ...]) -> Array | None:
     if g.ndim > 1 == len(shape) and shape[0] == g.shape[-1] > 1 and type(g) is np.ndarray:  # of a bias, most often
         rows = g.size // shape[0]
         if _FEW_ROWS <= rows <= _MANY_ROWS and g.dtype.char in "fd" and g.flags.c_contiguous:
-            ones: Array = _ones(rows, g.dtype)
-            return ones
+            row: Array = ones(rows, g.dtype)
+            return row
     return None
 
 
@@ -61,8 +64,8 @@ def sum_to(g: Array, shape: tuple[int, ...]) -> Array:
     extra = g.ndim - len(shape)
     if extra < 0:  # of a weight with dimensions of size 1 before its channels
         return g.reshape(shape)
-    if (ones := row_sums(g, shape)) is not None:
-        return np.matmul(ones, g if g.ndim == 2 else g.reshape(len(ones), shape[0]))
+    if (row := row_sums(g, shape)) is not None:
+        return np.matmul(row, g if g.ndim == 2 else g.reshape(len(row), shape[0]))
     axes = tuple(range(extra)) + tuple(i + extra for i, n in enumerate(shape) if n == 1 and g.shape[i + extra] != 1)
     if axes:
         g = g.sum(axis=axes, keepdims=True)

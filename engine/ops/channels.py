@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, op
+from engine.fitting import ones
 from engine.op import Spec
 from engine.ops.outer import add_outer
 
@@ -22,6 +23,10 @@ def per_channel(p: Array, ndim: int) -> Array:
 def add_to_channels(k: K, made: Array, shift: Array) -> None:
     """made += shift, (N, C, *) and (C); of one dtype."""
     inner = prod(made.shape[2:])
+    if inner == 1 and k.backend.kind == "cpu" and made.size >= _SAMPLE and made.flags.c_contiguous:
+        rows = made.reshape(made.shape[:2])
+        add_outer(k, rows, ones(len(rows), made.dtype), k.xp.ascontiguousarray(shift.reshape(-1)))
+        return
     if (
         k.backend.kind != "cpu"
         or not 1 < inner <= _CHANNEL
@@ -30,9 +35,9 @@ def add_to_channels(k: K, made: Array, shift: Array) -> None:
     ):
         made += per_channel(shift, made.ndim)
         return
-    ones, row = k.xp.ones(inner, made.dtype), k.xp.ascontiguousarray(shift.reshape(-1))
+    row = k.xp.ascontiguousarray(shift.reshape(-1))
     for sample in made.reshape(len(made), -1, inner):
-        add_outer(k, sample, row, ones)
+        add_outer(k, sample, row, ones(inner, made.dtype))
 
 
 def affine(k: K, x: Array, scale: Array | None, shift: Array | None) -> Array:

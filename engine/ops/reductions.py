@@ -10,6 +10,7 @@ from engine.carriers import K
 from engine.declare import Array, Dim, Dims, DTypeArg, Scalar, composite, op
 from engine.dtypes import COMPLEX, FLOAT, INT, bool_, float64, int64, scalar_type, to_real, uint8
 from engine.errors import Call, DtypeMismatch, Hint, Param
+from engine.fitting import ones
 from engine.metas import as_dtype, reduce
 from engine.op import Spec
 from engine.ops.common import not_implemented, overflow
@@ -23,6 +24,8 @@ SHORT_LINE = 32
 MIDDLE_LINE = 1024
 # Lines from here on are cut into such pieces.
 LONG_LINE = 8 * MIDDLE_LINE
+# Fewer columns, or elements, than these are not worth a call of BLAS.
+FEW_COLUMNS, SMALL = 8, 1 << 11
 # Partial sums of this many elements: NumPy adds pairwise along the last axis only, one by one along the others.
 BLOCK = 64
 
@@ -54,20 +57,40 @@ def total(k: K, x: Array, axes: Shape | None, keepdims: bool = False) -> Array:
             return _along_rows(k, x.reshape(-1, count)).reshape(reduced(shape, axes, keepdims))
         first, last = axes[0], axes[-1]
         count = product(shape[first : last + 1])
-        if last < x.ndim - 1 and last - first + 1 == len(axes) and count >= 4 * BLOCK:
+        if last < x.ndim - 1 and last - first + 1 == len(axes) and count >= BLOCK // 2:
             lead, tail = product(shape[:first]), product(shape[last + 1 :])
             columns = x.reshape(lead, count, tail)
-            whole = count // BLOCK * BLOCK
-            made = total(k, columns[:, :whole].reshape(lead, -1, BLOCK, tail).sum(axis=2), (1,))
-            if whole < count:
-                made += columns[:, whole:].sum(axis=1)
-            return made.reshape(reduced(shape, axes, keepdims))
+            if tail >= FEW_COLUMNS and x.size >= SMALL and x.dtype.char in "fd":
+                made = _down_columns(k, columns)
+                return made.reshape(reduced(shape, axes, keepdims))
+            if count >= 4 * BLOCK:
+                whole = count // BLOCK * BLOCK
+                made = total(k, columns[:, :whole].reshape(lead, -1, BLOCK, tail).sum(axis=2), (1,))
+                if whole < count:
+                    made += columns[:, whole:].sum(axis=1)
+                return made.reshape(reduced(shape, axes, keepdims))
         if last == x.ndim - 1 and last - first + 1 != len(axes):  # the last ones first, whose lines are long
             tail = next(i for i in range(x.ndim, 0, -1) if i - 1 not in axes)
             lines = total(k, x.reshape(*shape[:tail], -1), (tail,))
             made = total(k, lines, tuple([a for a in axes if a < tail]))
             return made.reshape(reduced(shape, axes, keepdims))
     return k.xp.add.reduce(x, axis=axes, keepdims=keepdims)  # what `x.sum` calls
+
+
+def _down_columns(k: K, x: Array) -> Array:
+    """The sums of columns, of (matrices, rows, columns): by BLAS, as rows of ones by pieces, whose sums are as rows.
+
+    NumPy adds row to row, which takes twice as long and loses more digits.
+    """
+    while x.shape[1] >= 2 * BLOCK:
+        lead, count, tail = x.shape
+        whole = count // BLOCK * BLOCK
+        made = ones(BLOCK, x.dtype) @ x[:, :whole].reshape(lead, -1, BLOCK, tail)
+        if whole < count:
+            made[:, -1] += ones(count - whole, x.dtype) @ x[:, whole:]
+        x = made
+    summed: Array = ones(x.shape[1], x.dtype) @ x
+    return summed
 
 
 def _along_rows(k: K, x: Array) -> Array:
