@@ -258,9 +258,10 @@ class Call:
             raise Invalid(f"?values={self.values} goes with JSON alone", param="values")
         return "all"
 
-    async def fields(self, *known: str, required: Sequence[str] = ()) -> dict[str, Any]:
-        """The body's fields, none of them unknown."""
-        value: dict[str, Any] = (await self.document()).value
+    async def fields(self, *known: str, required: Sequence[str] = (), filled: bool = True) -> dict[str, Any]:
+        """The body's fields, none of them unknown; if not `filled`, the caller takes arrays and fills the rest."""
+        document = await self.document()
+        value: dict[str, Any] = document.value if filled else document.bare
         unknown(value, known, "field")
         for name in required:
             if name not in value:
@@ -399,9 +400,9 @@ def about(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
 
 def an_object(document: json_read.Document, what: str) -> json_read.Document:
     """The document, if its value is an object. Raises Malformed, naming `what` it is."""
-    if type(document.value) is not dict:
+    if type(document.bare) is not dict:
         raise Malformed(
-            f"{what} is {_a_json(document.value)}, and an object was expected",
+            f"{what} is {_a_json(document.bare)}, and an object was expected",
             code="not-an-object",
             hint=Hint("json-object"),
         )

@@ -30,7 +30,9 @@ async def run_op(request: Request) -> Response:
     """Run one operation: a program of one step, whose result is kept. Every POST /v1/ops/{op} comes here."""
     call, op = Call(request, _QUERY), request.path_params["op"]
     document = await call.document()
-    program = one_step(op, with_arrays(document.value, call.house.kinds.get(op, {}), document.arrays), call)
+    args = with_arrays(document.bare, call.house.kinds.get(op, {}), document.arrays)
+    document.arrays.fill()
+    program = one_step(op, args, call)
     dry_run, prefer = call.flag("dry_run"), call.prefer
     if prefer is not None and not dry_run:
         return await jobs.taken(call, program, prefer, op)

@@ -19,7 +19,7 @@ from app.deps import SESSION_QUERY, Call, an_object, off_loop, untagged
 from app.errors import unknown
 from app.routes import jobs
 from app.wire import arguments, json_read, json_write, media, safetensors
-from app.wire.json_read import Document
+from app.wire.json_read import Arrays, Document
 from engine.errors import Hint, Invalid, Malformed, WrongType
 from engine.service import TensorAnswer, no_such_op
 
@@ -64,7 +64,7 @@ async def _of_file(call: Call) -> Document:
             f"the safetensors file has no metadata entry {PROGRAM!r}", code="no-program", hint=Hint("program-entry")
         )
     document = an_object(json_read.read(text.encode("utf-8")), f"the metadata entry {PROGRAM!r}")
-    inputs = document.value.setdefault("inputs", {})
+    inputs = document.bare.setdefault("inputs", {})
     if type(inputs) is not dict:
         return document  # which the engine refuses
     for name, array in file.tensors.items():
@@ -107,7 +107,7 @@ def _as_file(reply: dict[str, Any], call: Call) -> tuple[dict[str, str], Body]:
 
 def prepared(document: Document, kinds: arguments.Kinds) -> dict[str, Any]:
     """The program with arrays in place of long lists, and nothing in it that only the front may say."""
-    program: dict[str, Any] = document.value
+    program: dict[str, Any] = document.bare
     unknown(program, FIELDS, "field")
     inputs = program.get("inputs")
     if type(inputs) is dict and document.arrays:
@@ -116,10 +116,11 @@ def prepared(document: Document, kinds: arguments.Kinds) -> dict[str, Any]:
     if type(expect) is dict:
         program["expect"] = {ref: untagged(tag) if type(tag) is str else tag for ref, tag in expect.items()}
     _prepare(program.get("steps"), [], kinds, document.arrays)
+    document.arrays.fill()
     return program
 
 
-def _prepare(steps: Any, path: list[int], kinds: arguments.Kinds, arrays: arguments.Arrays) -> None:
+def _prepare(steps: Any, path: list[int], kinds: arguments.Kinds, arrays: Arrays) -> None:
     """Walk through the steps as far as they have the form of steps; what has not is the engine's to refuse."""
     if type(steps) is not list:
         return

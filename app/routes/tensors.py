@@ -104,11 +104,13 @@ async def _create_many(call: Call) -> Response:
 async def _of_json(call: Call) -> dict[str, Any]:
     _options(call)
     document = await call.document()
-    fields = await call.fields(*_FIELDS, required=("data",))
+    fields = await call.fields(*_FIELDS, required=("data",), filled=False)
+    fields = dict(arguments.data_with_array(fields, document.arrays))
+    document.arrays.fill()
     name = fields.get("name")
     if name is not None and type(name) is not str:
         raise WrongType("name must be a string", param="name")
-    return dict(arguments.data_with_array(fields, document.arrays))
+    return fields
 
 
 async def _of_npy(call: Call) -> dict[str, Any]:
@@ -375,8 +377,9 @@ async def delete_unnamed(call: Annotated[Call, takes("unnamed")]) -> Response:
 async def backward(ref: str, call: Annotated[Call, takes()]) -> Response:
     """Differentiate the tensor; the answer has the gradient of every leaf that was reached."""
     document = await call.document()
-    given = await call.fields("gradient", "retain_graph", "create_graph", "inputs")
+    given = await call.fields("gradient", "retain_graph", "create_graph", "inputs", filled=False)
     args = arguments.with_arrays({"input": ref, **given}, call.house.kinds.get("backward", {}), document.arrays)
+    document.arrays.fill()
     # With a known Idempotency-Key even an empty program is answered as the first one was; the graph may be gone by now.
     results = {} if call.key is None else (await call.run_alone({"steps": []}))["results"]
     if not results:

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from app.wire.json_read import array_of
-from engine.service import ArrayData
+from app.wire.json_read import Arrays, array_of
 
 Kind = Literal["tensor", "items", "data"]
 Kinds = Mapping[str, Mapping[str, Kind]]
-Arrays = Mapping[int, ArrayData]
 
 _DATA = "#/components/schemas/DataArg"
 _WHOLE = "#/components/schemas/TensorArg"
@@ -62,9 +60,11 @@ def with_arrays(args: dict[str, Any], kinds: Mapping[str, Kind], arrays: Arrays)
         elif kind == "tensor":
             taken[name] = tensor_with_array(value, arrays)
         elif kind == "data":
-            taken[name] = arrays.get(id(value), value)
+            array = arrays.take(value)
+            taken[name] = value if array is None else array
         elif kind == "items" and type(value) is list:
             joined = id(value) in arrays
+            arrays.fill(value)
             taken[name] = [_on_its_own(item) if joined else tensor_with_array(item, arrays) for item in value]
     return taken
 
@@ -72,14 +72,14 @@ def with_arrays(args: dict[str, Any], kinds: Mapping[str, Kind], arrays: Arrays)
 def tensor_with_array(value: Any, arrays: Arrays) -> Any:
     """What stands for one tensor, its long list as an array: nested lists, or an object with `data`."""
     if type(value) is list:
-        array = arrays.get(id(value))
+        array = arrays.take(value)
         return value if array is None else {"data": array}
     return data_with_array(value, arrays) if type(value) is dict else value
 
 
 def data_with_array(value: dict[str, Any], arrays: Arrays) -> dict[str, Any]:
     """An object with a long list under `data` with the array there."""
-    array = arrays.get(id(value.get("data")))
+    array = arrays.take(value.get("data"))
     return value if array is None else {**value, "data": array}
 
 

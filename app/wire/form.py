@@ -37,9 +37,9 @@ def read(body: bytes) -> json_read.Document:
                 hint=Hint("form-how"),
             )
         name = _text(name_part)
-        if name in document.value:
+        if name in document.bare:
             raise Malformed(f"the field {name!r} is given twice", code="duplicate-key", hint=Hint("field-once"))
-        document.value[name] = _value(name, _decoded(value_part), document)
+        document.bare[name] = _value(name, _decoded(value_part), document)
     return document
 
 
@@ -55,8 +55,8 @@ def _value(name: str, text: bytes, document: json_read.Document) -> Any:
         except Malformed as error:
             raise Malformed(f"field {name!r}: {error.detail}", code=error.code, hint=error.hint) from None
     inner = json_read.read(stripped)
-    document.arrays.update(inner.arrays)
-    return inner.value
+    document.arrays.join(inner.arrays)
+    return inner.bare
 
 
 def _decoded(part: bytes) -> bytes:

@@ -6,7 +6,8 @@ and `1.0`).
 
 A long regular list of numbers is also kept as an array, beside the list and found by the list's identity: whoever
 knows what the list stands for (`arguments.py`) takes the array instead, and the million numbers are never handled one
-by one again.
+by one again. The longest are read straight to arrays, and orjson sees the body without them (`json_lists.py`); such a
+list is filled when nobody took its array.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 import orjson
 
+from app.wire import json_lists
 from engine.errors import Hint, LimitExceeded, Malformed
 from engine.service import ArrayData
 
@@ -33,17 +35,81 @@ _CONSTANTS = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float(
 _BOM = b"\xef\xbb\xbf"
 
 
+class Arrays(dict[int, ArrayData]):
+    """The long numeric lists of a document, by their `id()`; the document keeps the lists alive.
+
+    Those that were read straight to arrays are empty lists until they are filled: by `fill`, or one by one.
+    """
+
+    __slots__ = ("_empty",)
+
+    def __init__(self) -> None:
+        self._empty: dict[int, list[Any]] = {}
+
+    def keep(self, value: list[Any], array: np.ndarray[Any, Any], *, filled: bool = True) -> None:
+        """Keep the array of a list, which is empty as yet if it is not `filled`."""
+        self[id(value)] = ArrayData(array, array.dtype.name, inferred=True)
+        if not filled:
+            self._empty[id(value)] = value
+
+    def take(self, value: Any) -> ArrayData | None:
+        """The array of a list for which it stands from now on, so that the list need not be filled; or None."""
+        self._empty.pop(id(value), None)
+        return self.get(id(value))
+
+    def fill(self, value: Any = None) -> None:
+        """Fill the lists whose arrays nobody took; or this one alone."""
+        for key in list(self._empty) if value is None else [id(value)]:
+            filled = self._empty.pop(key, None)
+            if filled is not None:
+                filled.extend(self[key].array.tolist())
+
+    def join(self, other: Arrays) -> None:
+        """Take over what another document has."""
+        self.update(other)
+        self._empty.update(other._empty)
+
+
 @dataclass(slots=True)
 class Document:
-    """A JSON value; `arrays` has the long numeric lists in it, by the `id()` of the list that `value` keeps alive."""
+    """A JSON value; `arrays` has the long numeric lists in it. In `bare` those not filled are empty lists."""
 
-    value: Any
-    arrays: dict[int, ArrayData] = field(default_factory=dict)
+    bare: Any
+    arrays: Arrays = field(default_factory=Arrays)
+
+    @property
+    def value(self) -> Any:
+        """The value, with all lists filled."""
+        self.arrays.fill()
+        return self.bare
 
 
 def read(body: bytes) -> Document:
     """The value in `body`. Raises Malformed where it is no JSON, LimitExceeded where it is more than is taken."""
     body = body.removeprefix(_BOM)
+    cut = json_lists.cut(body)
+    document = None if cut is None else _without_lists(*cut)
+    return read_whole(body) if document is None else document
+
+
+def _without_lists(text: bytes, arrays: list[np.ndarray[Any, Any]]) -> Document | None:
+    """The document whose long lists are `[]` in the text; None where anything is to be said against the rest of it."""
+    try:
+        document = Document(orjson.loads(text))
+    except orjson.JSONDecodeError:
+        return None
+    if type(document.bare) is not dict and type(document.bare) is not list:
+        return None
+    walk = _Walk(document.arrays)
+    if walk.colons(document.bare, MAX_DEPTH) != text.count(b":") or walk.huge or len(walk.empty) != len(arrays):
+        return None
+    for value, numbers in zip(walk.empty, arrays, strict=True):
+        document.arrays.keep(value, numbers, filled=False)
+    return document
+
+
+def read_whole(body: bytes) -> Document:
+    """As `read`, with every number read by orjson. No byte order mark is passed over."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -65,10 +131,11 @@ def read(body: bytes) -> Document:
 class _Walk:
     """One pass over a value: bounds its depth, counts its colons, sets long numeric lists apart as arrays."""
 
-    __slots__ = ("arrays", "huge")
+    __slots__ = ("arrays", "empty", "huge")
 
-    def __init__(self, arrays: dict[int, ArrayData]) -> None:
+    def __init__(self, arrays: Arrays) -> None:
         self.arrays = arrays
+        self.empty: list[list[Any]] = []  # the empty lists, in the text's order
         self.huge = False
 
     def colons(self, value: dict[str, Any] | list[Any], left: int) -> int:
@@ -88,6 +155,9 @@ class _Walk:
                 elif kind is float and abs(item) >= 2.0**63:
                     self.huge = True
             return count
+        if not value:
+            self.empty.append(value)
+            return 0
         if _is_long(value) and self._keep_array(value):
             return 0
         kinds = set(map(type, value))
@@ -111,7 +181,7 @@ class _Walk:
         if _is_huge(found):
             self.huge = True
         else:
-            self.arrays[id(value)] = ArrayData(found, found.dtype.name, inferred=True)
+            self.arrays.keep(value, found)
         return True
 
 

@@ -1,0 +1,208 @@
+"""Long lists of numbers in a body of JSON: found in the text, cut out of it, and read straight into arrays.
+
+A list of numbers has no quotes, so it lies between two of them, outside of strings; and as long as nobody escapes
+anything, every other quote begins a string. Lists of lists are read if they are regular: the same separators between
+all rows, as programs write them. What is left alone, for whatever reason, is read by orjson; so is every body in which
+something is doubtful.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import numpy as np
+import orjson
+
+from app.wire.json_numbers import BLOCK, LONGEST_SEPARATOR, WORKS, Array, Floats, Integers, Level, Odd
+
+SHORTEST = 24 * 1024  # bytes of a list; a shorter one is read by orjson faster
+_STEP = SHORTEST // 2
+_SAMPLE = 16 * 1024  # bytes that are tried first: a list of other numbers costs no more than that
+_DEEPEST = 16
+_ROOM = 1024  # bytes that brackets and spaces between two numbers, or around a list, may have
+_WHOLE = BLOCK - 2 * _ROOM  # bytes after which a block ends, but for its last separator
+_ODD_BLOCKS = 2  # so many are tried in vain, and the rest is left to orjson
+
+_SPACE = rb"[ \t\r\n]*"
+_OPENING = re.compile(rb"(?:\[" + _SPACE + rb")+")
+_SEPARATOR = re.compile(_SPACE + rb"((?:\]" + _SPACE + rb")*)," + _SPACE + rb"((?:\[" + _SPACE + rb")*)")
+_NUMBER = re.compile(rb"[-+0-9.eE]+")
+_AFTER_COMMA = re.compile(rb"[ \t\r\n\[]*")
+_EMPTY = re.compile(rb"\[" + _SPACE + rb"\]")
+_AROUND = b" \t\r\n[]{},:"
+_DIGITS = b"0123456789"
+
+
+def cut(body: bytes) -> tuple[bytes, list[Array]] | None:
+    """The body with `[]` in place of its long lists, and these, in their order; None if it is read as it is.
+
+    An array is float64 or int64, and regular. Raises nothing: what is wrong in a body is seen by who reads the rest.
+    """
+    if len(body) < SHORTEST or not WORKS or b"\\" in body:
+        return None
+    arrays: list[Array] = []
+    parts: list[bytes] = []
+    end = 0
+    for start, stop in _gaps(body):
+        found = _list_within(body, start, stop)
+        if found is not None:
+            array, first, last = found
+            arrays.append(array)
+            parts += [body[end:first], b"[]"]
+            end = last
+    if not arrays:
+        return None
+    parts.append(body[end:])
+    text = b"".join(parts)
+    # Each empty list stands for an array; with others among them it would have to be known which.
+    return (text, arrays) if len(_EMPTY.findall(text)) == len(arrays) else None
+
+
+def _gaps(body: bytes) -> Iterator[tuple[int, int]]:
+    """Where long stretches without quotes are, outside of strings."""
+    quotes, counted = 0, 0
+    at = 0
+    while at < len(body):
+        quote = body.find(b'"', at, at + _STEP)
+        if quote >= 0:
+            at += _STEP
+            continue
+        start = body.rfind(b'"', 0, at) + 1
+        stop = body.find(b'"', at + _STEP)
+        stop = len(body) if stop < 0 else stop
+        quotes += body.count(b'"', counted, start)
+        counted = start
+        if stop - start >= SHORTEST and quotes % 2 == 0:
+            yield start, stop
+        at = max(stop, at + _STEP)
+
+
+def _list_within(body: bytes, start: int, stop: int) -> tuple[Array, int, int] | None:
+    """The list of numbers that fills this stretch, and where it begins and ends; None where it is none."""
+    opening = _OPENING.search(body, start, min(stop, start + _ROOM))
+    tail = body[max(stop - _ROOM, start) : stop]
+    inner = tail.rstrip(_AROUND)
+    if opening is None or inner[-1:] not in _DIGITS or not inner:
+        return None
+    first, last = opening.end(), stop - len(tail) + len(inner)
+    opened = [opening.start() + i for i, char in enumerate(opening[0]) if char == 0x5B]
+    closed = _closed(tail[len(inner) :])
+    depth = min(len(opened), len(closed), _DEEPEST)
+    if not depth or last - first < SHORTEST:
+        return None
+    try:
+        array = _read(body, first, last, depth)
+    except Odd:
+        return None
+    return array, opened[-depth], last + closed[depth - 1] + 1
+
+
+def _closed(text: bytes) -> list[int]:
+    """Where the brackets are that close lists, up to anything else."""
+    places = []
+    for i, char in enumerate(text):
+        if char == 0x5D:
+            places.append(i)
+        elif char not in b" \t\r\n":
+            break
+    return places
+
+
+def _read(body: bytes, start: int, stop: int, depth: int) -> Array:
+    """The numbers from `start` to `stop`, `depth` lists deep. Raises Odd."""
+    text = np.frombuffer(body, np.uint8)
+    levels, closers = _levels(body, start, stop, depth)
+    commas = sum(int(np.count_nonzero(text[at : min(at + BLOCK, stop)] == 0x2C)) for at in range(start, stop, BLOCK))
+    count, row = commas + 1, levels[-1].every
+    if count % row or count // row == 0:
+        raise Odd
+    floats = b"." in body[start : start + _SAMPLE]
+    size = min(BLOCK, stop - start + _ROOM)
+    reader = Floats(levels, size) if floats else Integers(levels, size)
+    out = np.empty(count, np.float64 if floats else np.int64)
+    done, odd, size = 0, 0, _SAMPLE
+    while start < stop:
+        end = _block_end(body, start, min(start + size, stop), stop)
+        block = text[start:end]
+        if end == stop:
+            block = np.concatenate((block, np.frombuffer(levels[-1].separator, np.uint8)))
+        try:
+            if odd >= _ODD_BLOCKS:
+                raise Odd
+            done += reader.read(block, done, out[done:])
+        except Odd:
+            if done == 0 or depth > 1 or not floats:
+                raise
+            odd += 1
+            done += _read_otherwise(body[start:end], out[done:])
+        start, size = end, _WHOLE
+    if done != count:
+        raise Odd
+    return out.reshape(_shape(count, levels, closers, depth))
+
+
+def _block_end(body: bytes, start: int, end: int, stop: int) -> int:
+    """Where a block that begins at `start` ends: behind a separator, or at the end of all."""
+    if end == stop:
+        return stop
+    comma = body.rfind(b",", start, end)
+    after = _AFTER_COMMA.match(body, comma + 1, stop)
+    if comma < 0 or after is None or after.end() - comma > _ROOM:
+        raise Odd
+    return after.end()
+
+
+def _read_otherwise(text: bytes, out: Array) -> int:
+    """A block of a flat list, with numbers of all kinds, by orjson. Raises Odd where not all are floats."""
+    try:
+        values = orjson.loads(b"[%s]" % text.rstrip(b", \t\r\n"))
+    except orjson.JSONDecodeError:
+        raise Odd from None
+    if set(map(type, values)) != {float} or len(values) > len(out):
+        raise Odd
+    out[: len(values)] = values
+    if np.abs(out[: len(values)]).max() >= 2.0**63:
+        raise Odd
+    return len(values)
+
+
+def _levels(body: bytes, start: int, stop: int, depth: int) -> tuple[list[Level], list[int]]:
+    """The separators as they are met first, the innermost first, and how many lists each of them closes."""
+    number = _NUMBER.match(body, start, stop)
+    if number is None:
+        raise Odd
+    end, every = number.end(), 1
+    levels: list[Level] = []
+    closers: list[int] = []
+    while True:
+        separator = _SEPARATOR.match(body, end, stop)
+        if separator is None:
+            raise Odd
+        closes = separator[1].count(b"]")
+        if closes != separator[2].count(b"[") or closes >= depth or every % (levels[-1].every if levels else 1):
+            raise Odd
+        if len(separator[0]) > LONGEST_SEPARATOR:
+            raise Odd
+        levels.append(Level(every, separator[0]))
+        closers.append(closes)
+        if closes == depth - 1:
+            return levels, closers
+        more = re.compile(rb"\](?:" + _SPACE + rb"\]){%d}" % closes).search(body, separator.end(), stop)
+        if more is None:
+            return levels, closers
+        every = 1 + body.count(b",", start, more.start())
+        end = len(body[max(more.start() - _ROOM, start) : more.start()].rstrip(b" \t\r\n"))
+        end += max(more.start() - _ROOM, start)
+
+
+def _shape(count: int, levels: list[Level], closers: list[int], depth: int) -> list[int]:
+    """The sizes of the list: a separator that closes k lists stands between blocks of k dimensions."""
+    shape: list[int] = []
+    for i, closes in enumerate(closers):
+        size = levels[i].every // levels[i - 1].every if i else 1
+        if i or closes:
+            shape += [size] + [1] * (closes - len(shape) - 1)
+    shape.append(count // levels[-1].every)
+    shape += [1] * (depth - len(shape))
+    return shape[::-1]
