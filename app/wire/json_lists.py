@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-import orjson
 
-from app.wire.json_numbers import BLOCK, LONGEST_SEPARATOR, WORKS, Array, Floats, Integers, Level, Odd
+from app.wire.json_numbers import BLOCK, LONGEST_SEPARATOR, WORKS, Array, Floats, Integers, Level, Odd, Reader
 
-SHORTEST = 24 * 1024  # bytes of a list; a shorter one is read by orjson faster
+SHORTEST = 48 * 1024  # bytes of a list; a shorter one is read by orjson faster
+SHORTEST_FLAT = 320 * 1024  # the same of floats in a list that is not nested
 _STEP = SHORTEST // 2
 _SAMPLE = 16 * 1024  # bytes that are tried first: a list of other numbers costs no more than that
 _DEEPEST = 16
@@ -34,29 +35,38 @@ _AROUND = b" \t\r\n[]{},:"
 _DIGITS = b"0123456789"
 
 
-def cut(body: bytes) -> tuple[bytes, list[Array]] | None:
+@dataclass(slots=True)
+class LongList:
+    """A list that was read to an array, and its text."""
+
+    array: Array
+    text: memoryview
+
+
+def cut(body: bytes) -> tuple[bytes, list[LongList]] | None:
     """The body with `[]` in place of its long lists, and these, in their order; None if it is read as it is.
 
-    An array is float64 or int64, and regular. Raises nothing: what is wrong in a body is seen by who reads the rest.
+    An array is float64 or int64, as torch.tensor would infer. Raises nothing: what is wrong in a body is seen by who
+    reads the rest.
     """
     if len(body) < SHORTEST or not WORKS or b"\\" in body:
         return None
-    arrays: list[Array] = []
+    lists: list[LongList] = []
     parts: list[bytes] = []
     end = 0
     for start, stop in _gaps(body):
         found = _list_within(body, start, stop)
         if found is not None:
             array, first, last = found
-            arrays.append(array)
+            lists.append(LongList(array, memoryview(body)[first:last]))
             parts += [body[end:first], b"[]"]
             end = last
-    if not arrays:
+    if not lists:
         return None
     parts.append(body[end:])
     text = b"".join(parts)
     # Each empty list stands for an array; with others among them it would have to be known which.
-    return (text, arrays) if len(_EMPTY.findall(text)) == len(arrays) else None
+    return (text, lists) if len(_EMPTY.findall(text)) == len(lists) else None
 
 
 def _gaps(body: bytes) -> Iterator[tuple[int, int]]:
@@ -111,32 +121,45 @@ def _closed(text: bytes) -> list[int]:
 
 def _read(body: bytes, start: int, stop: int, depth: int) -> Array:
     """The numbers from `start` to `stop`, `depth` lists deep. Raises Odd."""
-    text = np.frombuffer(body, np.uint8)
     levels, closers = _levels(body, start, stop, depth)
+    floats = b"." in body[start : start + _SAMPLE]
+    if floats and depth == 1 and stop - start < SHORTEST_FLAT:
+        raise Odd
+    size = min(BLOCK, stop - start + _ROOM)
+    reader: Reader = Floats(levels, size) if floats else Integers(levels, size)
+    kind = np.float64 if floats else np.int64
+    # A few first: a list of other numbers is given up at once.
+    end = _block_end(body, start, min(start + _SAMPLE, stop), stop)
+    sample = body[start:end] if end < stop else body[start:end] + levels[-1].separator
+    tried = np.empty(len(sample), kind)
+    done = reader.read(sample, 0, tried)
+    text = np.frombuffer(body, np.uint8)
     commas = sum(int(np.count_nonzero(text[at : min(at + BLOCK, stop)] == 0x2C)) for at in range(start, stop, BLOCK))
     count, row = commas + 1, levels[-1].every
-    if count % row or count // row == 0:
+    if count % row or done > count:
         raise Odd
-    floats = b"." in body[start : start + _SAMPLE]
-    size = min(BLOCK, stop - start + _ROOM)
-    reader = Floats(levels, size) if floats else Integers(levels, size)
-    out = np.empty(count, np.float64 if floats else np.int64)
-    done, odd, size = 0, 0, _SAMPLE
-    while start < stop:
-        end = _block_end(body, start, min(start + size, stop), stop)
-        block = text[start:end]
-        if end == stop:
-            block = np.concatenate((block, np.frombuffer(levels[-1].separator, np.uint8)))
+    out = np.empty(count, kind)
+    out[:done] = tried[:done]
+    odd = 0
+    while end < stop:
+        start, end = end, _block_end(body, end, min(end + _WHOLE, stop), stop)
+        block = body[start:end] if end < stop else body[start:end] + levels[-1].separator
+        if odd < _ODD_BLOCKS:
+            try:
+                done += reader.read(block, done, out[done:])
+                continue
+            except Odd:
+                odd += 1
         try:
-            if odd >= _ODD_BLOCKS:
-                raise Odd
-            done += reader.read(block, done, out[done:])
+            done += reader.otherwise(block, done, out[done:])
         except Odd:
-            if done == 0 or depth > 1 or not floats:
+            if out.dtype == np.float64:
                 raise
-            odd += 1
-            done += _read_otherwise(body[start:end], out[done:])
-        start, size = end, _WHOLE
+            out = out.astype(np.float64)  # integers so far: with a float among them all are floats
+            if np.abs(out[:done]).max() >= 2.0**63:
+                raise
+            reader = Floats(levels, size)
+            done += reader.otherwise(block, done, out[done:])
     if done != count:
         raise Odd
     return out.reshape(_shape(count, levels, closers, depth))
@@ -151,20 +174,6 @@ def _block_end(body: bytes, start: int, end: int, stop: int) -> int:
     if comma < 0 or after is None or after.end() - comma > _ROOM:
         raise Odd
     return after.end()
-
-
-def _read_otherwise(text: bytes, out: Array) -> int:
-    """A block of a flat list, with numbers of all kinds, by orjson. Raises Odd where not all are floats."""
-    try:
-        values = orjson.loads(b"[%s]" % text.rstrip(b", \t\r\n"))
-    except orjson.JSONDecodeError:
-        raise Odd from None
-    if set(map(type, values)) != {float} or len(values) > len(out):
-        raise Odd
-    out[: len(values)] = values
-    if np.abs(out[: len(values)]).max() >= 2.0**63:
-        raise Odd
-    return len(values)
 
 
 def _levels(body: bytes, start: int, stop: int, depth: int) -> tuple[list[Level], list[int]]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 Array = np.ndarray[Any, Any]
 
@@ -40,7 +41,7 @@ _ONE, _3, _7, _8, _16, _32, _64, _255 = map(_U, (1, 3, 7, 8, 16, 32, 64, 255))
 _AT_5, _AT_6 = _U(40), _U(48)  # the shifts that bring these bytes down
 _SIXTH = _U(1 << 48)
 _MANTISSA, _HIDDEN = _U((1 << 52) - 1), _U(1 << 52)
-_MINUS, _MINUS_AS_DIGIT = 45, _U(45 ^ 48)
+_COMMA, _DOT, _MINUS, _MINUS_AS_DIGIT = 44, 46, 45, _U(45 ^ 48)
 _MAX_PLACES = 22  # 10**22 is the largest power of ten that is a float64
 _MAX_EXACT = 1 << 53
 
@@ -76,19 +77,19 @@ class Reader:
         self._is_too = np.empty(size + 8, np.bool_)
         self._columns = np.empty((COLUMNS, size // 2 + 1), _U)
         self._small = np.empty((4, size // 2 + 1), np.uint8)
-        self._text: Array = self._bytes[:0]
 
-    def _take(self, text: Array) -> int:
+    def read(self, text: bytes, first: int, out: Array) -> int:
+        """Read a block whose first number is the list's `first` into `out`; how many there were. Raises Odd."""
+        raise NotImplementedError
+
+    def _take(self, text: bytes) -> int:
         """The text into the block; how long it is."""
         size = len(text)
-        if not 0 < size <= self._size:
+        if not 0 < size <= self._size or not text.isascii():
             raise Odd
-        self._bytes[LEFT - 1] = 44  # a comma
-        self._bytes[LEFT : LEFT + size] = text
+        self._bytes[LEFT - 1] = _COMMA
+        self._bytes[LEFT : LEFT + size] = np.frombuffer(text, np.uint8)
         self._bytes[LEFT + size : LEFT + size + RIGHT] = 0
-        self._text = self._bytes[LEFT : LEFT + size]
-        if self._text.max() > 127:
-            raise Odd
         return size
 
     def _places(self, byte: int, size: int) -> Array:
@@ -121,45 +122,71 @@ class Reader:
         """The aligned words, `which` words on from those that the text's first one counts from."""
         return self._words[LEFT // 8 + which :].take(index, out=out, mode="clip")
 
-    def _separators(self, after: Array, lengths: Array, first: int) -> None:
-        """Check what stands at the ends of numbers. `after` is the place behind the dot or the number, `lengths`
-        how many digits come before the separator then, `first` the place of the first number in the whole list.
+    def _separators(self, ends: Array, first: int) -> None:
+        """Check that at the numbers' ends the separators stand that belong there; `first` is the first one's place in
+        the whole list.
         """
-        n, size = len(after), len(self._text)
-        plain = self.levels[0].separator
-        few = len(plain) <= 2  # then it is counted in the text, and also where it is part of another
-        expected = n
+        n = len(ends)
+        plain = n
         for k in range(1, len(self.levels)):
             level = self.levels[k]
-            outer = self.levels[k + 1].every if k + 1 < len(self.levels) else 0
-            start = -(first + 1) % level.every
-            ends = after[start :: level.every] + lengths[start :: level.every]
-            if outer:
-                ends = ends[(np.arange(first + start + 1, first + n + 1, level.every) % outer) != 0]
-            expected += len(ends) * (level.separator.count(plain) * few - 1)
-            if np.count_nonzero(self._stands(level.separator, ends)) != len(ends):
+            here = ends[-(first + 1) % level.every :: level.every]
+            if k + 1 < len(self.levels):
+                numbers = np.arange(first + 1 + (-(first + 1) % level.every), first + n + 1, level.every)
+                here = here[numbers % self.levels[k + 1].every != 0]
+            if self._stands(level.separator, here) != len(here):
                 raise Odd
-        if len(plain) == 1:
-            found = np.count_nonzero(np.equal(self._text, plain[0], out=self._is[:size]))
-        elif len(plain) == 2:
-            one, two = self._is[: size - 1], self._is_too[: size - 1]
-            np.equal(self._text[:-1], plain[0], out=one)
-            np.equal(self._text[1:], plain[1], out=two)
-            found = np.count_nonzero(np.logical_and(one, two, out=one))
-        else:
-            found = np.count_nonzero(self._stands(plain, after + lengths))
-        if found != expected:
+            plain -= len(here)
+        # No other separator begins as the plain one does: those have a bracket before their comma, or more of them.
+        if self._stands(self.levels[0].separator, ends) != plain:
             raise Odd
 
-    def _stands(self, separator: bytes, places: Array) -> Array:
-        """For each of the places in the text whether the separator stands there."""
+    def _stands(self, separator: bytes, places: Array) -> int:
+        """At how many of the places in the text the separator stands."""
         there = np.ones(len(places), np.bool_)
-        for at in range(0, len(separator), 8):
-            wanted = separator[at : at + 8]
-            words = np.ndarray((len(self._text) + 1,), _U, self._bytes.data, LEFT + at, (1,))
-            mask = _U((1 << (8 * len(wanted))) - 1)
-            there &= (words[places] & mask) == _U(int.from_bytes(wanted, "little"))
-        return there
+        for at, char in enumerate(separator):
+            there &= self._bytes[LEFT + at :].take(places, mode="clip") == char
+        return int(np.count_nonzero(there))
+
+    def _by_commas(self, size: int, first: int) -> Array:
+        """Where numbers end if every comma is where it belongs."""
+        after = self._places(_COMMA, size)[1:]  # the first one is that put before the text
+        moved = -1
+        for level in self.levels:
+            offset = level.separator.index(b",")
+            after[-(first + 1) % level.every :: level.every] -= offset - moved
+            moved = offset
+        return after
+
+    def otherwise(self, text: bytes, first: int, out: Array) -> int:
+        """As `read`, by orjson: numbers of any kind that `out` can hold."""
+        size = self._take(text)
+        ends = self._by_commas(size, first)
+        n = len(ends)
+        if not n or n > len(out) or ends.min() < 0:
+            raise Odd
+        self._separators(ends, first)
+        brackets, before = 0, 0
+        for level in self.levels:
+            here = level.separator.count(b"[")
+            brackets += len(ends[-(first + 1) % level.every :: level.every]) * (here - before)
+            before = here
+        if text.count(b"[") != brackets or text.count(b"]") != brackets:
+            raise Odd
+        try:
+            values = orjson.loads(b"[%s]" % text.translate(None, b"[]").rstrip(b", \t\r\n"))
+        except orjson.JSONDecodeError:
+            raise Odd from None
+        floats = out.dtype == np.float64
+        if len(values) != n or not set(map(type, values)) <= ({float, int} if floats else {int}):
+            raise Odd
+        try:
+            out[:n] = values
+        except OverflowError:
+            raise Odd from None
+        if floats and np.abs(out[:n]).max() >= 2.0**63:
+            raise Odd
+        return n
 
     def _steps(self, n: int, first: int, out: Array) -> Array:
         """How long the separators of the block's numbers are."""
@@ -218,11 +245,11 @@ class Floats(Reader):
         super().__init__(levels, size)
         self._one_digit = True  # before the dot, as it was in the last block
 
-    def read(self, text: Array, first: int, out: Array) -> int:
-        """Read a block whose first number is the list's `first` into `out`; how many there were. Raises Odd."""
+    def read(self, text: bytes, first: int, out: Array) -> int:
+        """As the reader's: dots first, then what is on both sides of them."""
         size = self._take(text)
-        named = self._exponents()
-        after = self._places(46, size)
+        named = self._exponents(text)
+        after = self._places(_DOT, size)
         n = len(after)
         if not n or n > min(len(out), self._columns.shape[1]):
             raise Odd
@@ -235,22 +262,22 @@ class Floats(Reader):
         np.left_shift(fraction, up, out=spare)
         np.bitwise_or(whole, spare, out=whole)
         words, counts = self._fraction(index, down, up, fraction)
-        value, negative = self._whole(whole, after, counts, first, size)
-        self._separators(after, counts, first)
+        value, negative, lengths = self._whole(whole, after, counts, first, size)
+        ends = after + counts
+        self._separators(ends, first)
         places = int(counts.max())
         value, places = self._significand(value, words, places)
         found = out[:n]
         _divided(value, places, found, columns[7, :n], spare, spare2)
-        self._singly(found, counts, places, after)
+        self._singly(text, found, counts > places, after - lengths, ends)
         np.negative(found, out=found, where=negative)
         for at, number in named:
             place = int(np.searchsorted(after, at))
             found[place] = number
         return n
 
-    def _exponents(self) -> list[tuple[int, float]]:
+    def _exponents(self, text: bytes) -> list[tuple[int, float]]:
         """The numbers with exponents, each with where it starts; plain ones take their places in the text."""
-        text = self._text.tobytes()
         found: list[tuple[int, float]] = []
         for letter in (b"e", b"E"):
             at = text.find(letter)
@@ -266,7 +293,8 @@ class Floats(Reader):
                 if abs(value) >= 2.0**63:
                     raise Odd
                 plain = b"-0." if token[0][:1] == b"-" else b"0."
-                self._text[start : token.end()] = np.frombuffer(plain.ljust(token.end() - start, b"0"), np.uint8)
+                plain = plain.ljust(token.end() - start, b"0")
+                self._bytes[LEFT + start : LEFT + token.end()] = np.frombuffer(plain, np.uint8)
                 found.append((start, value))
                 at = text.find(letter, token.end())
         return found
@@ -309,8 +337,10 @@ class Floats(Reader):
             raise Odd
         return words, counts
 
-    def _whole(self, word: Array, after: Array, counts: Array, first: int, size: int) -> tuple[Array, Array]:
-        """What is before the dots, and whether it is negative, when all of the text is accounted for."""
+    def _whole(self, word: Array, after: Array, counts: Array, first: int, size: int) -> tuple[Array, Array, Array]:
+        """What is before the dots, whether it is negative, and how long, dot and sign included. All of the text is
+        accounted for then.
+        """
         n = len(word)
         a, b, c = (self._columns[i, :n] for i in (4, 5, 6))
         gaps = c.view(np.int64)
@@ -327,14 +357,14 @@ class Floats(Reader):
             np.equal(b, _MINUS, out=negative)
             lengths = negative.view(np.uint8) + np.uint8(2)
             if self._accounted(after, counts, steps, lengths, gaps, size):
-                return a, negative
+                return a, negative, lengths
         kept = steps.copy()
         value, lengths, negative = self._integer_part(word, a, b, c)
         self._one_digit = bool(lengths.max() == 1)
         lengths = lengths + negative.view(np.uint8) + np.uint8(1)
         if not self._accounted(after, counts, kept, lengths, gaps, size):
             raise Odd
-        return value, negative
+        return value, negative, lengths
 
     def _accounted(self, after: Array, counts: Array, steps: Array, lengths: Array, gaps: Array, size: int) -> bool:
         """Whether digits, separators and what comes before each dot (`lengths`, the dot included) fill the text."""
@@ -366,40 +396,28 @@ class Floats(Reader):
         np.multiply(high, _U(10**here), out=high)
         return np.add(high, _parsed(last), out=high), places
 
-    def _singly(self, found: Array, counts: Array, places: int, after: Array) -> None:
+    def _singly(self, text: bytes, found: Array, longer: Array, starts: Array, ends: Array) -> None:
         """Numbers with more digits than were read, and those next to which the remainder says too little."""
-        longer = np.greater(counts, places, out=self._is[: len(found)])
         np.logical_or(longer, np.isnan(found), out=longer)
         which = longer.nonzero()[0]
-        if not len(which):
-            return
-        if len(which) * 16 > len(found):
+        if len(which) * 10 > len(found):
             raise Odd
-        text = self._text.tobytes()
-        for i in which.tolist():
-            end = int(after[i]) + int(counts[i])
-            near = text[max(end - LONGEST, 0) : end]
-            found[i] = float(near[len(near.rstrip(b"0123456789.")) :])
+        if len(which):
+            bounds = zip(starts[which].tolist(), ends[which].tolist(), strict=True)
+            found[which] = [abs(float(text[start:end])) for start, end in bounds]
 
 
 class Integers(Reader):
     """Reads numbers of up to 7 digits without dot or exponent to int64."""
 
-    def read(self, text: Array, first: int, out: Array) -> int:
-        """Read a block whose first number is the list's `first` into `out`; how many there were. Raises Odd."""
+    def read(self, text: bytes, first: int, out: Array) -> int:
+        """As the reader's: the numbers end where the commas say."""
         size = self._take(text)
-        after = self._places(44, size)[1:]  # the first one is that put before the text
-        n = len(after)
-        if not n or n > min(len(out), self._columns.shape[1]):
+        ends = self._by_commas(size, first)
+        n = len(ends)
+        if not n or n > min(len(out), self._columns.shape[1]) or ends.min() < 0:
             raise Odd
-        moved = 0
-        for level in self.levels:  # from the commas to the ends of the numbers
-            offset = level.separator.index(b",")
-            if offset != moved:
-                after[-(first + 1) % level.every :: level.every] -= offset - moved
-                moved = offset
-        if after[0] < 1:
-            raise Odd
+        after = ends + 1
         index, down, up = self._shifts(after, n)
         word, spare, a, b = (self._columns[i, :n] for i in (3, 4, 5, 6))
         self._aligned(index, -1, word)
@@ -410,12 +428,11 @@ class Integers(Reader):
         value, lengths, negative = self._integer_part(word, spare, a, b)
         lengths = lengths + negative.view(np.uint8)
         steps = self._steps(n, first, self._small[0, :n])
-        ends = after - 1
         if ends[0] != int(lengths[0]) or ends[n - 1] + int(steps[n - 1]) != size:
             raise Odd
         if n > 1 and not self._check_steps(ends[1:] - ends[:-1], steps[:-1] + lengths[1:]):
             raise Odd
-        self._separators(ends, np.zeros(n, np.uint8), first)
+        self._separators(ends, first)
         found = out[:n]
         np.copyto(found, value.view(np.int64))
         np.negative(found, out=found, where=negative)
@@ -443,7 +460,8 @@ def _divided(value: Array, places: int, out: Array, a: Array, b: Array, c: Array
     # `out` is m * 2^-s. Next to it is value / 10^places = value / (2^places * 5^places), and the difference, in
     # units of 2^-s / 5^places, is value * 2^(s - places) - m * 5^places: less than 1.5 * 5^places, so that 64 bits
     # hold it, and correctly rounded is what is within 5^places / 2 (an odd number: there are no ties). Below a power
-    # of two the unit is half of it, and so that case is left to another reader.
+    # of two the unit is half of it, and so that case is left to another reader. Where value is below 2^53 it says
+    # that the quotient is right.
     bits = out.view(_U)
     five = 5**places
     np.right_shift(bits, _U(52), out=a)
@@ -454,13 +472,11 @@ def _divided(value: Array, places: int, out: Array, a: Array, b: Array, c: Array
     np.multiply(b, _U(five), out=c)
     np.subtract(a, c, out=a)
     rest = a.view(np.int64)
-    exact = value < _U(_MAX_EXACT)
-    unsure = (b == _HIDDEN) & (rest < 0)
     more, less = rest > five // 2, rest < -(five // 2)
-    more &= ~exact
-    less &= ~exact
-    unsure &= ~exact
-    np.add(bits, more, out=bits, casting="unsafe")
-    np.subtract(bits, less, out=bits, casting="unsafe")
+    unsure = b == _HIDDEN
     if unsure.any():
-        out[unsure] = np.nan
+        unsure &= rest < 0
+    np.copyto(rest, np.subtract(more.view(np.int8), less.view(np.int8)))
+    np.add(bits, a, out=bits)
+    out[unsure] = np.nan
+    out[value == 0] = 0.0  # of which nothing above is true

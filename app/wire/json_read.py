@@ -44,13 +44,13 @@ class Arrays(dict[int, ArrayData]):
     __slots__ = ("_empty",)
 
     def __init__(self) -> None:
-        self._empty: dict[int, list[Any]] = {}
+        self._empty: dict[int, tuple[list[Any], memoryview]] = {}
 
-    def keep(self, value: list[Any], array: np.ndarray[Any, Any], *, filled: bool = True) -> None:
-        """Keep the array of a list, which is empty as yet if it is not `filled`."""
+    def keep(self, value: list[Any], array: np.ndarray[Any, Any], text: memoryview | None = None) -> None:
+        """Keep the array of a list, and if the list is empty as yet its text."""
         self[id(value)] = ArrayData(array, array.dtype.name, inferred=True)
-        if not filled:
-            self._empty[id(value)] = value
+        if text is not None:
+            self._empty[id(value)] = value, text
 
     def take(self, value: Any) -> ArrayData | None:
         """The array of a list for which it stands from now on, so that the list need not be filled; or None."""
@@ -60,9 +60,9 @@ class Arrays(dict[int, ArrayData]):
     def fill(self, value: Any = None) -> None:
         """Fill the lists whose arrays nobody took; or this one alone."""
         for key in list(self._empty) if value is None else [id(value)]:
-            filled = self._empty.pop(key, None)
-            if filled is not None:
-                filled.extend(self[key].array.tolist())
+            if key in self._empty:
+                empty, text = self._empty.pop(key)
+                empty.extend(orjson.loads(text))
 
     def join(self, other: Arrays) -> None:
         """Take over what another document has."""
@@ -92,7 +92,7 @@ def read(body: bytes) -> Document:
     return read_whole(body) if document is None else document
 
 
-def _without_lists(text: bytes, arrays: list[np.ndarray[Any, Any]]) -> Document | None:
+def _without_lists(text: bytes, lists: list[json_lists.LongList]) -> Document | None:
     """The document whose long lists are `[]` in the text; None where anything is to be said against the rest of it."""
     try:
         document = Document(orjson.loads(text))
@@ -101,10 +101,10 @@ def _without_lists(text: bytes, arrays: list[np.ndarray[Any, Any]]) -> Document 
     if type(document.bare) is not dict and type(document.bare) is not list:
         return None
     walk = _Walk(document.arrays)
-    if walk.colons(document.bare, MAX_DEPTH) != text.count(b":") or walk.huge or len(walk.empty) != len(arrays):
+    if walk.colons(document.bare, MAX_DEPTH) != text.count(b":") or walk.huge or len(walk.empty) != len(lists):
         return None
-    for value, numbers in zip(walk.empty, arrays, strict=True):
-        document.arrays.keep(value, numbers, filled=False)
+    for value, found in zip(walk.empty, lists, strict=True):
+        document.arrays.keep(value, found.array, found.text)
     return document
 
 

@@ -32,6 +32,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lists, "SHORTEST", 64)
+    monkeypatch.setattr(json_lists, "SHORTEST_FLAT", 64)
     monkeypatch.setattr(json_lists, "_STEP", 32)
     monkeypatch.setattr(json_lists, "_SAMPLE", 48)
     monkeypatch.setattr(json_lists, "_WHOLE", 160)
