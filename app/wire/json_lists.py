@@ -17,7 +17,9 @@ import numpy as np
 from app.wire.json_numbers import BLOCK, LONGEST_SEPARATOR, WORKS, Array, Floats, Integers, Level, Odd, Reader
 
 SHORTEST = 48 * 1024  # bytes of a list; a shorter one is read by orjson faster
-SHORTEST_FLAT = 320 * 1024  # the same of floats in a list that is not nested
+_SHORTEST_WIDE = 448 * 1024  # the same of floats in long rows, which orjson and `array` read faster than short ones
+_SHORTEST_LONG = 2560 * 1024  # and if they have the digits of a float64
+_WIDE = 32  # numbers in a long row
 _STEP = SHORTEST // 2
 _SAMPLE = 16 * 1024  # bytes that are tried first: a list of other numbers costs no more than that
 _DEEPEST = 16
@@ -30,6 +32,7 @@ _OPENING = re.compile(rb"(?:\[" + _SPACE + rb")+")
 _SEPARATOR = re.compile(_SPACE + rb"((?:\]" + _SPACE + rb")*)," + _SPACE + rb"((?:\[" + _SPACE + rb")*)")
 _NUMBER = re.compile(rb"[-+0-9.eE]+")
 _AFTER_COMMA = re.compile(rb"[ \t\r\n\[]*")
+_MANY_DIGITS = re.compile(rb"[0-9]{8}")
 _EMPTY = re.compile(rb"\[" + _SPACE + rb"\]")
 _AROUND = b" \t\r\n[]{},:"
 _DIGITS = b"0123456789"
@@ -65,8 +68,10 @@ def cut(body: bytes) -> tuple[bytes, list[LongList]] | None:
         return None
     parts.append(body[end:])
     text = b"".join(parts)
-    # Each empty list stands for an array; with others among them it would have to be known which.
-    return (text, lists) if len(_EMPTY.findall(text)) == len(lists) else None
+    # Each empty list stands for an array; with others among them it would have to be known which. And a list with
+    # "NaN" in it may be one array, of which a row was cut out here.
+    doubtful = len(_EMPTY.findall(text)) != len(lists) or b'"NaN"' in text or b'Infinity"' in text
+    return None if doubtful else (text, lists)
 
 
 def _gaps(body: bytes) -> Iterator[tuple[int, int]]:
@@ -98,8 +103,8 @@ def _list_within(body: bytes, start: int, stop: int) -> tuple[Array, int, int] |
     first, last = opening.end(), stop - len(tail) + len(inner)
     opened = [opening.start() + i for i, char in enumerate(opening[0]) if char == 0x5B]
     closed = _closed(tail[len(inner) :])
-    depth = min(len(opened), len(closed), _DEEPEST)
-    if not depth or last - first < SHORTEST:
+    depth = min(len(opened), len(closed))
+    if not 0 < depth <= _DEEPEST or last - first < SHORTEST:
         return None
     try:
         array = _read(body, first, last, depth)
@@ -123,7 +128,10 @@ def _read(body: bytes, start: int, stop: int, depth: int) -> Array:
     """The numbers from `start` to `stop`, `depth` lists deep. Raises Odd."""
     levels, closers = _levels(body, start, stop, depth)
     floats = b"." in body[start : start + _SAMPLE]
-    if floats and depth == 1 and stop - start < SHORTEST_FLAT:
+    wide = depth == 1 or len(levels) == 1 or levels[1].every >= _WIDE
+    if floats and wide and stop - start < (_SHORTEST_LONG if _are_long(body, start) else _SHORTEST_WIDE):
+        raise Odd
+    if not floats and _MANY_DIGITS.search(body, start, min(start + 256, stop)):
         raise Odd
     size = min(BLOCK, stop - start + _ROOM)
     reader: Reader = Floats(levels, size) if floats else Integers(levels, size)
@@ -163,6 +171,12 @@ def _read(body: bytes, start: int, stop: int, depth: int) -> Array:
     if done != count:
         raise Odd
     return out.reshape(_shape(count, levels, closers, depth))
+
+
+def _are_long(body: bytes, start: int) -> bool:
+    """Whether the first numbers have more than 14 characters each, separators included."""
+    sample = body[start : start + 1024]
+    return len(sample) > 14 * (sample.count(b",") + 1)
 
 
 def _block_end(body: bytes, start: int, end: int, stop: int) -> int:

@@ -37,7 +37,7 @@ _TO_80 = _U(0x7676767676767676)  # added to a byte below 0x80 it sets the high b
 _HIGH = _U(0x8080808080808080)
 _PAIRS, _QUADS = _U(0x00FF00FF00FF00FF), _U(0x0000FFFF0000FFFF)
 _TENS, _HUNDREDS, _TEN_THOUSANDS = _U(1 + (10 << 8)), _U(1 + (100 << 16)), _U(1 + (10_000 << 32))
-_ONE, _3, _7, _8, _16, _32, _64, _255 = map(_U, (1, 3, 7, 8, 16, 32, 64, 255))
+_ONE, _3, _7, _8, _16, _32, _63, _64, _255 = map(_U, (1, 3, 7, 8, 16, 32, 63, 64, 255))
 _AT_5, _AT_6 = _U(40), _U(48)  # the shifts that bring these bytes down
 _SIXTH = _U(1 << 48)
 _MANTISSA, _HIDDEN = _U((1 << 52) - 1), _U(1 << 52)
@@ -120,7 +120,7 @@ class Reader:
 
     def _aligned(self, index: Array, which: int, out: Array) -> Array:
         """The aligned words, `which` words on from those that the text's first one counts from."""
-        return self._words[LEFT // 8 + which :].take(index, out=out, mode="clip")
+        return self._words[LEFT // 8 + which :].take(index, out=out, mode="wrap")
 
     def _separators(self, ends: Array, first: int) -> None:
         """Check that at the numbers' ends the separators stand that belong there; `first` is the first one's place in
@@ -145,7 +145,7 @@ class Reader:
         """At how many of the places in the text the separator stands."""
         there = np.ones(len(places), np.bool_)
         for at, char in enumerate(separator):
-            there &= self._bytes[LEFT + at :].take(places, mode="clip") == char
+            there &= self._bytes[LEFT + at :].take(places, mode="wrap") == char
         return int(np.count_nonzero(there))
 
     def _by_commas(self, size: int, first: int) -> Array:
@@ -270,7 +270,9 @@ class Floats(Reader):
         found = out[:n]
         _divided(value, places, found, columns[7, :n], spare, spare2)
         self._singly(text, found, counts > places, after - lengths, ends)
-        np.negative(found, out=found, where=negative)
+        np.copyto(spare, negative)
+        np.left_shift(spare, _63, out=spare)
+        np.bitwise_or(found.view(_U), spare, out=found.view(_U))
         for at, number in named:
             place = int(np.searchsorted(after, at))
             found[place] = number
@@ -434,8 +436,10 @@ class Integers(Reader):
             raise Odd
         self._separators(ends, first)
         found = out[:n]
-        np.copyto(found, value.view(np.int64))
-        np.negative(found, out=found, where=negative)
+        np.copyto(spare, negative)
+        np.negative(spare, out=spare)  # all ones where negative: ~x + 1 = -x
+        np.bitwise_xor(value, spare, out=value)
+        np.subtract(value, spare, out=found.view(_U))
         return n
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import orjson
 import pytest
 
-from app.wire import json_lists, json_read
+from app.wire import arguments, form, json_lists, json_read
+from app.wire.json_numbers import Floats, Integers, Level, Odd
 from engine.errors import EngineError
 
 KINDS = [
@@ -32,7 +33,8 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def shorten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_lists, "SHORTEST", 64)
-    monkeypatch.setattr(json_lists, "SHORTEST_FLAT", 64)
+    monkeypatch.setattr(json_lists, "_SHORTEST_WIDE", 64)
+    monkeypatch.setattr(json_lists, "_SHORTEST_LONG", 64)
     monkeypatch.setattr(json_lists, "_STEP", 32)
     monkeypatch.setattr(json_lists, "_SAMPLE", 48)
     monkeypatch.setattr(json_lists, "_WHOLE", 160)
@@ -45,14 +47,15 @@ def digits(rng: random.Random, count: int) -> str:
     return "".join(rng.choice("0123456789") for _ in range(count))
 
 
-def halfway(rng: random.Random) -> str:
-    """A number that is next to the middle between two floats, or the middle itself, in up to 24 digits."""
-    a = rng.uniform(0.01, 9) * 10 ** rng.randint(-2, 3)
-    middle = (Fraction(a) + Fraction(np.nextafter(a, 1e9).item())) / 2
-    places = rng.randint(14, 19)
-    scaled = int(middle * 10**places) + rng.choice((0, 0, 1, -1))
-    text = str(scaled).rjust(places + 1, "0")
+def middle(a: float, places: int, off: int) -> str:
+    """The number between `a` and the float after it, cut off after so many places, and `off` in the last of them."""
+    between = (Fraction(a) + Fraction(np.nextafter(a, 1e9).item())) / 2
+    text = str(int(between * 10**places) + off).rjust(places + 1, "0")
     return f"{text[:-places]}.{text[-places:]}"
+
+
+def halfway(rng: random.Random) -> str:
+    return middle(rng.uniform(0.01, 9) * 10 ** rng.randint(-2, 3), rng.randint(14, 19), rng.choice((0, 0, 1, -1)))
 
 
 def number(rng: random.Random, kind: str) -> str:
@@ -206,3 +209,126 @@ def test_generated_texts_are_read_as_orjson_reads_them(seed: int) -> None:
     for _ in range(100):
         body = mutated(rng, a_body(rng))
         assert disagreement(body) is None, body
+
+
+FULL = 150_000  # numbers: several blocks of the size that is used
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(1).standard_normal(FULL).astype(np.float32),
+        np.random.default_rng(2).standard_normal((FULL // 1000, 1000)),
+        np.random.default_rng(3).random((2, FULL // 20, 10)) * 0.02,
+        np.random.default_rng(4).integers(-300, 70_000, (FULL // 3, 3)),
+    ],
+    ids=["flat", "wide", "three levels", "integers"],
+)
+@pytest.mark.parametrize("style", [{}, {"separators": (",", ":")}, {"indent": 2}])
+def test_long_lists_are_cut_and_exact(values: Any, style: dict[str, Any]) -> None:
+    body = json.dumps({"data": values.tolist(), "dtype": "float32"}, **style).encode()
+    cut = json_lists.cut(body)
+    assert cut is not None
+    assert json.loads(cut[0]) == {"data": [], "dtype": "float32"}
+    (found,) = cut[1]
+    expected = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    assert found.array.shape == expected.shape
+    assert found.array.dtype == expected.dtype
+    assert found.array.tobytes() == expected.tobytes()
+    assert bytes(found.text) == body[body.index(b"[") : body.rindex(b"]") + 1]
+
+
+@pytest.mark.parametrize(
+    "odd", ["3", "1e5", "1e400", "true", "1.5.5", "1.5-2.5", "1.5 2.5", "01.5", "-", "", "[1.5]", "1.5,,2.5", '"NaN"']
+)
+@pytest.mark.parametrize("place", [0, 1500, 2999])
+@pytest.mark.usefixtures("short")
+def test_one_odd_number_among_many_is_read_or_refused_as_ever(odd: str, place: int) -> None:
+    numbers = ["-0.12345678"] * 3000
+    numbers[place] = odd
+    assert disagreement(f'{{"data": [{",".join(numbers)}]}}'.encode()) is None
+
+
+def test_a_list_that_nobody_takes_is_filled_with_what_was_sent() -> None:
+    numbers = [0.5] * 200_000 + [3]
+    document = json_read.read(json.dumps({"a": numbers, "b": numbers}).encode())
+    a, b = document.bare["a"], document.bare["b"]
+    assert (a, b) == ([], [])
+    taken = document.arrays.take(a)
+    assert taken is not None
+    assert taken.array.dtype == np.float64
+    document.arrays.fill()
+    assert a == []
+    assert repr(b) == repr(numbers)
+    assert document.value["b"] is b
+
+
+def test_integers_become_floats_when_a_float_comes_late() -> None:
+    numbers = [7] * 200_000 + [0.5]
+    (data,) = json_read.read(json.dumps({"a": numbers}).encode()).arrays.values()
+    assert data.array.dtype == np.float64
+    assert data.array.tolist() == numbers
+
+
+@pytest.mark.usefixtures("short")
+def test_forms_have_long_lists_too() -> None:
+    rows = [[0.5, -1.25]] * 200
+    document = form.read(f"data={json.dumps(rows)}&other={json.dumps(rows)}".encode())
+    assert document.bare == {"data": [], "other": []}
+    assert [data.array.tolist() for data in document.arrays.values()] == [rows, rows]
+    assert document.value == {"data": rows, "other": rows}
+
+
+@pytest.mark.parametrize(
+    "low, high, places", [(1, 9, 18), (0.01, 0.17, 20), (0.0001, 0.0017, 22), (100, 90_000, 14), (0.25, 4, 17)]
+)
+def test_the_middles_between_floats_are_rounded_as_by_python(low: float, high: float, places: int) -> None:
+    rng = random.Random(places)
+    texts = [middle(rng.uniform(low, high), places, rng.choice((-1, 0, 1))) for _ in range(5000)]
+    out = np.empty(len(texts))
+    assert Floats([Level(1, b",")], 1 << 18).read(",".join([*texts, ""]).encode(), 0, out) == len(texts)
+    assert out.tolist() == list(map(float, texts))
+
+
+@pytest.mark.parametrize(
+    "reader, text",
+    [
+        (Floats, "1.5"),
+        (Floats, "1.5,,"),
+        (Floats, "1.5,2.5-3.5,"),
+        (Floats, "1.5,.5,"),
+        (Floats, "1.5,2.,"),
+        (Floats, "1.5,02.5,"),
+        (Floats, "1.5,--2.5,"),
+        (Floats, "1.5,2.5 3.5,"),
+        (Floats, "1.5,2.5e,"),
+        (Floats, "1.5,2.5e400,"),
+        (Floats, "1.5,2.5\xe9,"),
+        (Floats, "1.5,2,"),
+        (Integers, "1,,"),
+        (Integers, "1,-,"),
+        (Integers, "1,01,"),
+        (Integers, "1,1-2,"),
+        (Integers, "1,123456789,"),
+        (Integers, "1,1.5,"),
+        (Integers, ""),
+    ],
+)
+def test_what_is_no_plain_number_is_left_to_others(reader: Any, text: str) -> None:
+    with pytest.raises(Odd):
+        reader([Level(1, b",")], 1024).read(text.encode(), 0, np.empty(8, np.float64 if reader is Floats else np.int64))
+
+
+@pytest.mark.usefixtures("short")
+def test_arguments_take_the_arrays_and_leave_what_is_no_tensor_filled() -> None:
+    rows = [[0.5, 1.0]] * 200
+    body = {"input": rows, "tensors": [rows, rows], "other": {"data": rows}, "size": [2] * 300}
+    document = json_read.read(json.dumps(body).encode())
+    kinds: dict[str, arguments.Kind] = {"input": "tensor", "tensors": "items"}
+    taken = arguments.with_arrays(document.bare, kinds, document.arrays)
+    document.arrays.fill()
+    assert taken["input"]["data"].array.tolist() == rows
+    assert [item["data"].array.tolist() for item in taken["tensors"]] == [rows, rows]
+    assert taken["other"]["data"].array.tolist() == rows
+    assert taken["size"] == [2] * 300
+    assert document.bare["input"] == []
