@@ -105,7 +105,7 @@ class Reader:
         np.multiply(within, np.uint32(0x00010203), out=within)
         np.right_shift(within, np.uint32(24), out=within)
         np.left_shift(hits, 2, out=hits)
-        np.add(hits, within, out=hits)
+        np.add(hits, within.astype(np.int64), out=hits)
         return hits
 
     def _shifts(self, after: Array, n: int) -> tuple[Array, Array, Array]:
@@ -269,7 +269,7 @@ class Floats(Reader):
         value, places = self._significand(value, words, places)
         found = out[:n]
         _divided(value, places, found, columns[7, :n], spare, spare2)
-        self._singly(text, found, counts > places, after - lengths, ends)
+        self._singly(text, found, counts > places, after, lengths, ends)
         np.copyto(spare, negative)
         np.left_shift(spare, _63, out=spare)
         np.bitwise_or(found.view(_U), spare, out=found.view(_U))
@@ -398,14 +398,15 @@ class Floats(Reader):
         np.multiply(high, _U(10**here), out=high)
         return np.add(high, _parsed(last), out=high), places
 
-    def _singly(self, text: bytes, found: Array, longer: Array, starts: Array, ends: Array) -> None:
+    def _singly(self, text: bytes, found: Array, longer: Array, after: Array, lengths: Array, ends: Array) -> None:
         """Numbers with more digits than were read, and those next to which the remainder says too little."""
         np.logical_or(longer, np.isnan(found), out=longer)
         which = longer.nonzero()[0]
         if len(which) * 10 > len(found):
             raise Odd
         if len(which):
-            bounds = zip(starts[which].tolist(), ends[which].tolist(), strict=True)
+            starts = after[which] - lengths[which]
+            bounds = zip(starts.tolist(), ends[which].tolist(), strict=True)
             found[which] = [abs(float(text[start:end])) for start, end in bounds]
 
 
