@@ -477,11 +477,11 @@ def _divided(value: Array, places: int, out: Array, a: Array, b: Array, c: Array
     np.multiply(b, _U(five), out=c)
     np.subtract(a, c, out=a)
     rest = a.view(np.int64)
-    more, less = rest > five // 2, rest < -(five // 2)
-    unsure = b == _HIDDEN
-    if unsure.any():
-        unsure &= rest < 0
+    more, less, below = rest > five // 2, rest < -(five // 2), rest < 0
     np.copyto(rest, np.subtract(more.view(np.int8), less.view(np.int8)))
+    unsure = (b == _HIDDEN) & below
     np.add(bits, a, out=bits)
-    out[unsure] = np.nan
-    out[value == 0] = 0.0  # of which nothing above is true
+    if unsure.any():
+        out[unsure] = np.nan
+    if not value.min():  # of zero nothing above is true
+        out[value == 0] = 0.0
