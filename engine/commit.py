@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from math import prod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import ref
 
 import numpy as np
@@ -161,7 +161,7 @@ def decode(value: Any) -> Any:
     return REGISTRY[inner]
 
 
-def _data(array: Any, backend: Backend) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def data_of(array: Any, backend: Backend) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The elements' bytes, in C order; the array's own memory where it is on the host and contiguous."""
     return np.ascontiguousarray(backend.to_host(array)).reshape(-1).view(np.uint8)
 
@@ -202,7 +202,7 @@ def _saved_row(row: tuple[Any, ...], backend: Any) -> dict[str, Any]:
     at, sub, array, storage, version = row
     out = {"at": at, "sub": sub, "version": version, "dtype": array.dtype.str, "shape": list(array.shape)}
     if storage is None:
-        out["data"] = _data(array, backend)
+        out["data"] = data_of(array, backend)
     else:
         out["storage"] = storage.uid
         out["offset"] = offset_in(array, storage)
@@ -235,7 +235,7 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
         if type(thing) is Storage and name == "version":
             written.setdefault(id(thing), (thing, []))
     for storage, ranges in written.values():
-        parts = [[low, high, _data(storage.flat[low:high], storage.backend)] for low, high, _ in ranges]
+        parts = [[low, high, data_of(storage.flat[low:high], storage.backend)] for low, high, _ in ranges]
         writes.append({"uid": storage.uid, "version": storage.version, "ranges": parts})
     tensors = {t.uid: t for t in [*reached.tensors, *reached.changed.values()]}
     renamed = [[t.uid, t.id, t.name] for t in reached.renamed.values() if t.uid not in tensors]
@@ -265,7 +265,7 @@ def _storage_row(s: Storage, *, data: bool = True) -> dict[str, Any]:
         "dtype": s.buf.dtype.str,
         "version": s.version,
         # Not `s.flat`, which would stay with each small tensor.
-        "data": _data(s.backend.flat(s.buf), s.backend) if data else None,
+        "data": data_of(s.backend.flat(s.buf), s.backend) if data else None,
     }
 
 
@@ -311,13 +311,19 @@ def overwritten(commit: Commit) -> list[int] | None:
     return over if len(over) <= 3 * _RANGES else None
 
 
-_SETTINGS: list[Any] = ["float32", {}, False]  # those of most sessions
+SETTINGS: list[Any] = ["float32", {}, False]  # those of most sessions
 
 
-def light(commit: Commit) -> tuple[list[Any], list[int], list[int]] | None:
-    """The short form of a light commit, the uids of the tensors that it makes, and of those that it lets go of.
+class Light(NamedTuple):
+    """The short form of a light commit, the uids of the tensors that it makes, and of those that it lets go of."""
 
-    None for all others.
+    body: list[Any]
+    made: list[int]
+    let: list[int]
+
+
+def light(commit: Commit) -> Light | None:
+    """A light commit's short form; None for all others.
 
     Once all that it makes has been let go of, and nothing else had to do with that, only a later commit's counters say
     anything of it.
@@ -363,8 +369,8 @@ def light(commit: Commit) -> tuple[list[Any], list[int], list[int]] | None:
     unbound = [name for name, uid in commit["names"].items() if uid is None]
     let = [row[0] for row in commit["renamed"]]
     rest = [commit["default_dtype"], commit["print_options"], commit["anomaly"]]
-    told = None if rest == _SETTINGS else rest
-    return [commit["seq"], commit["counter"], commit["uids"], told, gone, unbound, rows], made, let
+    told = None if rest == SETTINGS else rest
+    return Light([commit["seq"], commit["counter"], commit["uids"], told, gone, unbound, rows], made, let)
 
 
 def _is_light(row: dict[str, Any], storage: dict[str, Any]) -> bool:
@@ -543,7 +549,7 @@ class Rebuild:
                 names[name] = t
             self._unlisted.append(id)
         if rest != self._rest:
-            self._settings(*(rest or _SETTINGS))
+            self._settings(*(rest or SETTINGS))
             self._rest = rest
 
     def _list(self) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from engine.context import Context
 from engine.errors import (
     DeviceLost,
     EngineError,
@@ -100,13 +101,9 @@ def _run_steps(
             locate(e, step, [*path, i], rounds)
             raise
         except Exception as e:
-            error = ctx.fault(e)
-            if error is None and isinstance(e, MemoryError):
-                error = no_memory()
+            error = step_error(ctx, e)
             if error is None:
                 raise
-            if type(error) is DeviceLost and not ctx.sync and error.hint is not None:
-                error.hint = Hint("device-lost-late", **error.hint.facts)  # it may have been a step before this one
             locate(error, step, [*path, i], rounds)
             raise error from e
         outcome.steps_run += 1
@@ -125,6 +122,16 @@ def _run_steps(
         except OutOfTime as e:  # thrown in where the program waits for its next turn
             locate(e, step, [*path, i], rounds)
             raise
+
+
+def step_error(ctx: Context, problem: Exception) -> EngineError | None:
+    """What an exception in a step is to the caller; None where it is of no device, and a bug of ours."""
+    error = ctx.fault(problem)
+    if error is None and isinstance(problem, MemoryError):
+        error = no_memory()
+    if type(error) is DeviceLost and not ctx.sync and error.hint is not None:
+        error.hint = Hint("device-lost-late", **error.hint.facts)  # it may have been a step before this one
+    return error
 
 
 class Bound:

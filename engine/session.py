@@ -36,13 +36,11 @@ from engine.random import Generator as RandomGenerator
 from engine.record import REC
 from engine.replays import Plans
 from engine.scope import Outcome, Scope
+from engine.single import SLICE_S, VALUES_LIMIT, Single, ids_of, run_single
 from engine.steps import Program, count_steps
 from engine.tape import shown_grad_fn
 from engine.tensor import Ledger, ServerLedger, Storage, Tally, Tensor
 from engine.undo import Borrowed, Undo
-
-VALUES_LIMIT = 1000  # `values=auto` shows tensors up to this many elements
-SLICE_S = 0.001  # how long a program runs before others get a turn, at the next step boundary
 
 Reply = dict[str, Any]
 
@@ -206,6 +204,10 @@ class Session:
                 own_all = True
                 compiled = self.plans.compiled(program, self.limits, self.owner)
 
+    def single(self, program: Any, values: str, *, journal: bool, alone: bool = True) -> Single | None:
+        """Runs a program that is a single operation; None where `run` has to. See engine.single."""
+        return run_single(self, program, values, journal=journal, alone=alone)
+
     def _attempt(
         self, compiled: Program, told: Told | None, values: str, explain: bool
     ) -> Generator[Reply | None, None, Reply]:
@@ -229,7 +231,7 @@ class Session:
                     spent += time.perf_counter() - begin
                     if outcome is not None:
                         reply = self._finish(compiled, outcome, values)
-                        every = {local: _ids(outcome.scope.resolve(local, "keep")) for local in compiled.keep_all}
+                        every = {local: ids_of(outcome.scope.resolve(local, "keep")) for local in compiled.keep_all}
                         if watch is not None:
                             reply["notes"] = watch.notes(outcome.scope)
                         kept = self._commit()
@@ -311,7 +313,7 @@ class Session:
         reply: Reply = {
             "results": {name: self.result(found, values) for name, found in results.items()},
             "collected": outcome.collected,
-            "kept": {local: _ids(found) for local, found in kept.items()},
+            "kept": {local: ids_of(found) for local, found in kept.items()},
             "steps_run": outcome.steps_run,
             "plans": [{"step": list(path), **report.told()} for path, report in outcome.plans.items()],
         }
@@ -634,14 +636,6 @@ def _flat(found: Any) -> list[Any]:
     if type(found) is dict:
         return [y for x in found.values() for y in _flat(x)]
     return [found]
-
-
-def _ids(found: Any) -> Any:
-    if type(found) is Tensor:
-        return found.id
-    if type(found) is list:
-        return [_ids(x) for x in found]
-    return {k: _ids(x) for k, x in found.items()} if type(found) is dict else None
 
 
 def _index_part(part: str) -> Any:

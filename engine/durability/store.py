@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Rebuild, light, overwritten, used, whole
+from engine.commit import Commit, Light, Rebuild, light, overwritten, used, whole
 from engine.context import active
 from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
@@ -196,7 +196,9 @@ class Store:
             head = {"is": change.kind, "session": change.session, "n": n, "at": now, **change.head}
             if change.kind == "close" and kept is not None:  # what opened it may be gone by then
                 head.update(owner=kept.opened["owner"], name=kept.opened["name"])
-            payload = _commit(head, change.commit) if change.kind == "commit" else payload_of(head, change.commit)
+            payload = (
+                commit_payload(head, change.commit) if change.kind == "commit" else payload_of(head, change.commit)
+            )
             group.append((tag_of(change.session), payload))
         places = self.log.append(group)
         lsn = self.log.lsn - len(group)
@@ -399,16 +401,20 @@ class Store:
         kept.answers = None
 
 
-def _commit(head: dict[str, Any], commit: dict[str, Any]) -> list[Buffer]:
+def commit_payload(head: dict[str, Any], commit: Commit | Light) -> list[Buffer]:
     """A commit as it is written. What tells whether it has to be read goes into the head."""
-    if (over := overwritten(commit)) is not None:
-        head["over"] = over
-    elif (short := light(commit)) is not None:
-        body, head["made"], head["let"] = short
-        return payload_of([head[name] for name in LIGHT], body)
-    elif (uses := used(commit)) is not None:
-        head["uses"] = uses
-    return payload_of(head, commit)
+    if not isinstance(commit, Light):
+        if (over := overwritten(commit)) is not None:
+            head["over"] = over
+            return payload_of(head, commit)
+        short = light(commit)
+        if short is None:
+            if (uses := used(commit)) is not None:
+                head["uses"] = uses
+            return payload_of(head, commit)
+        commit = short
+    body, head["made"], head["let"] = commit
+    return payload_of([head[name] for name in LIGHT], body)
 
 
 def set_aside(kept: Kept) -> Gone:

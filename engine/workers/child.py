@@ -82,6 +82,11 @@ class SocketPeer:
             else:
                 self.wire.post_body(body)
 
+    def reply_bodies(self, bodies: Sequence[bytes]) -> None:
+        """Several replies, each a packed message, in one go."""
+        with contextlib.suppress(Closed):
+            self.wire.post_bodies(bodies)
+
 
 class SocketInbox:
     """Messages of any number of fronts, each on its socket; replies that a socket did not take yet go out here too.

@@ -78,7 +78,7 @@ TENSOR_FIELDS = (
     "etag", "values", "grad", "strides",
 )  # fmt: skip
 
-_INTEGER, _COMPLEX, _ARRAY, _TENSOR = 1, 2, 3, 4
+_INTEGER, _COMPLEX, _ARRAY, TENSOR = 1, 2, 3, 4
 _PAIR = struct.Struct("<dd")
 _tensor_fields = attrgetter(*TENSOR_FIELDS)
 _VALUES, _SHAPE, _STRIDES = (TENSOR_FIELDS.index(name) for name in ("values", "shape", "strides"))
@@ -185,7 +185,7 @@ class Codec:
             fields = list(_tensor_fields(value))
             if value.values is not None:
                 fields[_VALUES] = self._data(value.values)
-            return msgpack.ExtType(_TENSOR, self._pack(fields))
+            return msgpack.ExtType(TENSOR, self._pack(fields))
         if kind is ArrayData:
             fields = [value.array.shape, self._data(value.array), value.dtype, value.inferred]
             return msgpack.ExtType(_ARRAY, self._pack(fields))
@@ -230,7 +230,7 @@ class Codec:
         return msgpack.unpackb(data, ext_hook=self._extension, unicode_errors="surrogatepass")
 
     def _extension(self, code: int, data: bytes) -> Any:
-        if code == _TENSOR:
+        if code == TENSOR:
             fields = self._unpack(data)
             if fields[_VALUES] is not None:
                 fields[_VALUES] = self._array(fields[_SHAPE], fields[_VALUES], fields[_DTYPE])

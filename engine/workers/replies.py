@@ -6,6 +6,7 @@ elsewhere they are nil, and read from the session again where that still has wha
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,33 @@ import msgpack  # type: ignore[import-untyped]
 import numpy as np
 
 from engine.answer import TensorAnswer
-from engine.workers.messages import Codec
+from engine.workers.messages import TENSOR, TENSOR_FIELDS, Codec
 
 MOST = 1 << 20  # bytes of a kept answer with values
 PLAIN = 64 << 10  # the same where there is no key: it is wanted only if the worker dies before it was sent
 SHORT = 4 << 10  # an answer from this size is kept in its short form, too
 _FEW = 1000  # `values=auto`
+
+# The bytes of a reply around its one result, and of a message around that.
+_BEFORE = b"\x85\xa7results\x81\xa1r"
+_BEHIND = b"\xa9collected\x80\xa4kept\x80\xa9steps_run\x01\xa5plans\x90"
+_OK = b"\x81\xa2ok"
+_MESSAGE = b"\x84\xa2id"
+_TIMES = struct.Struct(">9sBd7sBd")
+_VALUES = TENSOR_FIELDS.index("values")
+
+
+def _ext(size: int) -> bytes:
+    """What is before the packed fields of a TensorAnswer."""
+    if size < 256:
+        return bytes((0xC7, size, TENSOR))
+    return bytes((0xC8, size >> 8, size & 255, TENSOR)) if size < 65536 else struct.pack(">BIB", 0xC9, size, TENSOR)
+
+
+def message_of(number: bytes, ok: bytes, queue_ms: float, run_ms: float) -> bytes:
+    """The body of a reply to the message of that packed number."""
+    times = _TIMES.pack(b"\xa8queue_ms", 0xCB, queue_ms, b"\xa6run_ms", 0xCB, run_ms)
+    return b"".join((_MESSAGE, number, b"\xa2ok", ok, times))
 
 
 class Replies:
@@ -41,6 +63,15 @@ class Replies:
             return self._short(reply), None
         packed = self._pack([body, [blob.data for blob in blobs]])
         return packed, self._short(reply) if size > SHORT else None
+
+    def single(self, fields: tuple[Any, ...]) -> tuple[bytes, bytes]:
+        """The reply of a single operation whose result is a small tensor of these fields: as the "ok" of a message, and
+        as `pack` gives it. `engine.single.reply_of` says it as an object."""
+        values = fields[_VALUES]
+        row = fields if values is None else (*fields[:_VALUES], values.tobytes(), *fields[_VALUES + 1 :])
+        packed = self._pack(row)
+        ok = b"".join((_BEFORE, _ext(len(packed)), packed, _BEHIND))
+        return ok, self._pack([_OK + ok, []])
 
     def _short(self, reply: dict[str, Any]) -> bytes:
         body, _ = self._codec.pack({"ok": _bare(reply)})

@@ -110,6 +110,22 @@ class Turns(Generic[LineT]):
         else:
             self._entered.discard(line)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether any line waits for a turn, or has one."""
+        return bool(self._entered)
+
+    def charge(self, name: str, seconds: float) -> None:
+        """An owner was served for so long without a turn, as nobody waited for one."""
+        owner = self._owners.get(name)
+        if owner is None:
+            if len(self._owners) >= _KEPT_OWNERS:
+                self._forget()
+            owner = self._owners[name] = _Owner(self._floor)
+        self._floor = owner.used = max(owner.used, self._floor)
+        owner.used += seconds
+        self._latest = max(self._latest, owner.used)
+
     def _file(self, owner: _Owner[LineT], line: LineT) -> None:
         kind = _QUERY if line.quick else _PROGRAM
         owner.lines[kind].append(line)

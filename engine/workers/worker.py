@@ -49,15 +49,14 @@ from engine.workers.messages import BadMessage, CannotPack, Closed, Inbox, Messa
 from engine.workers.outgoing import Outgoing
 from engine.workers.replies import Replies
 from engine.workers.seats import Seat, Seats, SessionLike, expired
+from engine.workers.singles import SLICE, STAGED, Found, Singles
 from engine.workers.staged import Staged
 from engine.workers.turns import Turns
 
-SLICE = 0.001
 TICK = 1.0  # seconds between two looks at leases, idle sessions and what can be tidied up
 LEASE_GRACE = 60.0  # seconds that a session is kept beyond its lease, in which a late call still finds it
 _LONGEST_WAIT = 24 * 3600.0
 _MORE = object()  # a program's answer while it has steps to go
-_STAGED = object()  # the answer of a call that is done and waits for its change to be written
 
 log = logging.getLogger("curlgrad.worker")
 
@@ -83,7 +82,8 @@ class Worker:
         self.sessions = Seats(name, session_factory, limits, server=server, wall=wall)
         self._clock = self.clock = clock
         self._replies = Replies()
-        self._staged = Staged(self._as_error)
+        self.staged = Staged(self._as_error)
+        self.singles = Singles(self, self._replies)
         self._tick_at = clock() + TICK
         self._turns: Turns[Seat] = Turns()
         self.jobs, self.outgoing = Jobs(self), Outgoing(self)
@@ -102,7 +102,10 @@ class Worker:
                     busy = self.outgoing.finish() or busy
                     if self._clock() >= self._tick_at:
                         self.tick()
-                    for peer, message in inbox.poll(0.0 if busy else self._patience()):
+                    found, long = inbox.poll(0.0 if busy else self._patience()), False
+                    if found and not (self._turns.waiting or self.staged):
+                        found, long = self._at_once(found)
+                    for peer, message in found:
                         try:
                             self.receive(peer, message)
                         except BadMessage as problem:
@@ -110,14 +113,30 @@ class Worker:
                             inbox.drop(peer)
                             self.receive(peer, None)
                     # Otherwise the last message, and its gigabytes, would live until the next one comes.
-                    message = None
+                    message, found = None, ()
                     self.flush()  # sessions that have just been made: the step that follows may be long
+                    if long:  # who came meanwhile has credit, as long as nobody says that nobody waits
+                        busy = True
+                        continue
+                    if not (busy or self._turns.waiting):
+                        continue
                     look = self._clock() + SLICE
                 busy = self.work()
         except Closed:
             return
         finally:
             self.close()
+
+    def _at_once(self, found: Found) -> tuple[Found, bool]:
+        """Runs what of these messages needs no turn; what is left, and whether it took longer than a turn."""
+        owner = found[0][1]
+        left, seconds = self.singles.take(found)
+        if seconds < SLICE:
+            return left, False
+        seat = None if owner is None else self.sessions.seats.get(owner["session"])
+        if seat is not None:
+            self._turns.charge(seat.owner, seconds)
+        return left, True
 
     def _patience(self) -> float | None:
         """How long to wait for messages when there is nothing to do."""
@@ -169,7 +188,7 @@ class Worker:
             error = self._as_error(problem, call.word)
         taken = self._clock() - begin
         call.ran += taken
-        if answer is _STAGED:
+        if answer is STAGED:
             seat.parked = True
             return True  # its line goes on when it is written
         if answer is not _MORE and error is None and self.outgoing.take(call, answer):
@@ -185,7 +204,9 @@ class Worker:
 
     def flush(self) -> bool:
         """Writes what waits to be written, in one go, and lets its calls end. False when nothing waited."""
-        return self._staged.flush(self.sessions.store)
+        written = self.staged.flush(self.sessions.store)
+        self.singles.send()
+        return written
 
     def close(self) -> None:
         """Ends every program, undone, and frees every session."""
@@ -233,15 +254,18 @@ class Worker:
     def line_up(self, peer: Peer, message: Message, seat: Seat, now: float | None = None) -> Call:
         """A call takes the last place in its session's line."""
         now = self._clock() if now is None else now
-        sent = message.get("sent")
-        # On another machine's clock the difference means nothing.
-        arrived = sent if type(sent) is float and 0.0 <= now - sent < _LONGEST_WAIT else now
-        call = Call(peer, message, seat, arrived)
+        call = Call(peer, message, seat, self.arrived(message, now))
         self._calls[peer, message["id"]] = call
         self._waiting[call.payer] = self._waiting.get(call.payer, 0) + 1
         seat.calls.append(call)
         self._turns.enter(seat)
         return call
+
+    @staticmethod
+    def arrived(message: Message, now: float) -> float:
+        """When a message was sent; on another machine's clock that means nothing, and it has come now."""
+        sent = message.get("sent")
+        return sent if type(sent) is float and 0.0 <= now - sent < _LONGEST_WAIT else now
 
     def _run(self, call: Call, until: float) -> Any:
         seat, message = call.seat, call.message
@@ -252,6 +276,12 @@ class Worker:
                 return known
             if self.sessions.store is None:
                 session.on_commit = None if message.get("key") is None else partial(setattr, seat, "commit")
+            if not (message.get("key") is not None or message["dry_run"] or message["explain"]) and hasattr(
+                session, "single"
+            ):
+                done = self.singles.run(call)
+                if done is not None:
+                    return done
             # Taken out of the message, so that the program alone decides how long its arrays live.
             call.steps = session.run(
                 message.pop("program"),
@@ -264,7 +294,7 @@ class Worker:
             while True:
                 reply = next(steps)
                 if reply is not None and self._keep(call, reply):
-                    return _STAGED
+                    return STAGED
                 if clock() >= until:
                     return _MORE
         except StopIteration as end:
@@ -287,7 +317,7 @@ class Worker:
             "reply": packed,
             "short": short,
         }
-        self._staged.add(Change("commit", seat.id, head, commit), partial(self._written, call))
+        self.staged.add([Change("commit", seat.id, head, commit)], partial(self._written, call))
         return True
 
     def _pack(self, call: Call, until: float) -> Any:
@@ -313,9 +343,9 @@ class Worker:
             answer = end.value
         except Exception as problem:  # noqa: BLE001 - as in `work`
             error = self._as_error(problem, "run")
-        self._done(call, answer, error, begin)
+        self.done(call, answer, error, begin)
 
-    def _done(self, call: Call, answer: Any, error: EngineError | None, begin: float) -> None:
+    def done(self, call: Call, answer: Any, error: EngineError | None, begin: float) -> None:
         if error is None and self.outgoing.take(call, answer):
             return
         self.let_go(call, begin)
@@ -340,10 +370,10 @@ class Worker:
                     then()
                 except Exception as problem:  # noqa: BLE001 - as in `work`
                     error = self._as_error(problem, call.word)
-            self._done(call, None if error is not None else answer, error, begin)
+            self.done(call, None if error is not None else answer, error, begin)
 
-        self._staged.add(change, done)
-        return _STAGED
+        self.staged.add([change], done)
+        return STAGED
 
     def _known_answer(self, seat: Seat, message: Message) -> Any:
         """What a call with the same idempotency key was answered. Raises Invalid for another call's key."""
@@ -394,10 +424,10 @@ class Worker:
         def done(failure: EngineError | None) -> None:
             if failure is not None:
                 self.sessions.unmake(seat)
-            self._done(call, None, failure, self._clock())
+            self.done(call, None, failure, self._clock())
 
-        self._staged.add(change, done)
-        return _STAGED
+        self.staged.add([change], done)
+        return STAGED
 
     def _close(self, call: Call, until: float) -> Any:
         seat = call.seat
@@ -430,6 +460,17 @@ class Worker:
         """How long a call waited and ran, in milliseconds."""
         waited = max(0.0, self._clock() - call.arrived - call.ran)
         return {"queue_ms": waited * 1e3, "run_ms": call.ran * 1e3}
+
+    def failed(self, peer: Peer, number: int, problem: Exception, arrived: float, ran: float) -> None:
+        """Answers a call that was run at once and failed."""
+        timing = {"queue_ms": max(0.0, self._clock() - arrived - ran) * 1e3, "run_ms": ran * 1e3}
+        self._reply(peer, number, error=self._as_error(problem, "run"), timing=timing)
+        if self._lost is not None:
+            raise self._lost
+
+    def reply(self, peer: Peer, number: int, ok: Any, queue_ms: float, run_ms: float) -> None:
+        """Answers a call that was run at once and may have changed something."""
+        self._reply(peer, number, ok=ok, timing={"queue_ms": queue_ms, "run_ms": run_ms}, changed=True)
 
     def refuse(self, call: Call, error: EngineError) -> None:
         self._reply(call.peer, call.id, error=error, timing=self.timing(call))
@@ -493,7 +534,7 @@ class Worker:
         if self.sessions.store is None:
             done(None)
         else:
-            self._staged.add(Change("open", session_id, {"open": self.sessions.opened(seat, message)}), done)
+            self.staged.add([Change("open", session_id, {"open": self.sessions.opened(seat, message)})], done)
 
     def _query_at_once(self, message: Message) -> Any:
         return self.sessions.described(self.sessions.find(message))
@@ -588,7 +629,7 @@ class Worker:
         if self.sessions.store is None:
             done(None)
         else:
-            self._staged.add(Change("close", seat.id, {"why": why}), done)
+            self.staged.add([Change("close", seat.id, {"why": why})], done)
 
     # ------------------------------------------------ replies
 
