@@ -18,6 +18,7 @@ from engine.dtypes import (
     INT,
     DType,
     bool_,
+    float32,
     float64,
     from_numpy,
     int64,
@@ -44,7 +45,9 @@ def read(
     for ragged lists, with the path of the first offender.
     """
     if d is None and shape is None and type(data) is list and set(map(type, data)) == _FLOATS:
-        return CPU.cast(np.array(data), float64, default), default  # what most lists of a small call are
+        # What most lists of a small call are. To float32 and float64 NumPy casts as C does.
+        plain = default is float32 or default is float64
+        return np.array(data, default.np) if plain else CPU.cast(np.array(data), float64, default), default
     if isinstance(data, ArrayData):
         array, source, inferred = data.array, DTYPES[data.dtype], data.inferred
     else:

@@ -126,7 +126,8 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
     args = step.get("args")
     if step.get("out") != _OUT or type(args) is not dict or len(step) != 3:
         return None
-    if ctx.anomaly or ctx.sync or ctx.op_times is not None or ctx.trail:
+    limits = session.limits
+    if ctx.anomaly or ctx.sync or ctx.op_times is not None or ctx.trail or limits.max_steps < 1 or limits.max_run < 1:
         return None
     if keep is not _NOTHING:
         if type(keep) is not dict or len(keep) != 1 or LOCAL not in keep:
@@ -156,6 +157,7 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
         undo = ctx.undo
         if not undo.empty or undo.bytes_held or undo.start_seq != ctx.seq + 1:
             undo = ctx.undo = Undo(ctx.seq + 1)
+        single = None
         try:
             if expect is not None:
                 session._check_expected(Program(expect=expect))
@@ -170,13 +172,13 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
             elif alone:
                 _end(single, found, keep, program, values, journal=journal)
             else:
-                _undone(session, undo)
+                _undone(session, undo, single)
                 return None
         except Borrowed:
-            _undone(session, undo)
+            _undone(session, undo, single)
             return None
         except BaseException:
-            _undone(session, undo)
+            _undone(session, undo, single)
             if not alone:
                 return None
             session.tally.failed += 1
@@ -188,8 +190,10 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
     return single
 
 
-def _undone(session: Any, undo: Undo) -> None:
-    """Takes back what a program did that has not ended."""
+def _undone(session: Any, undo: Undo, single: Single | None) -> None:
+    """Takes back what an operation did that has not ended."""
+    if single is not None and single._replaced is not None:
+        _unbind(session, *single._replaced)
     undo.rollback()
     ctx = session.ctx
     ctx.seq = undo.start_seq - 1
@@ -389,11 +393,7 @@ def _end_plainly(single: Single, t: Tensor, name: str | None, values: str, *, jo
     single._replaced = t, id, old, old_id
     held = len(names)
     if held > limits.max_names or len(tensors) - held > limits.max_unnamed:
-        try:
-            bounds.check_holdings(session, added=True, recorded=False)
-        except EngineError:
-            _unbind(session, *single._replaced)
-            raise
+        bounds.check_holdings(session, added=True, recorded=False)
     uid = t.uid = session.uids + 1
     storage = t.storage
     session.uids = storage.uid = uid + 1

@@ -43,5 +43,5 @@ class Call:
         self.payer: str = message.get("by") or seat.owner  # whose queue it stands in: others may read what is public
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
-        self.sending = False  # whether its answer is being copied
+        self.sending = False  # whether it is done, and its answer is being copied, or written
         self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun

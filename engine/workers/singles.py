@@ -63,6 +63,7 @@ class Singles:
             single.keep()
             return single.reply
         change, ok = self._change(seat.id, message, single)
+        call.sending = True  # from here on it is done, and no cancelling stops it
         worker.staged.add([change], partial(self._written, call, single, ok))
         return STAGED
 
