@@ -258,6 +258,24 @@ def make_commit(undo: Undo, reached: Reached, session: Any) -> Commit:
     }
 
 
+def written(storage: Storage, undo: Undo, session: Any) -> Commit:
+    """`make_commit` of a program that wrote into this storage and did nothing else, with copies of what it wrote."""
+    flat = storage.flat
+    ranges = [[low, high, flat[low:high].tobytes()] for low, high, _ in undo.storages[id(storage)][1]]
+    return {
+        "storages": [],
+        "writes": [{"uid": storage.uid, "version": storage.version, "ranges": ranges}],
+        "tensors": [],
+        "renamed": [],
+        "nodes": [],
+        "freed": [],
+        "ids": {},
+        "names": {},
+        **_counters(session),
+        "generator": None,
+    }
+
+
 def _storage_row(s: Storage, *, data: bool = True) -> dict[str, Any]:
     return {
         "uid": s.uid,

@@ -4,7 +4,8 @@ rounds and turns that it does not need.
 What an operation takes under which names is found out once for each *form*, an operation with the names of the
 parameters that are given; what they are given is read anew each time. A result that is new memory and nothing else,
 kept under an id and perhaps a name, is the *plain* case, whose effects are known before they are made: its commit is
-written down in its short form, and its answer as a row of fields. Every other result ends as programs do.
+written down in its short form, and its answer as a row of fields. So it is with one that is an old small tensor written
+to, but for the short form. Every other result ends as programs do.
 
 `run_single` gives None where it leaves a program to the general way, as if it had never seen it: that is always right.
 So it refuses nothing of what is wrong with a program's text, and runs nothing that it does not know. Both ways are held
@@ -21,7 +22,7 @@ from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import read_argument
 from engine.backend import CPU
-from engine.commit import SETTINGS, Commit, Light, data_of, make_commit
+from engine.commit import SETTINGS, Commit, Light, data_of, make_commit, written
 from engine.context import active, out_of_time
 from engine.errors import EngineError, OutOfTime
 from engine.literal import WORDS, read
@@ -61,8 +62,8 @@ _names: set[str] = set()  # that may be a tensor's
 class Single:
     """One operation that was done, until it is kept or taken back.
 
-    `fields` are those of the answer's tensor in the plain case, else there is a `reply`; `commit`: what changed, None
-    for nothing. `lasting`: whether the commit stays true whatever later programs do.
+    `fields` are those of the answer's tensor where it is nothing but its values, else there is a `reply`; `commit`:
+    what changed, None for nothing. `lasting`: whether the commit stays true whatever later programs do.
     """
 
     __slots__ = ("_ids", "_op", "_replaced", "_reply", "_session", "_told", "_undo", "commit", "fields", "lasting")
@@ -115,7 +116,7 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
     """Runs a program if it is a single operation; None where the general way has to, and nothing was done.
 
     `journal`: whether a commit is wanted. Raises EngineError, nothing changed then. Not `alone`: operations before it
-    may still be taken back; then only a plain result counts, and everything else is None.
+    may still be taken back; then only a plain result that is kept counts, or a write, and everything else is None.
     """
     if type(program) is not dict or not program.keys() <= _FIELDS or program.get("return") != _RETURN:
         return None
@@ -164,11 +165,20 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
             found = _run(form.op, given, args, session, no_grad=program.get("no_grad", False))
             single = Single(session, form.op, told, undo)
             if (
-                keep is not _NOTHING
-                and (names is None or (type(names) is str and _is_free(session.names.get(names), program)))
+                (alone or keep is not _NOTHING)
+                and _may_be(names, session, program)
                 and _is_plain(found, undo, ctx, values)
             ):
-                _end_plainly(single, found, names, values, journal=journal)
+                if keep is not _NOTHING:
+                    _keep_plain(single, found, names, journal=journal)
+                single.fields = _fields(found, session, values)
+            elif _is_written(found, undo, ctx, values) and (names is None or names == found.name):
+                if keep is not _NOTHING:
+                    single._ids = {LOCAL: found.id}
+                single.fields, single.lasting = _fields(found, session, values), True
+                if journal:
+                    single.commit = written(found.storage, undo, session)
+                ctx.undo = Undo(ctx.seq + 1)
             elif alone:
                 _end(single, found, keep, program, values, journal=journal)
             else:
@@ -346,33 +356,84 @@ def _located(error: EngineError, op: Op, args: dict[str, Any], steps_run: int) -
 # ---------------------------------------------------------------- how it ends
 
 
-def _is_plain(found: Any, undo: Undo, ctx: Any, values: str) -> bool:
+def _is_plain(t: Any, undo: Undo, ctx: Any, values: str) -> bool:
     """Whether the operation made one tensor, on memory of its own, and did nothing else."""
-    if type(found) is not Tensor or found.uid or found.id is not None:
-        return False
-    storage, array, spec = found.storage, found.array, found.spec
     return (
-        found.view is None
-        and found.edge is None
-        and found.grad is None
-        and found.backend is CPU
-        and not (found.retains or found.offset or storage.uid)
-        and array is storage.buf
-        and 0 < array.nbytes == spec.nbytes
-        and array.dtype is spec.dtype.np
-        and array.flags.c_contiguous
+        type(t) is Tensor
+        and not t.uid
+        and t.id is None
+        and not t.storage.uid
         and not (undo.slots or undo.items or undo.storages or undo.generators)
+        and _is_simple(t, undo, ctx, values)
+    )
+
+
+def _is_written(t: Any, undo: Undo, ctx: Any, values: str) -> bool:
+    """Whether the operation wrote into one small tensor that was there, which it gives, and did nothing else."""
+    return (
+        type(t) is Tensor
+        and t.id is not None
+        and t.array.nbytes <= COPIED
+        and len(undo.storages) == len(undo.slots) == 1
+        and id(t.storage) in undo.storages
+        and (id(t.storage), "version") in undo.slots
+        and not (undo.items or undo.generators)
+        and _is_simple(t, undo, ctx, values)
+    )
+
+
+def _is_simple(t: Tensor, undo: Undo, ctx: Any, values: str) -> bool:
+    """Whether a tensor is nothing but its values, which the answer has, alone on its memory; and nothing was taped."""
+    array = t.array
+    return (
+        t.view is None
+        and t.edge is None
+        and t.grad is None
+        and t.backend is CPU
+        and not (t.retains or t.offset)
+        and array is t.storage.buf
+        and 0 < array.nbytes == t.spec.nbytes
+        and array.dtype is t.spec.dtype.np
+        and array.flags.c_contiguous
         and ctx.seq == undo.start_seq - 1
         and (values == "none" or (values == "auto" and array.size <= VALUES_LIMIT))
     )
 
 
-def _is_free(old: Tensor | None, program: dict[str, Any]) -> bool:
-    """Whether a name can be given anew, and no more is to be said of whoever had it than that it is gone."""
+def _may_be(name: Any, session: Any, program: dict[str, Any]) -> bool:
+    """Whether it is one name or none, that can be given anew, and no more is to be said of whoever had it than that it
+    is gone."""
+    if name is None:
+        return True
+    if type(name) is not str:
+        return False
+    old = session.names.get(name)
     return old is None or (old.view is None and not program.get("if_none_match", False))
 
 
-def _end_plainly(single: Single, t: Tensor, name: str | None, values: str, *, journal: bool) -> None:
+def _fields(t: Tensor, session: Any, values: str) -> tuple[Any, ...]:
+    """What Session.answer says of a simple tensor, in the order of TensorAnswer's fields."""
+    array, spec, storage = t.array, t.spec, t.storage
+    return (
+        t.id,
+        t.name,
+        spec.shape,
+        spec.dtype.name,
+        "cpu",
+        array.size,
+        storage.nbytes,
+        t.requires_grad,
+        True,
+        None,
+        storage.version,
+        session.etag(t) if t.uid else None,
+        array if values == "auto" else None,
+        None,
+        t.strides,
+    )
+
+
+def _keep_plain(single: Single, t: Tensor, name: str | None, *, journal: bool) -> None:
     """Keeps a plain result: what Session.register, release and make_commit do for it."""
     session = single._session
     tensors, names = session.tensors, session.names
@@ -397,34 +458,17 @@ def _end_plainly(single: Single, t: Tensor, name: str | None, values: str, *, jo
     uid = t.uid = session.uids + 1
     storage = t.storage
     session.uids = storage.uid = uid + 1
-    spec, array, ctx = t.spec, t.array, session.ctx
-    nbytes, dtype, flag, version = storage.nbytes, spec.dtype.name, t.requires_grad, storage.version
-    single.fields = (
-        id,
-        name,
-        spec.shape,
-        dtype,
-        "cpu",
-        array.size,
-        nbytes,
-        flag,
-        True,
-        None,
-        version,
-        session.etag(t),
-        array if values == "auto" else None,
-        None,
-        t.strides,
-    )
+    nbytes = storage.nbytes
     single._ids = {LOCAL: id}
     single.lasting = nbytes <= COPIED
     if journal:
+        ctx, array, spec = session.ctx, t.array, t.spec
         settings: list[Any] | None = [ctx.default_dtype.name, ctx.print_options, ctx.anomaly]
         if settings == SETTINGS:
             settings = None
         data = array.tobytes() if nbytes <= COPIED else data_of(array, CPU)
         gone, let = ([], []) if old is None else ([old_id], [old.uid])
-        row = [uid, version, dtype, spec.shape, flag, id, name, None, data]
+        row = [uid, storage.version, spec.dtype.name, spec.shape, t.requires_grad, id, name, None, data]
         single.commit = Light([ctx.seq, counter, uid + 1, settings, gone, [], [row]], [uid], let)
 
 
