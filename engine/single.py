@@ -187,9 +187,9 @@ def run_single(session: Any, program: Any, values: str, *, journal: bool, alone:
         except Borrowed:
             _undone(session, undo, single)
             return None
-        except BaseException:
+        except BaseException as problem:
             _undone(session, undo, single)
-            if not alone:
+            if not alone and isinstance(problem, Exception):
                 return None
             session.tally.failed += 1
             raise

@@ -34,7 +34,7 @@ FIELDS: Mapping[str, Mapping[str, type | UnionType]] = {
 class Call:
     """A call that stands in its session's line."""
 
-    __slots__ = ("arrived", "id", "message", "payer", "peer", "ran", "seat", "sending", "steps", "word")
+    __slots__ = ("arrived", "by_itself", "id", "message", "payer", "peer", "ran", "seat", "sending", "steps", "word")
 
     def __init__(self, peer: Peer, message: Message, seat: Seat, arrived: float) -> None:
         self.peer, self.message, self.seat = peer, message, seat
@@ -44,4 +44,5 @@ class Call:
         self.arrived = arrived  # when the front sent it
         self.ran = 0.0
         self.sending = False  # whether it is done, and its answer is being copied, or written
+        self.by_itself = False  # whether it is not to be written together with others of its session
         self.steps: Generator[dict[str, Any] | None, None, dict[str, Any]] | None = None  # a program that has begun

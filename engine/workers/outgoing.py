@@ -74,7 +74,7 @@ class Outgoing:
             return False
         self._sending = [one for one in self._sending if one not in done]
         for call, copying, begin in done:
-            self._worker.let_go(call, begin)
+            self._worker.let_go([call], begin)
             try:
                 call.peer.post(copying.result())
             except MemoryError as problem:

@@ -1,15 +1,17 @@
 """Single operations (engine.single) on their way through a worker.
 
-`run` is for a call whose turn it is. `take` is for messages that have just come in while nobody waits for a turn, all
-of one session: they are run at once, one after the other, without a place in a line or a turn, for `SLICE` seconds at
-most. What they change is written in one go, and then they are answered in one go: a later one is run before an earlier
-one is written, and where the write fails all of them are taken back, the last first, and run again one by one.
+`run` is for a call whose turn it is, and those behind it in its line. `take` is for messages that have just come in
+while nobody waits for a turn, all of one session: they are run at once, without a place in a line or a turn. Either
+runs one after the other, for `SLICE` seconds at most. What they change is written in one go, and then they are
+answered in one go: a later one is run before an earlier one is written, and where the write fails all of them are
+taken back, the last first, and run again one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -22,6 +24,7 @@ from engine.workers.replies import Replies, message_of
 
 if TYPE_CHECKING:
     from engine.workers.calls import Call
+    from engine.workers.seats import Seat
     from engine.workers.worker import Worker
 
 SLICE = 0.001
@@ -29,6 +32,7 @@ STAGED = object()  # the answer of a call that is done and waits for its change 
 _VALUES = frozenset(("auto", "none", "all"))
 
 Found = Sequence[tuple[Peer, Message | None]]
+_Run = tuple["Call", Single, "bytes | None"]
 
 
 class _Done:
@@ -51,21 +55,49 @@ class Singles:
 
     # ------------------------------------------------ in a turn
 
-    def run(self, call: Call) -> Any:
-        """Runs a call's program if it is a single operation, and gives its answer, or STAGED; None where it is none."""
+    def run(self, call: Call, until: float) -> Any:
+        """Runs a call's program if it is a single operation, and gives its answer, or STAGED; None where it is none.
+        Those behind it in the line are run with it until then, as long as they are such ones, too."""
         worker, message, seat = self._worker, call.message, call.seat
         session: Any = seat.session
-        store = worker.sessions.store
-        single = session.single(message["program"], message["values"], journal=store is not None)
+        single = session.single(message["program"], message["values"], journal=worker.sessions.store is not None)
         if single is None:
             return None
         if single.commit is None:
             single.keep()
             return single.reply
         change, ok = self._change(seat.id, message, single)
-        call.sending = True  # from here on it is done, and no cancelling stops it
-        worker.staged.add([change], partial(self._written, call, single, ok))
+        chain, changes = [(call, single, ok)], [change]
+        if single.lasting and not call.by_itself and len(seat.calls) > 1:
+            self._run_more(seat, until, chain, changes)
+            call.ran -= sum(other.ran for other, _, _ in chain[1:])  # the turn's time will be added to it
+        for done, _, _ in chain:
+            done.sending = True  # from here on it is done, and no cancelling stops it
+        worker.staged.add(changes, partial(self._written, chain))
         return STAGED
+
+    def _run_more(self, seat: Seat, until: float, chain: list[_Run], changes: list[Change]) -> None:
+        clock, store, session = self._worker.clock, self._worker.sessions.store, seat.session
+        now = clock()
+        for call in islice(seat.calls, 1, None):
+            message, start = call.message, now
+            if now >= until or call.by_itself or not _is_ours(message):
+                return
+            assert store is not None
+            store.mark(message.get("call") or "")
+            try:
+                single = session.single(message["program"], message["values"], journal=True, alone=False)  # type: ignore[union-attr]
+                if single is None:
+                    return
+                change, ok = self._change(seat.id, message, single)
+            except Exception:  # noqa: BLE001 - its own turn comes, and says what it is
+                return
+            now = clock()
+            call.ran += now - start
+            chain.append((call, single, ok))
+            changes.append(change)
+            if not single.lasting:
+                return
 
     def _change(self, session: str, message: Message, single: Single) -> tuple[Change, bytes | None]:
         """What is to be written, and the answer where that is packed already."""
@@ -80,18 +112,29 @@ class Singles:
         head = {"call": message.get("call"), "key": None, "reply": packed, "short": None}
         return Change("commit", session, head, single.commit), ok
 
-    def _written(self, call: Call, single: Single, ok: bytes | None, failure: EngineError | None) -> None:
+    def _written(self, chain: list[_Run], failure: EngineError | None) -> None:
         worker = self._worker
         begin = worker.clock()
-        if failure is not None:
-            single.take_back()
-        else:
-            single.keep()
-            if ok is not None:
-                worker.let_go(call, begin)
-                self._answer(call.peer, call.id, ok, single, call.arrived, call.ran)
+        calls = [call for call, _, _ in chain]
+        if failure is None:
+            for _, single, _ in chain:
+                single.keep()
+            if chain[0][2] is None:
+                worker.done(calls[0], chain[0][1].reply, None, begin)
                 return
-        worker.done(call, None if failure is not None else single.reply, failure, begin)
+            worker.let_go(calls, begin)
+            for call, single, ok in chain:
+                self._answer(call.peer, call.id, ok, single, call.arrived, call.ran)
+            return
+        for _, single, _ in reversed(chain):
+            single.take_back(failed=len(chain) == 1)
+        if len(chain) == 1:
+            worker.done(calls[0], None, failure, begin)
+            return
+        spent = sum(call.ran for call in calls)
+        for call in calls:
+            call.sending, call.by_itself, call.ran = False, True, 0.0
+        worker.let_go([], begin, calls[0].seat, spent)
 
     # ------------------------------------------------ at once
 

@@ -279,7 +279,7 @@ class Worker:
             if not (message.get("key") is not None or message["dry_run"] or message["explain"]) and hasattr(
                 session, "single"
             ):
-                done = self.singles.run(call)
+                done = self.singles.run(call, until)
                 if done is not None:
                     return done
             # Taken out of the message, so that the program alone decides how long its arrays live.
@@ -348,14 +348,18 @@ class Worker:
     def done(self, call: Call, answer: Any, error: EngineError | None, begin: float) -> None:
         if error is None and self.outgoing.take(call, answer):
             return
-        self.let_go(call, begin)
+        self.let_go([call], begin)
         self._finish(call, answer, error)
 
-    def let_go(self, call: Call, begin: float) -> None:
-        """A call that kept its place when its turn was over leaves it; `begin`: since when it was worked on again."""
-        call.seat.parked = False
-        self._leave(call)
-        self._turns.put_back(call.seat, call.ran + self._clock() - begin)
+    def let_go(self, calls: Sequence[Call], begin: float, seat: Seat | None = None, spent: float = 0.0) -> None:
+        """The first calls of a line, which kept their places when its turn was over, leave it; `begin`: since when they
+        were worked on again. With none of them the line of `seat` goes on after `spent` seconds."""
+        for call in calls:
+            seat, spent = call.seat, spent + call.ran
+            self._leave(call)
+        assert seat is not None
+        seat.parked = False
+        self._turns.put_back(seat, spent + self._clock() - begin)
 
     def _stage(self, call: Call, change: Change, then: Callable[[], None], *, answer: Any = None) -> Any:
         """The change of a call that runs no program: written, then done, then answered."""
