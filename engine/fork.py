@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.autograd import offset_in
-from engine.commit import Rebuild, held, whole
+from engine.commit import held, whole
 from engine.context import Context, over_memory
 from engine.op import Spec
+from engine.rebuild import Rebuild
 from engine.tape import FREED
 from engine.tensor import Lent, Storage, Tensor, view_of
 

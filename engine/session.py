@@ -18,7 +18,7 @@ import engine.ops  # noqa: F401  the operations register themselves
 from engine import bounds
 from engine.answer import TensorAnswer
 from engine.arguments import parse_slice
-from engine.commit import Commit, Reached, Rebuild, make_commit
+from engine.commit import Commit, Reached, make_commit
 from engine.context import Context, Progress, active, grad_mode, out_of_time
 from engine.dryrun import dry_run as run_dry
 from engine.dtypes import check_default_dtype
@@ -33,6 +33,7 @@ from engine.portable import chosen, describe, restore
 from engine.printing import PrintOptions, describe_text, tensor_text
 from engine.program import run_program
 from engine.random import Generator as RandomGenerator
+from engine.rebuild import Rebuild
 from engine.record import REC
 from engine.replays import Plans
 from engine.scope import Outcome, Scope

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Commit, Light, Rebuild, light, overwritten, used, whole
+from engine.commit import Commit, Light, light, overwritten, used, whole
 from engine.context import active
 from engine.durability import snapshots
 from engine.durability.files import Buffer, Files, Locked
@@ -43,6 +43,7 @@ from engine.durability.recovery import (
     reply_at,
 )
 from engine.errors import Gone, Hint, OutOfMemory
+from engine.rebuild import Rebuild
 from engine.undo import Undo
 
 SNAPSHOT_BYTES = 64 << 20

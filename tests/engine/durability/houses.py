@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.commit import Rebuild, whole
+from engine.commit import whole
 from engine.context import active
 from engine.durability.files import Buffer, File, Files
 from engine.durability.records import Damaged
 from engine.durability.recovery import Recovered, contents, recover
 from engine.durability.store import Change, Store
+from engine.rebuild import Rebuild
 from engine.session import Session
 from engine.undo import Undo
 from tests.engine.test_commit import bits, replay

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from engine.commit import Rebuild
 from engine.durability import recovery
 from engine.durability.log import OVERDUE
 from engine.durability.records import HEADER_BYTES, scan
 from engine.durability.repair import repair
 from engine.durability.store import DataDir
+from engine.rebuild import Rebuild
 from tests.engine.durability.houses import ForgetfulFiles, House, QuickFiles, Town, bits, copied, kill, look, world
 from tests.engine.programs import floats, step
 

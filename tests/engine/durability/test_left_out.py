@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.commit import Rebuild, whole
+from engine.commit import whole
 from engine.durability import recovery
 from engine.durability.records import scan
 from engine.errors import EngineError
+from engine.rebuild import Rebuild
 from engine.session import Session
 from tests.devices import cuda
 from tests.engine.durability.houses import House, QuickFiles, bits, kill, look
