@@ -143,12 +143,14 @@ LazyInstanceNorm1d LazyInstanceNorm2d LazyInstanceNorm3d: nn.functional.instance
 
 OPTIMIZERS = _pairs("""
 Adadelta: optim.adadelta_
+Adafactor: optim.adafactor_
 Adagrad: optim.adagrad_
 Adam: optim.adam_
 AdamW: optim.adamw_
 Adamax: optim.adamax_
 ASGD: optim.asgd_
 LBFGS: optim.lbfgs_
+Muon: optim.muon_
 NAdam: optim.nadam_
 Optimizer step optimizer.step: optim.sgd_ optim.adam_
 RAdam: optim.radam_

@@ -57,7 +57,10 @@ STARRED = frozenset(
 )
 OPTIMIZERS = {
     name.lower(): name
-    for name in ("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "ASGD", "Adagrad", "Adadelta")
+    for name in (
+        *("SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "ASGD", "Adagrad", "Adadelta"),
+        *("Adafactor", "Muon"),
+    )
 }
 
 _FUNCTION = "object of inputs, steps and return"

@@ -8,7 +8,7 @@ torch.optim's single-tensor implementations; a parameter whose gradient is null 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -46,9 +46,18 @@ COUNTERS = frozenset(("step", "mu_product", "eta", "mu"))
 
 
 def check_state(
-    params: Sequence[Any], state: Any, fields: Sequence[str], op: str, maker: str, unused: Sequence[str] = ()
+    params: Sequence[Any],
+    state: Any,
+    fields: Sequence[str],
+    op: str,
+    maker: str,
+    unused: Sequence[str] = (),
+    shape_of: Callable[[str, Sequence[int]], tuple[int, ...]] | None = None,
 ) -> None:
-    """Refuses a state without one of the fields, or with one that is neither among them nor among the `unused`."""
+    """Refuses a state without one of the fields, or with one that is neither among them nor among the `unused`.
+
+    `shape_of` gives the shape of a field from its parameter's, where they are not the same.
+    """
     if state is None:
         raise MissingParameter(
             f"{op} needs a state: make it once with {maker}", param="state", hint=Hint("make-state", op=maker)
@@ -65,7 +74,7 @@ def check_state(
         if field in COUNTERS:
             continue
         for p, s in zip(params, found, strict=True):
-            if s.shape != p.shape:
+            if tuple(s.shape) != (tuple(p.shape) if shape_of is None else shape_of(field, p.shape)):
                 raise ShapeMismatch(
                     f"a {field} has shape {list(s.shape)}, its parameter {list(p.shape)}", param="state"
                 )

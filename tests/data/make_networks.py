@@ -129,6 +129,54 @@ OPTIMIZERS: dict[str, tuple[Any, list[dict[str, Any]], list[str]]] = {
 }
 
 
+# Optimizers of matrices, and the shapes that they are tried on.
+MATRICES: dict[str, tuple[Any, list[dict[str, Any]], list[tuple[int, ...]]]] = {
+    "adafactor": (
+        torch.optim.Adafactor,
+        [
+            {},
+            {"weight_decay": 0.1, "maximize": True, "lr": 0.5},
+            {"eps": (0.5, 0.1), "d": 1.5, "beta2_decay": -0.3},
+        ],
+        [(2, 3), (3,), (), (2, 2, 3)],
+    ),
+    "muon": (
+        torch.optim.Muon,
+        [
+            {},
+            {"nesterov": False, "momentum": 0.3, "weight_decay": 0.0},
+            {"adjust_lr_fn": "match_rms_adamw", "ns_steps": 3},
+            {"ns_coefficients": (2.0, -1.5, 0.5), "eps": 0.5},
+        ],
+        [(2, 3), (4, 2)],
+    ),
+}
+
+
+def matrices() -> Iterator[Case]:
+    for name, (kind, settings, shapes) in MATRICES.items():
+        for options in settings:
+            own = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+            params = [p.tolist() for p in own]
+            optimizer = kind(own, **options)
+            grads, after = [], []
+            for step in range(5):
+                for i, p in enumerate(own):
+                    p.grad = None if step == 2 and i == 1 else torch.randn(p.shape, dtype=torch.float64)
+                grads.append([None if p.grad is None else p.grad.tolist() for p in own])
+                optimizer.step()
+                after.append([p.tolist() for p in own])
+            state = [{field: held.tolist() for field, held in optimizer.state[p].items()} for p in own]
+            yield {
+                "optimizer": name,
+                "options": options,
+                "params": params,
+                "grads": grads,
+                "after": after,
+                "state": state,
+            }
+
+
 def optimizers() -> Iterator[Case]:
     for name, (kind, settings, of_state) in OPTIMIZERS.items():
         for options in settings:
@@ -212,6 +260,7 @@ def main() -> None:
         "optimizers": list(optimizers()),
         "lbfgs": lbfgs(),
         "initial": list(initial()),
+        "matrices": list(matrices()),
     }
     text = json.dumps(body, separators=(",", ":"))
     Path(__file__).with_name("networks.json").write_text(text + "\n")

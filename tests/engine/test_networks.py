@@ -95,6 +95,64 @@ def test_five_steps_of_an_optimizer_are_torchs(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.usefixtures("context")
+@pytest.mark.parametrize("case", _named(GOLDEN["matrices"], "optimizer"))
+def test_five_steps_of_an_optimizer_of_matrices_are_torchs(case: dict[str, Any]) -> None:
+    name = case["optimizer"]
+    tolerance = 1e-4 if name == "muon" else 1e-7  # a sum in another order may round to the next bfloat16
+    params = [tensor(np.array(p)) for p in case["params"]]
+    state = call(f"optim.{name}_state", params)
+    for grads, after in zip(case["grads"], case["after"], strict=True):
+        given = [None if g is None else tensor(np.array(g)) for g in grads]
+        call(f"optim.{name}_", params, given, state, **case["options"])
+        for have, want in zip(params, after, strict=True):
+            _close(have, want, tolerance)
+    for i, held in enumerate(case["state"]):
+        for field in state:
+            have = host(state[field][i])
+            if field in held:
+                _close(have, held[field], 1e-7)
+            else:
+                assert have.size == 0
+
+
+@pytest.mark.usefixtures("context")
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("adafactor", {"lr": -1.0}, "Learning rate should be >= 0 but is: -1.0"),
+        ("adafactor", {"beta2_decay": 0.5}, "beta2_decay should be <= 0 but is: 0.5"),
+        ("adafactor", {"eps": [-1.0, 1.0]}, "epsilon1 should be >= 0 but is: -1.0"),
+        ("adafactor", {"eps": [None, -1.0]}, "epsilon2 should be >= 0 but is: -1.0"),
+        ("adafactor", {"d": 0.5}, "Clipping threshold d should be >= 1 but is: 0.5"),
+        ("muon", {"momentum": -1.0}, "momentum should be >= 0 but is: -1.0"),
+        ("muon", {"weight_decay": -1.0}, "weight decay should be >= 0 but is: -1.0"),
+        ("muon", {"adjust_lr_fn": "x"}, "Adjust learning rate function x is not supported"),
+        ("muon", {"ns_steps": 100}, "Number of steps must be less than 100 for computational efficiency"),
+        ("muon", {"ns_coefficients": [1.0, 2.0]}, "Coefficients must be a tuple of exactly 3 values"),
+    ],
+)
+def test_an_optimizer_of_matrices_refuses_what_torchs_refuses(name: str, options: dict[str, Any], words: str) -> None:
+    params, grads = [tensor([[1.0, 2.0]])], [tensor([[0.5, 0.5]])]
+    state = call(f"optim.{name}_state", params)
+    with pytest.raises(Invalid) as refused:
+        call(f"optim.{name}_", params, grads, state, **options)
+    assert str(refused.value) == words
+    assert host(params[0]).tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.usefixtures("context")
+def test_muon_takes_matrices_and_adafactor_asks_for_the_epsilon_of_half_precision() -> None:
+    with pytest.raises(Invalid, match=r"Muon only supports 2D parameters .* with size: torch.Size\(\[2\]\)"):
+        call("optim.muon_state", [tensor([1.0, 2.0])])
+    half = [tensor(np.ones(2, np.float16))]
+    state = call("optim.adafactor_state", half)
+    with pytest.raises(Invalid, match=r"give eps=\[0.0009765625, 0.001\]"):
+        call("optim.adafactor_", half, half, state)
+    call("optim.adafactor_", half, [tensor(np.ones(2, np.float16))], state, eps=[2.0**-10, 0.001])
+    np.testing.assert_allclose(host(half[0]), [0.99, 0.99], atol=1e-3)
+
+
+@pytest.mark.usefixtures("context")
 def test_iterations_of_lbfgs_are_torchs() -> None:
     case = GOLDEN["lbfgs"]
     params = [tensor(np.array(case["params"]))]

@@ -137,11 +137,13 @@ OWN: dict[str, str] = {
                 f"{optimizer}_{what}"
                 for optimizer in (
                     "adadelta",
+                    "adafactor",
                     "adagrad",
                     "adam",
                     "adamax",
                     "asgd",
                     "lbfgs",
+                    "muon",
                     "nadam",
                     "radam",
                     "rmsprop",

@@ -203,7 +203,7 @@ def _train(session: Session, name: str, maker: str, **options: Any) -> None:
                 step(f"optim.{name}_", params=["w"], grads=["g"], state="state", **options),
             ],
         },
-        inputs={"w": {"data": [1.0, -2.0], "requires_grad": True}},
+        inputs={"w": {"data": [[1.0, -2.0]] if name == "muon" else [1.0, -2.0], "requires_grad": True}},
         keep={"w": "w"},
     )
 
@@ -294,6 +294,8 @@ def test_every_operation_comes_to_the_same_in_pytorch(name: str, session: Sessio
         ("radam", "radam_state", {}),
         ("asgd", "asgd_state", {}),
         ("rprop", "rprop_state", {}),
+        ("adafactor", "adafactor_state", {"weight_decay": 0.1}),
+        ("muon", "muon_state", {}),
     ],
 )
 def test_optimizers_come_to_the_same_in_pytorch(
