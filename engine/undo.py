@@ -64,7 +64,10 @@ class Undo:
     def write(self, storage: Any, low: int, high: int) -> None:
         """Call before writing elements [low, high) of a storage's flat memory. Raises Borrowed; nothing is written
         then."""
-        if not storage.uid or high <= low:
+        if not storage.uid:
+            return
+        if high <= low:  # no element, but the version rises all the same
+            self.slot(storage, "version")
             return
         if storage.lent is not None or (storage.origin is not None and storage.read):
             raise Borrowed(storage)

@@ -144,10 +144,10 @@ def adafactor_(
     weight_decay: float = 0.0,
     maximize: bool = False,
 ) -> None:
-    """One step of Adafactor (Shazeer and Stern 2018), as torch.optim.Adafactor: of a matrix's squared gradients the
-    means of rows and columns are kept.
+    """One step of Adafactor (Shazeer and Stern 2018), as torch.optim.Adafactor.
 
-    The step is as long as the root mean square of the parameter, or eps[1], times min(lr, 1 / sqrt(step)); `d` limits
+    Of a matrix's squared gradients the means of rows and columns are kept. The
+    step is as long as the root mean square of the parameter, or eps[1], times min(lr, 1 / sqrt(step)); `d` limits
     that of the update. eps[0] is the dtype's epsilon where it is null; it must be given for
     float16 and bfloat16.
     """
@@ -278,9 +278,9 @@ def muon_(
     ns_steps: int = 5,
     adjust_lr_fn: str | None = None,
 ) -> None:
-    """One step of Muon (Jordan 2024), as torch.optim.Muon: matrices alone, whose averaged gradient is made nearly
-    orthogonal by `ns_steps` steps of Newton and Schulz, in bfloat16.
+    """One step of Muon (Jordan 2024), as torch.optim.Muon, for matrices alone.
 
+    The averaged gradient is made nearly orthogonal by `ns_steps` steps of Newton and Schulz, in bfloat16.
     `adjust_lr_fn` suits the rate to the sizes (A, B): "original", which is meant by null, by sqrt(max(1, A / B));
     "match_rms_adamw" by 0.2 sqrt(max(A, B)).
     """
