@@ -36,6 +36,7 @@ from engine.workers.messages import Timing, version
 from engine.workers.plans import WorkerSpec, plan_workers
 from engine.workers.registry import Record
 from engine.workers.seats import Seats
+from engine.workers.slots import Pending, Told
 from engine.workers.supervisor import Supervisor
 
 if TYPE_CHECKING or sys.platform != "win32":  # which passes no sockets
@@ -49,9 +50,11 @@ __all__ = [
     "Fronts",
     "Incoming",
     "Limits",
+    "Pending",
     "Service",
     "TensorAnswer",
     "Timing",
+    "Told",
     "WorkerSpec",
     "configure_logs",
     "no_such_op",
@@ -408,6 +411,19 @@ class Service:
         record = await self._supervisor.find(owner, ref)
         running = self._run(record, program, values, dry_run=dry_run, explain=explain, once=once)
         return await (running if once is None else asyncio.shield(running))
+
+    def start_run(
+        self, owner: str, ref: str | None, program: dict[str, Any], values: str, told: Told
+    ) -> Pending | None:
+        """As `run`, without a wait: `told` hears of the end. None, and nothing is done, where only `run` will do; and
+        `told` is to turn to `run` where it is told NoSuchSession, NoSuchDevice or Gone: nothing was done then, either.
+        """
+        message = {"do": "run", "program": program, "values": values, "dry_run": False, "explain": False}
+        return self._supervisor.start_call(owner, ref, message, told, changes=True)
+
+    def withdraw(self, call: Pending) -> None:
+        """Cancels the program that `start_run` began."""
+        self._supervisor.withdraw(call)
 
     # ------------------------------------------------ jobs
 

@@ -18,6 +18,11 @@ class Deadly:
         self._times: dict[str, int] = {}
 
     @property
+    def any(self) -> bool:
+        """Whether there are such programs."""
+        return bool(self._times)
+
+    @property
     def known(self) -> list[str]:
         """The fingerprints of those that did."""
         return list(self._times)

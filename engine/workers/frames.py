@@ -260,6 +260,26 @@ class Wire:
         """The tags of frames of which the other end has seen nothing."""
         return {item.tag for item in self._queue if not item.started}
 
+    def post_several(self, bodies: Sequence[tuple[bytes, int]]) -> bool:
+        """As `post_body` of each, with its tag, in one go."""
+        frames = [_HEADER.pack(_PLAIN, len(body), 0, 0, 0) + body for body, _ in bodies]
+        sent = 0
+        if not self._queue:
+            try:
+                sent = self._sock.send(b"".join(frames))
+            except (BlockingIOError, InterruptedError):
+                pass
+            except OSError as error:
+                raise Closed(f"cannot send: {error}") from error
+        for frame, (_, tag) in zip(frames, bodies, strict=True):
+            if sent < len(frame):
+                item = Parcel([memoryview(frame)[sent:]], [], tag)
+                item.started = sent > 0
+                self._queue.append(item)
+                self.waiting += item.size
+            sent = max(0, sent - len(frame))
+        return not self._queue
+
     # ------------------------------------------------ receiving
 
     def receive(self) -> list[Message]:

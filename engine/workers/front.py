@@ -50,12 +50,12 @@ from engine.workers.doors import CONNECTION, take_sockets
 from engine.workers.frames import raise_file_limit
 from engine.workers.incoming import Incoming, Private
 from engine.workers.lines import Line
-from engine.workers.messages import BadMessage, Message, NotSent, Timing
+from engine.workers.messages import BadMessage, CannotPack, Message, NotSent, Timing
 from engine.workers.pages import Shared
 from engine.workers.plans import WorkerSpec
 from engine.workers.registry import DEFAULT
 from engine.workers.seats import resident_bytes
-from engine.workers.slots import Pending, Slot, answered, end, not_sent
+from engine.workers.slots import Pending, Slot, Told, answered, end, not_sent
 
 _REMEMBERED = 20_000  # references to sessions
 _PUBLIC = re.compile(r"p-[0-9a-f]{32}")
@@ -390,11 +390,14 @@ class Front:
         try:
             return await future
         except asyncio.CancelledError:
-            with contextlib.suppress(NotSent):
-                cancel = next(self._ids)
-                link.pending[cancel] = Pending(None, changes=False)
-                link.line.send_now({"do": "cancel", "id": cancel, "target": number})
+            self._cancel(link, number)
             raise
+
+    def _cancel(self, link: _Link, number: int) -> None:
+        with contextlib.suppress(NotSent):
+            cancel = next(self._ids)
+            link.pending[cancel] = Pending(None, changes=False)
+            link.line.send_now({"do": "cancel", "id": cancel, "target": number})
 
     async def _call(
         self, owner: str, ref: str | None, message: Message, changes: bool, relay: tuple[Any, ...]
@@ -532,6 +535,42 @@ class Front:
         running = self._call(owner, ref, message, not dry_run, relay)
         return await (running if once is None else asyncio.shield(running))
 
+    def start_run(
+        self, owner: str, ref: str | None, program: dict[str, Any], values: str, told: Told
+    ) -> Pending | None:
+        seat = self._seats.get((owner, ref or DEFAULT))
+        link = None if seat is None else self._link(seat)
+        if seat is None or link is None or self._deadly or seat.order.locked():
+            return None
+        number = next(self._ids)
+        message = {
+            "do": "run",
+            "program": program,
+            "values": values,
+            "dry_run": False,
+            "explain": False,
+            "id": number,
+            "session": seat.id,
+            "sent": time.monotonic(),
+            "call": f"{self._nonce}-{number}",
+        }
+        kept = message if self.durable else {"do": "run", "session": seat.id}
+        call = link.pending[number] = Pending(told, True, number=number, message=kept)
+        link.sending.add(number)
+        try:
+            link.line.send_soon(message)
+        except (NotSent, CannotPack, MemoryError):
+            link.pending.pop(number, None)
+            return None
+        finally:
+            link.sending.discard(number)
+        return call
+
+    def withdraw(self, call: Pending) -> None:
+        for link in self._links.values():
+            if link.pending.get(call.number) is call:
+                self._cancel(link, call.number)
+
     async def query(self, owner: str, ref: str | None, q: dict[str, Any], values: str = "auto") -> tuple[Any, Timing]:
         message = {"do": "query", "q": q, "values": values}
         return await self._call(owner, ref, message, False, ("query", owner, ref, q, values))
@@ -565,7 +604,7 @@ class Front:
         await self._ask("cancel_job", owner, id)
 
 
-def _told(future: asyncio.Future[tuple[Any, Timing]], handed: asyncio.Future[tuple[Any, Timing]]) -> None:
+def _told(future: asyncio.Future[tuple[Any, Timing]] | Told, handed: asyncio.Future[tuple[Any, Timing]]) -> None:
     """Gives whoever waits what the server made of a call that was handed over."""
     if future.done():
         if not handed.cancelled():

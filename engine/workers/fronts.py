@@ -550,7 +550,7 @@ def _timed(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any
 
 
 async def _outcome(call: Pending) -> list[Any]:
-    assert call.future is not None
+    assert isinstance(call.future, asyncio.Future)
     answer, timing = await call.future
     return [answer, timing.queue_ms, timing.run_ms]
 

@@ -45,6 +45,7 @@ class Line:
         self._wire.let_go = self._let_go
         self._given = self._wire.pages = Given() if keeps else None
         self._writing = self._expiring = False
+        self._soon: list[tuple[bytes, int]] = []
         self.ended = False
         self._loop.add_reader(self._wire.fileno(), self._readable)
 
@@ -75,11 +76,40 @@ class Line:
         else:
             self._post_body(body, message["id"])
 
+    def send_soon(self, message: Message) -> None:
+        """As `send_now`, together with what else is sent before the event loop turns: one system call, and the other
+        end is woken once. Where it is gone by then, `on_end` says so, and the message is among the unsent."""
+        body, blobs = self._opened().pack(message)
+        if blobs:
+            self._post(parcel(body, blobs, message["id"], self._given))
+            return
+        if not self._soon:
+            self._loop.call_soon(self._send_soon)
+        self._soon.append((body, message["id"]))
+
+    def _send_soon(self) -> None:
+        if self.ended or not self._soon:
+            return
+        bodies = self._soon
+        try:
+            sent = self._wire.post_body(*bodies[0]) if len(bodies) == 1 else self._wire.post_several(bodies)
+        except Closed:
+            self._end(None)
+            return
+        self._soon = []
+        if not sent:
+            self._write_later()
+
     def unsent(self) -> set[int]:
         """Ids of messages of which the other end has seen nothing."""
-        return self._wire.unsent()
+        return self._wire.unsent() | {number for _, number in self._soon}
 
     def _open(self) -> Wire:
+        if self._soon:
+            self._send_soon()  # what came first goes first
+        return self._opened()
+
+    def _opened(self) -> Wire:
         if self.ended:
             raise NotSent(f"{self._other} is gone")
         if self._bounded and self._wire.waiting > _MAX_WAITING:

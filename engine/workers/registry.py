@@ -72,6 +72,11 @@ class Registry:
         self._by_worker: dict[str, dict[str, Record]] = {}
         self._public: dict[str, Record] = {}
 
+    def present(self, owner: str, ref: str) -> Record | None:
+        """The owner's session, if it is there now."""
+        known = self._owners.get(owner)
+        return None if known is None else known.names.get(ref) or known.ids.get(ref)
+
     def find(self, owner: str, ref: str) -> Record | None:
         """The owner's session; None only for a `default` that has to be made. Raises NoSuchSession, Gone."""
         known = self._owners.get(owner)

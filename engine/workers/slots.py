@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,11 +20,29 @@ from engine.workers.transports import Transport
 log = logging.getLogger("curlgrad.supervisor")
 
 
+class Told(ABC):
+    """Who is told of a call's end at once, and does not wait for it in a task: a future as far as a call needs one."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def done(self) -> bool:
+        """Whether nothing is to be told any more."""
+
+    @abstractmethod
+    def set_result(self, result: tuple[Any, Timing], /) -> None:
+        """The worker's answer. Raises nothing."""
+
+    @abstractmethod
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Why there is none. Raises nothing."""
+
+
 @dataclasses.dataclass(slots=True)
 class Pending:
     """A call that is under way."""
 
-    future: asyncio.Future[tuple[Any, Timing]] | None  # None: nobody waits for this reply
+    future: asyncio.Future[tuple[Any, Timing]] | Told | None  # None: nobody waits for this reply
     changes: bool
     record: Record | None = None
     opens: bool = False

@@ -45,11 +45,11 @@ from engine.limits import Limits
 from engine.workers import overdue, questions
 from engine.workers.deadly import Deadly
 from engine.workers.incoming import Incoming
-from engine.workers.messages import PROTOCOL, BadMessage, Message, NotSent, Timing, version
+from engine.workers.messages import PROTOCOL, BadMessage, CannotPack, Message, NotSent, Timing, version
 from engine.workers.plans import WorkerSpec, cores, device_order, no_such_device
 from engine.workers.registry import DEFAULT, Record, Registry
 from engine.workers.settling import START_TIMEOUT, Settling
-from engine.workers.slots import Pending, Slot, Waiters, answered, data_of, device_of, end, give_up, not_sent
+from engine.workers.slots import Pending, Slot, Told, Waiters, answered, data_of, device_of, end, give_up, not_sent
 from engine.workers.transports import InlineTransport, ProcessTransport
 
 if TYPE_CHECKING:
@@ -331,6 +331,34 @@ class Supervisor:
         answer = await self._reply(slot, call, future, record, message)
         self._deadly.survived(known_as)
         return answer
+
+    def start_call(self, owner: str, ref: str | None, message: Message, told: Told, *, changes: bool) -> Pending | None:
+        """As `call`, without a wait: sends the message, and `told` hears of its end. None, and nothing is done, where
+        something has to be waited for or is not as usual: that is for `call`, which `told` may turn to as well where
+        the worker says that it has no such session or device."""
+        record = self.registry.present(owner, ref or DEFAULT)
+        if record is None or self._deadly.any or record.order.locked():
+            return None
+        slot = self._slots[record.worker]
+        if slot.state != "ready" or slot.transport is None or slot.epoch != record.epoch:
+            return None
+        number = next(self._ids)
+        message.update(id=number, session=record.id, sent=time.monotonic(), call=f"{self._nonce}-{number}")
+        call = slot.pending[number] = Pending(told, changes, record, False, number)
+        if self.data is not None:
+            call.message = message
+        try:
+            slot.transport.send_soon(message)
+        except (NotSent, CannotPack, MemoryError):
+            del slot.pending[number]
+            return None
+        return call
+
+    def withdraw(self, call: Pending) -> None:
+        """Cancels what `start_call` began, where it is under way still."""
+        for slot in self._slots.values():
+            if slot.pending.get(call.number) is call:
+                self._post(slot, {"do": "cancel", "target": call.number})
 
     async def moved(self, record: Record, device: str | None) -> bool:
         """Moves an empty session to a worker that has the device it asks for. False where that cannot be.

@@ -67,6 +67,11 @@ class Transport(ABC):
     def send_now(self, message: Message) -> None:
         """Sends a message without big arrays. Raises as `send` does."""
 
+    def send_soon(self, message: Message) -> None:
+        """As `send_now`, perhaps together with what else is sent before the event loop turns; that the worker is gone
+        may be said by `on_lost` instead."""
+        self.send_now(message)
+
     @abstractmethod
     def unsent(self) -> set[int]:
         """Ids of messages of which the worker has seen nothing."""
@@ -292,6 +297,9 @@ class ProcessTransport(Transport):
         if self._line is None or self._closing:
             raise NotSent("the worker is gone")
         return self._line
+
+    def send_soon(self, message: Message) -> None:
+        self._open_line().send_soon(message)
 
     def unsent(self) -> set[int]:
         return self._line.unsent() if self._line is not None else set()
