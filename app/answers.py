@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -16,6 +17,22 @@ AT_ONCE = "curlgrad.at_once"
 without one are sent the messages of ASGI."""
 
 CHUNK = 4 << 20  # bytes given to the server at a time: one that copies what a socket does not take holds so much
+
+
+_PHRASES = {status: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def head_of(status: int, *headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Status line and headers as HTTP/1.1 writes them, without the empty line that ends them. Raises ValueError for
+    a value that would begin another line."""
+    lines = [_PHRASES[status]]  # type: ignore[index]
+    for some in headers:
+        for name, value in some:
+            lines += (name, b": ", value, b"\r\n")
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) // 4 + 1 or head.count(b"\r") != head.count(b"\n"):
+        raise ValueError("a header of more than one line")
+    return head
 
 
 class Answer(Response):

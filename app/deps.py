@@ -50,7 +50,7 @@ READ = ["GET", "HEAD"]
 T = TypeVar("T")
 
 SESSION_QUERY = ("session", "values", "int64")  # of every call that works in a session
-_AS_JSON = {"Content-Type": json_write.MEDIA_TYPE}
+AS_JSON: Mapping[str, str] = {"Content-Type": json_write.MEDIA_TYPE}
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _JSON_TYPES = ("", json_write.MEDIA_TYPE, form.MEDIA_TYPE)
 
@@ -244,11 +244,7 @@ class Call:
         if not is_json(kind):
             raise unsupported(kind, (json_write.MEDIA_TYPE, form.MEDIA_TYPE))
         body = await self.body()
-        reader = form.read if kind == form.MEDIA_TYPE else json_read.read
-        if not body:
-            return json_read.Document({})
-        document = reader(body) if len(body) < OFF_LOOP_BYTES else await off_loop(len(body), lambda: reader(body))
-        return an_object(document, "the body")
+        return await off_loop(len(body), lambda: document_of(kind, body))
 
     def binary_values(self) -> str:
         """Which values the form needs: the binary ones are nothing but values. Raises Invalid for other wishes."""
@@ -332,21 +328,25 @@ class Call:
 
     async def json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
         """The answer as JSON; where a device is simulated, an object says so."""
+        value = self.marked(value)
+        start = time.perf_counter()
+        body, told = await off_loop(json_write.weight(value), lambda: self.written(value, headers))
+        self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
+        return Answer(body, status, told)
+
+    def marked(self, value: Any) -> Any:
+        """An answer; where a device is simulated, an object that says so."""
         if self.exchange.simulated:
             if type(value) is TensorAnswer:
                 value = json_write.tensor(value, self.integers)
             if type(value) is dict:
                 value = {**value, "simulated": True}
-        start = time.perf_counter()
-        weight = json_write.weight(value)
-        told: Mapping[str, str] = {**_AS_JSON, **headers} if headers else _AS_JSON
+        return value
 
-        def write() -> tuple[Body, Mapping[str, str]]:
-            return self._coded(json_write.write(value, self.integers), told)
-
-        body, told = write() if weight < OFF_LOOP_BYTES else await off_loop(weight, write)
-        self.exchange.encode_ms = (time.perf_counter() - start) * 1e3
-        return Answer(body, status, told)
+    def written(self, value: Any, headers: Mapping[str, str] | None = None) -> tuple[Body, Mapping[str, str]]:
+        """An answer as JSON, in a coding that the caller takes where that pays, and its headers."""
+        told: Mapping[str, str] = {**AS_JSON, **headers} if headers else AS_JSON
+        return self._coded(json_write.write(value, self.integers), told)
 
     async def encoded(
         self,
@@ -396,6 +396,13 @@ def about(*known: str, offers: tuple[str, ...] = (media.JSON,)) -> Any:
         return Call(request, names, offers)
 
     return Depends(call)
+
+
+def document_of(kind: str, body: bytes) -> json_read.Document:
+    """A body of this type as an object; one without a body is empty. Raises Malformed, LimitExceeded."""
+    if not body:
+        return json_read.Document({})
+    return an_object(form.read(body) if kind == form.MEDIA_TYPE else json_read.read(body), "the body")
 
 
 def an_object(document: json_read.Document, what: str) -> json_read.Document:

@@ -15,6 +15,11 @@ LOOK_AFTER_S = 0.1  # what takes less is not worth a look
 T = TypeVar("T")
 
 
+def gone() -> Conflict:
+    """What becomes of a call whose client has hung up: nobody reads it."""
+    return Conflict("the client has hung up; the session is as it was before", code="cancelled")
+
+
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns. Cancels it when the client hangs up, and raises Conflict, which nobody reads."""
     watch = _Watch(request)
@@ -24,7 +29,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if not watch.gone:
             raise
         watch.caller.uncancel()
-        raise Conflict("the client has hung up; the session is as it was before", code="cancelled") from None
+        raise gone() from None
     finally:
         watch.stop()
 

@@ -213,6 +213,7 @@ class Keys:
         self._seen: tuple[int, int, int] | None = None
         self._next_look = 0.0
         self.closed = False
+        self._state = object()
         if before is None:
             if path is not None:
                 self._seen = _stamp(path)
@@ -225,6 +226,15 @@ class Keys:
     def known(self) -> Known:
         """What another process that is started later has to know, should the file be gone by then."""
         return Known(self.closed, self._keys)
+
+    @property
+    def state(self) -> object:
+        """Another object whenever it may count otherwise what a key is, or whether one is needed; time apart."""
+        return self._state
+
+    def expired(self, key: Key) -> bool:
+        """Whether a key that counted once counts no more because its time is over."""
+        return key.expires is not None and bool(key.expires <= self._clock.time())
 
     def refresh(self) -> None:
         """Look whether the file has changed, at most once in `LOOK_AGAIN_S`."""
@@ -242,6 +252,7 @@ class Keys:
             self.problem = None
             self._seen = stamp
         self.closed = True
+        self._state = object()
 
     def find(self, text: str) -> tuple[Key | None, str | None]:
         """(the key, None) for a key that counts; (None or the key, why it does not) for any other."""

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from app import errors, openapi, pages, tracing
 from app.deps import House
 from app.keys import BadKeysFile, Keys, Known
+from app.lane import Lane
 from app.logs import AccessLog
 from app.metrics import Metrics
 from app.rates import Rates
@@ -34,6 +35,7 @@ _NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fa
 # The calls of which there are most go from the Guard to their handler. The router has them too, for what it says of
 # paths and methods, but does not have to look for them.
 _DIRECT = Direct(under={"/v1/ops/": ops.run_op}, at={"/v1/programs": programs.run_program})
+_WAYS = {ops.run_op: ops.WAY, programs.run_program: programs.WAY}
 
 
 class Application(FastAPI):
@@ -45,7 +47,9 @@ class Application(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         stack = super().build_middleware_stack()
         inner = stack.app if isinstance(stack, ServerErrorMiddleware) else stack
-        guarded: ASGIApp = Guard(inner, **self.guard)
+        guarded: ASGIApp
+        guarded = guard = Guard(inner, **self.guard)
+        self.state.lane = None if guard.traced else Lane(self, guard, _WAYS)
         return guarded if self.traced is None else self.traced(guarded)
 
 

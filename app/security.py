@@ -10,7 +10,7 @@ a problem.
 from __future__ import annotations
 
 import ipaddress
-import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +47,8 @@ ALLOWED_HEADERS = (
     "Last-Event-ID"
 )
 ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
+TIMING = "queue;dur=%.3f, run;dur=%.3f, encode;dur=%.3f"
+COUNTED = "curlgrad.counted"  # in the scope of a request whose key's rate was counted before
 PREFLIGHT_AGE_S = 600
 DRAIN_RETRY_S = 5  # when to ask again a server that is ending: its successor takes about as long to come up
 
@@ -74,13 +76,16 @@ class Exchange:
     __slots__ = ("encode_ms", "queue_ms", "request_id", "run_ms", "simulated", "status")
 
     def __init__(self, *, simulated: bool = False) -> None:
-        self.request_id = os.urandom(8).hex()
+        self.request_id = f"{_number(64):016x}"
         self.simulated = simulated
         self.status = HUNG_UP  # until an answer begins
         self.queue_ms = self.run_ms = self.encode_ms = 0.0
 
     def server_timing(self) -> str:
-        return f"queue;dur={self.queue_ms:.3f}, run;dur={self.run_ms:.3f}, encode;dur={self.encode_ms:.3f}"
+        return TIMING % (self.queue_ms, self.run_ms, self.encode_ms)
+
+
+_number = random.Random().getrandbits  # ids tell requests apart; they open nothing
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -208,7 +213,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 exchange.status = message["status"]
-                message["headers"] = _finished(message.get("headers", ()), exchange, shared_with, self.root_path)
+                message["headers"] = finished(message.get("headers", ()), exchange, shared_with, self.root_path)
             await send(message)
 
         try:
@@ -226,7 +231,7 @@ class Guard:
             else:
                 response = await handler(Request(scope, limited))
                 if at_once is not None and type(response) is Answer:
-                    headers_out = _finished(response.raw_headers, exchange, shared_with, self.root_path)
+                    headers_out = finished(response.raw_headers, exchange, shared_with, self.root_path)
                     if type(response.body) is bytes and at_once(response.status_code, headers_out, response.body):
                         exchange.status = response.status_code
                         return
@@ -269,6 +274,18 @@ class Guard:
 
     def _authenticate(self, scope: Scope, headers: dict[bytes, bytes]) -> Principal:
         """Whose call this is. Raise Unauthorized, MissingScope or TooManyRequests where it may not be made."""
+        key = self._key(headers)
+        wait = 0.0 if COUNTED in scope else self.rates.wait(key.id)
+        if wait:
+            raise TooManyRequests(
+                f"this key may send {self.rates.rate:g} requests a second, and {self.rates.burst:g} at once",
+                hint=Hint("slower", seconds=f"{wait:.2g}"),
+                retry_after=max(1, round(wait)),
+            )
+        return _allowed(key, scope)
+
+    def _key(self, headers: dict[bytes, bytes]) -> Key:
+        """The key that a request brings. Raise Unauthorized where it brings none that counts."""
         scheme, _, text = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthorized("this server asks for an API key", code="no-key", hint=Hint("send-key"))
@@ -277,20 +294,24 @@ class Guard:
             raise Unauthorized("this is no API key of this server", code="bad-key", hint=Hint("send-key"))
         if why_not is not None:
             raise Unauthorized(f"this API key is {why_not}", code=f"key-{why_not}", hint=Hint("other-key"))
-        wait = self.rates.wait(key.id)
-        if wait:
-            raise TooManyRequests(
-                f"this key may send {self.rates.rate:g} requests a second, and {self.rates.burst:g} at once",
-                hint=Hint("slower", seconds=f"{wait:.2g}"),
-                retry_after=max(1, round(wait)),
-            )
-        needed = scope_of(scope["method"], scope["path"])
-        if needed is not None and not key.may(needed):
-            raise MissingScope(
-                f"this key may {' and '.join(key.scopes)}, and {scope['method']} {scope['path'][:200]} needs {needed}",
-                hint=Hint("missing-scope", scope=needed),
-            )
-        return Principal(key.owner, key)
+        return key
+
+    def looked_at(self, scope: Scope) -> tuple[Handler | None, str | None]:
+        """For a request that is not traced, of a scope as the server makes it, and that may come in: the handler that
+        it goes to without the router, and the origin that its answer is shared with; the scope is then as handlers
+        find it, but for the exchange. Raises what refuses it. The rate of its key is not counted, nor the length of its
+        body."""
+        scope["curlgrad.principal"] = NOBODY
+        if self.root_path:
+            _go_below(self.root_path, scope)
+        headers = _headers(scope)
+        scope["curlgrad.headers"] = Headers(headers)
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        self._admit(scope, headers, origin)
+        self.keys.refresh()
+        if self.keys.closed and not _is_open(scope["path"]):
+            scope["curlgrad.principal"] = _allowed(self._key(headers), scope)
+        return self.direct.find(scope), origin if origin in self.origins else None
 
     def _check_host(self, host: str, scope: Scope) -> None:
         server = scope.get("server")
@@ -360,6 +381,17 @@ def _is_open(path: str) -> bool:
     return path in PROBES or path == "/" or any(path == p or path.startswith((p + "/", p + ".")) for p in _PAGES)
 
 
+def _allowed(key: Key, scope: Scope) -> Principal:
+    """The caller with this key. Raise MissingScope where the key does not allow the request."""
+    needed = scope_of(scope["method"], scope["path"])
+    if needed is not None and not key.may(needed):
+        raise MissingScope(
+            f"this key may {' and '.join(key.scopes)}, and {scope['method']} {scope['path'][:200]} needs {needed}",
+            hint=Hint("missing-scope", scope=needed),
+        )
+    return Principal(key.owner, key)
+
+
 def scope_of(method: str, path: str) -> str | None:
     """What a key must be allowed for a call; None where any key will do."""
     if path == "/v1/me":
@@ -416,7 +448,7 @@ def _foreign(detail: str, origin: str | None) -> Forbidden:
 # ---------------------------------------------------------------- out
 
 
-def _finished(
+def finished(
     given_headers: Iterable[tuple[bytes, bytes]], exchange: Exchange, shared_with: str | None, root_path: str = ""
 ) -> list[tuple[bytes, bytes]]:
     """An answer's headers with those that every answer has."""

@@ -9,17 +9,28 @@ client that is woken twice. Of what a small call costs the web process, that is 
 from __future__ import annotations
 
 import asyncio
+import math
+import re
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from app.answers import AT_ONCE
+from app.answers import AT_ONCE, head_of
 from app.deps import INTO
+from app.lane import MAX_BODY, Flight, Head, Lane
 from app.receiving import Into
+from app.security import COUNTED
 
+MAX_HEAD = 4096  # bytes of a head that is remembered
+_HEADS = 16  # remembered of a connection
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(\d{1,9})\r\n")
+_FOLDED = re.compile(rb"\r\n[ \t]")
+_CLOSE = ((b"connection", b"close"),)
 _SMALL = 65_536  # bytes: what is shorter is joined to its head by a copy
 
 
@@ -66,8 +77,167 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Together(transport))  # type: ignore[arg-type]
         self.app_state = {**self.app_state, INTO: Into(self)}
+        self.plain = transport
+        # The short lane (app/lane.py).
+        self.lane: Lane | None = None if self.access_log else getattr(getattr(self.app, "state", None), "lane", None)
+        self.between = True  # the parser has seen whole requests and nothing of another
+        self.heads: dict[bytes, Head | bool | None] = {}  # True: seen once; None: for the long way
+        self.flight: Flight | None = None
+        self.held = b""  # the head of a request that may take the lane when its body comes
+        self.behind: list[bytes] = []  # what came in during a flight
+        self.counted = self.lost = False
+        self.keep_alive = True
+        self.quiet = -math.inf  # when the last flight ended
+
+    # ------------------------------------------------ the short lane
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return self.server_state.default_headers
+
+    def data_received(self, data: bytes) -> None:
+        if self.flight is not None:
+            self.behind.append(data)
+            if sum(map(len, self.behind)) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            return
+        if self.held:
+            data, self.held = self.held + data, b""
+        if self.lane is None or not self._goes_short(self.lane, data):
+            self._go_long(data)
+
+    def _go_long(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        finally:
+            self.counted = False
+
+    def _goes_short(self, lane: Lane, data: bytes) -> bool:
+        """Whether what came in is dealt with: one whole request whose head is known, or such a head alone."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if not self.between or not (cycle is None or cycle.response_complete) or not data.startswith(b"POST /"):
+            return False
+        end = data.find(b"\r\n\r\n", 0, MAX_HEAD) + 4
+        length = _LENGTH.search(data, 0, end) if end > 4 else None
+        if length is None or self.flow.write_paused or self.plain.is_closing():
+            return False
+        start, stop = length.span(1)
+        place = data[:start] + data[stop:end]
+        head = self.heads.get(place, False)
+        if type(head) is bool:
+            if len(self.heads) >= _HEADS:
+                self.heads.clear()
+            if not head:
+                self.heads[place] = True
+                return False
+            head = self.heads[place] = self._learn(lane, data[:end])
+        if head is None:
+            return False
+        body = int(data[start:stop])
+        if len(data) == end + body:
+            if lane.begin(head, data[end:], self):
+                return True
+            if lane.stale(head):
+                del self.heads[place]
+        elif len(data) == end and body <= MAX_BODY:
+            self.held = data
+            return True
+        return False
+
+    def _learn(self, lane: Lane, head: bytes) -> Head | None:
+        """What the lane makes of a head, by another parser of the same kind."""
+        found = _Parsed()
+        parser = httptools.HttpRequestParser(found)
+        try:
+            parser.feed_data(head)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return None
+        url = httptools.parse_url(found.url) if found.complete else None
+        if url is None or parser.get_http_version() != "1.1" or b"%" in url.path or _FOLDED.search(head):
+            return None
+        if not head.count(b"\n") == head.count(b"\r\n") == len(found.headers) + 2:
+            return None  # its end may be elsewhere than it seems
+        path = url.path.decode("ascii")
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "POST",
+            "scheme": self.scheme,
+            "server": self.server,
+            "client": self.client,
+            "root_path": self.root_path,
+            "path": self.root_path + path,
+            "raw_path": self.root_path.encode("ascii") + url.path,
+            "query_string": url.query or b"",
+            "headers": found.headers,
+        }
+        return lane.look(scope)
+
+    def answered(self, data: bytes) -> None:
+        """Sends the answer of what was in flight, and goes on with what came after."""
+        self.flight = None
+        self.server_state.total_requests += 1
+        if self.lost:
+            return
+        self.plain.write(data)
+        if not self.keep_alive:
+            self.plain.close()
+            return
+        self.quiet = time.perf_counter()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_handler()
+        if self.behind:
+            data, self.behind = b"".join(self.behind), []
+            self.flow.resume_reading()
+            self.data_received(data)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Flights do not set the clock, but say when they ended: a timer for each would cost more than its answer."""
+        busy = self.flight is not None or bool(self.held)
+        left = self.timeout_keep_alive - (0.0 if busy else time.perf_counter() - self.quiet)
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._let_go()
+        if self.flight is not None:
+            self.flight.hung_up()
+        self.heads = {}
+        super().connection_lost(exc)
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
+    def _let_go(self) -> None:
+        """The long way has to know of a request that has begun."""
+        if self.held:
+            data, self.held = self.held, b""
+            self._go_long(data)
+
+    def shutdown(self) -> None:
+        self._let_go()
+        if self.flight is not None:
+            self.keep_alive = False
+        else:
+            super().shutdown()
+
+    # ------------------------------------------------ the long way
+
+    def on_message_begin(self) -> None:
+        self.between = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        self.between = True
+        super().on_message_complete()
 
     def on_headers_complete(self) -> None:
+        if self.counted:
+            self.scope[COUNTED] = True  # type: ignore[literal-required]
+            self.counted = False
         super().on_headers_complete()
         if self.cycle is not None:
             self.scope[AT_ONCE] = partial(_send_at_once, self.cycle)  # type: ignore[literal-required]
@@ -89,9 +259,28 @@ class Protocol(HttpToolsProtocol):
         """A body that the parser has not seen is there in whole; what follows is the next request."""
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.between = True
         self.cycle.more_body = False
         self.cycle.message_event.set()
         self.hear(self)
+
+
+class _Parsed:
+    """A parser's callbacks, which keep what it found."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
 
 
 def _send_at_once(
@@ -108,14 +297,10 @@ def _send_at_once(
         or cycle.scope["method"] == "HEAD"
     ):
         return False
-    lines = [STATUS_LINE[status]]
-    for name, value in (*cycle.default_headers, *headers):
-        lines += (name, b": ", value, b"\r\n")
-    if not cycle.keep_alive:
-        lines.append(b"connection: close\r\n")
-    head = b"".join(lines)
-    if head.count(b"\n") != len(lines) // 4 + 1 + (not cycle.keep_alive) or head.count(b"\r") != head.count(b"\n"):
-        return False  # a value that would begin another line: the long way refuses it
+    try:
+        head = head_of(status, cycle.default_headers, headers, () if cycle.keep_alive else _CLOSE)
+    except ValueError:
+        return False  # the long way refuses it
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     cycle.transport.write(b"".join((head, b"\r\n", body)))

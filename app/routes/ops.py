@@ -10,10 +10,12 @@ from starlette.responses import Response
 
 from app import replies
 from app.deps import READ, SESSION_QUERY, Call, House, about
+from app.lane import Way
 from app.openapi.served import Served
 from app.routes import jobs
 from app.wire import json_write
-from app.wire.arguments import with_arrays
+from app.wire.arguments import Kinds, with_arrays
+from app.wire.json_read import Document
 from engine.errors import Invalid, WrongType
 from engine.service import no_such_op
 
@@ -29,10 +31,15 @@ _QUERY = (*SESSION_QUERY, "dry_run", "explain")
 async def run_op(request: Request) -> Response:
     """Run one operation: a program of one step, whose result is kept. Every POST /v1/ops/{op} comes here."""
     call, op = Call(request, _QUERY), request.path_params["op"]
-    document = await call.document()
-    args = with_arrays(document.bare, call.house.kinds.get(op, {}), document.arrays)
-    document.arrays.fill()
-    program = one_step(op, args, call)
+    program = one_step(op, await call.document(), call.house.kinds)
+    if call.only_new_names():
+        program["if_none_match"] = True
+    expected = call.expected()
+    if expected is not None:
+        target = program["steps"][0]["args"].get("input")
+        if not (op.endswith("_") and type(target) is str):
+            call.refuse_if_match()
+        program["expect"] = {target: expected}
     dry_run, prefer = call.flag("dry_run"), call.prefer
     if prefer is not None and not dry_run:
         return await jobs.taken(call, program, prefer, op)
@@ -44,11 +51,12 @@ async def run_op(request: Request) -> Response:
 router.add_route("/v1/ops/{op}", run_op, methods=["POST"])
 
 
-def one_step(op: str, body: dict[str, Any], call: Call) -> dict[str, Any]:
+def one_step(op: str, document: Document, kinds: Kinds) -> dict[str, Any]:
     """The program of one operation: its result, a tensor or several, is `r` and kept under the name asked for."""
     if op.startswith("_"):
         raise no_such_op(op)
-    args, options = dict(body), {}
+    args, options = dict(with_arrays(document.bare, kinds.get(op, {}), document.arrays)), {}
+    document.arrays.fill()
     for name, kind in OPTIONS.items():
         if name in args:
             options[name] = value = args.pop(name)
@@ -64,16 +72,16 @@ def one_step(op: str, body: dict[str, Any], call: Call) -> dict[str, Any]:
         raise Invalid("keep is false, so there is nothing to name", op=op, param="keep")
     if options.get("no_grad"):
         program["no_grad"] = True
-    if call.only_new_names():
-        program["if_none_match"] = True
-    expected = call.expected()
-    if expected is not None:
-        target = args.get("input")
-        if not (op.endswith("_") and type(target) is str):
-            call.refuse_if_match()
-        program["expect"] = {target: expected}
     return program
 
+
+# A call that has nothing out of the ordinary goes past all of the above (app/lane.py).
+WAY = Way(
+    call=lambda request: Call(request, _QUERY),
+    program=one_step,
+    answer=lambda op, reply, call: replies.of_op(op, reply, call.integers, call.language),
+    stepless=True,
+)
 
 _A = {str: "string", list: "list of strings", bool: "boolean"}
 

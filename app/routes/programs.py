@@ -17,6 +17,7 @@ from app import replies
 from app.answers import Body
 from app.deps import SESSION_QUERY, Call, an_object, off_loop, untagged
 from app.errors import unknown
+from app.lane import Way
 from app.routes import jobs
 from app.wire import arguments, json_read, json_write, media, safetensors
 from app.wire.json_read import Arrays, Document
@@ -118,6 +119,13 @@ def prepared(document: Document, kinds: arguments.Kinds) -> dict[str, Any]:
     _prepare(program.get("steps"), [], kinds, document.arrays)
     document.arrays.fill()
     return program
+
+
+WAY = Way(
+    call=lambda request: Call(request, _QUERY, _FORMS),
+    program=lambda op, document, kinds: prepared(document, kinds),
+    answer=lambda op, reply, call: replies.of_program(reply, call.integers, call.language),
+)
 
 
 def _prepare(steps: Any, path: list[int], kinds: arguments.Kinds, arrays: Arrays) -> None:
