@@ -27,7 +27,7 @@ from app.receiving import Into
 from app.security import COUNTED
 
 MAX_HEAD = 4096  # bytes of a head that is remembered
-_HEADS = 16  # remembered of a connection
+_HEADS = 64  # remembered of a connection: one for each operation and session that it calls
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?(\d{1,9})\r\n")
 _FOLDED = re.compile(rb"\r\n[ \t]")
 _CLOSE = ((b"connection", b"close"),)
