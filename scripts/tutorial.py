@@ -45,6 +45,7 @@ sys.path.insert(0, str(ROOT))
 
 from app.main import create_app  # noqa: E402
 from app.settings import Settings  # noqa: E402
+from engine.backend import CPU  # noqa: E402
 from engine.service import Service, WorkerSpec  # noqa: E402
 
 TUTORIAL = ROOT / "docs" / "tutorial"
@@ -233,6 +234,7 @@ class Played:
         self._loop.close()
 
     async def _start(self) -> None:
+        CPU.model = PROCESSOR
         specs = {
             PORT: WorkerSpec("cpu-0", ("cpu",), inline=True),
             PRACTICE_PORT: WorkerSpec("practice-0", ("cpu", "cuda:0"), inline=True, practice=True),
@@ -316,6 +318,7 @@ def _quoted(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+PROCESSOR = "this machine's processor"  # on the pages, which are the same wherever they are made
 MASKED = ("etag", "model", "memory")
 
 
