@@ -72,6 +72,7 @@ def service_of(settings: Settings) -> Service:
         max_values=settings.max_values,
         history_bytes=settings.history,
         op_times=settings.op_times,
+        busy_poll_s=settings.busy_poll * 1e-6,
         max_jobs=settings.max_jobs,
         jobs_s=settings.keep_jobs,
     )

@@ -260,6 +260,15 @@ class Settings:
             "threads that BLAS uses in each worker process; 0 shares the machine's cores out among the workers",
         ),
     )
+    busy_poll: int = field(
+        default=500,
+        metadata=_option(
+            _whole,
+            "MICROSECONDS",
+            "how long a process looks for a call or an answer that is likely to come at once, before it sleeps; "
+            "0 for never, as on a single core",
+        ),
+    )
     max_steps: int = field(
         default=10_000, metadata=_option(_count, "N", "the steps that a program may be written with")
     )

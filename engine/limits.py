@@ -54,6 +54,7 @@ class Limits:
     max_values: int = 20_000_000  # numbers that an answer in JSON may spell out
     history_bytes: int = 256 << 10  # what a session remembers of its programs, for scripts; 0: nothing
     op_times: bool = False  # whether steps are timed by operation
+    busy_poll_s: float = 0.0  # how long a process looks for a message that is likely to come before it sleeps
     max_jobs: int = 100
     jobs_s: float = 24 * 3600.0
 

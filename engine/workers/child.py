@@ -31,6 +31,7 @@ from pathlib import Path
 from engine import logs
 from engine.backend import release_free_memory, tune_allocator
 from engine.errors import DeviceLost, EngineError, Unavailable
+from engine.workers.busy import BusyPoll
 from engine.workers.doors import take_sockets
 from engine.workers.frames import Parcel, Wire, comes_back, parcel, raise_file_limit
 from engine.workers.making import make_worker
@@ -96,6 +97,7 @@ class SocketInbox:
 
     def __init__(self, *wires: Wire, door: socket.socket | None = None) -> None:
         self._poll = select.poll()
+        self.busy_poll = BusyPoll(self._poll.poll)
         self._door = door
         if door is not None:
             door.setblocking(False)
@@ -138,7 +140,7 @@ class SocketInbox:
         for peer in self._peers.values():
             peer.give_back()
         found: list[tuple[Peer, Message | None]] = []
-        for fd, events in self._poll.poll(self._wait(timeout)):
+        for fd, events in self.busy_poll.wait(self._wait(timeout)):
             if self._door is not None and fd == self._door.fileno():
                 self._let_in()
                 continue
@@ -267,6 +269,7 @@ def serve(fd: int, factory: str, door: int | None = None) -> int:
         log.exception("cannot start")
         peer.reply(_refusal(number, f"{type(error).__name__}: {error}"))
         return 4
+    inbox.busy_poll.limit = worker.limits.busy_poll_s
     raise_file_limit()
     tune_allocator()
     if worker.limits.server_bytes:

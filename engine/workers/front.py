@@ -99,12 +99,14 @@ class _Asked:
 class _Link:
     """The wire to one incarnation of a worker, and the calls under way on it."""
 
-    def __init__(self, worker: str, epoch: int, sock: socket.socket, on_end: Callable[[_Link], None]) -> None:
+    def __init__(
+        self, worker: str, epoch: int, sock: socket.socket, on_end: Callable[[_Link], None], busy_poll_s: float
+    ) -> None:
         self.worker, self.epoch = worker, epoch
         self.pending: dict[int, Pending] = {}
         self.sending: set[int] = set()  # calls that the line has not taken yet: whoever sends them hears of its end
         self._end_told = on_end
-        self.line = Line(sock, self._replied, self._ended, other="the worker", keeps=True)
+        self.line = Line(sock, self._replied, self._ended, other="the worker", keeps=True, busy_poll_s=busy_poll_s)
 
     def _replied(self, message: Message) -> None:
         number = message.get("id")
@@ -317,7 +319,7 @@ class Front:
         before = self._links.get(worker)
         if before is not None:  # its end is being noticed
             self._broken[worker, before.epoch] = before
-        self._links[worker] = _Link(worker, epoch, sock, self._unlinked)
+        self._links[worker] = _Link(worker, epoch, sock, self._unlinked, self.limits.busy_poll_s)
 
     def _unlinked(self, link: _Link) -> None:
         """A worker has hung up: the server will say that it is gone, when it knows how."""
@@ -379,7 +381,7 @@ class Front:
             link.sending.add(number)
             sent["sent"] = time.monotonic()
             try:
-                await link.line.send(sent)
+                await link.line.send(sent, alone=self._is_alone())
             except BaseException as error:
                 link.pending.pop(number, None)
                 if isinstance(error, NotSent):
@@ -558,13 +560,17 @@ class Front:
         call = link.pending[number] = Pending(told, True, number=number, message=kept)
         link.sending.add(number)
         try:
-            link.line.send_soon(message)
+            link.line.send_soon(message, alone=self._is_alone())
         except (NotSent, CannotPack, MemoryError):
             link.pending.pop(number, None)
             return None
         finally:
             link.sending.discard(number)
         return call
+
+    def _is_alone(self) -> bool:
+        """Whether the call that is being sent is the only one under way here."""
+        return sum([len(link.pending) for link in self._links.values()]) == 1
 
     def withdraw(self, call: Pending) -> None:
         for link in self._links.values():

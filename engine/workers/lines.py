@@ -11,6 +11,7 @@ import select
 import socket
 from collections.abc import Callable
 
+from engine.workers.busy import BusyPoll, loop_fd, poller
 from engine.workers.frames import Parcel, Wire, comes_back, parcel
 from engine.workers.messages import BadMessage, Closed, Message, NotSent
 from engine.workers.pages import UPLOADS, Given
@@ -26,6 +27,8 @@ class Line:
 
     `other`: who is at the other end, for what is said of it. `bounded`: whether messages are refused while very much
     waits to be read there. `keeps`: whether it is a worker, which keeps arrays and says when it lets go of them.
+    `busy_poll_s`: how long the answer to a call that is alone is looked for, if it is likely to come soon and the event
+    loop has nothing else to do.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Line:
         other: str,
         bounded: bool = True,
         keeps: bool = False,
+        busy_poll_s: float = 0.0,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_message, self._on_end = on_message, on_end
@@ -46,16 +50,22 @@ class Line:
         self._given = self._wire.pages = Given() if keeps else None
         self._writing = self._expiring = False
         self._soon: list[tuple[bytes, int]] = []
+        self._alone = False  # whether the call that is sent soon is the only one under way
+        fds = [fd for fd in (self._wire.fileno(), loop_fd(self._loop)) if fd is not None]
+        self._busy = BusyPoll(poller(*fds), busy_poll_s if len(fds) > 1 else 0.0)
         self.ended = False
         self._loop.add_reader(self._wire.fileno(), self._readable)
 
     # ------------------------------------------------ sending
 
-    async def send(self, message: Message) -> None:
-        """Sends, copying big arrays in another thread. Raises NotSent, CannotPack, MemoryError."""
+    async def send(self, message: Message, *, alone: bool = False) -> None:
+        """Sends, copying big arrays in another thread. `alone`: no other call is under way. Raises NotSent, CannotPack,
+        MemoryError."""
         body, blobs = self._open().pack(message)
         if not blobs:
             self._post_body(body, message["id"])
+            if alone:
+                self._loop.call_soon(self._look)  # when who sends has come to wait
             return
         if sum(blob.nbytes for blob in blobs) <= _OFF_LOOP_BYTES:
             self._post(parcel(body, blobs, message["id"], self._given))
@@ -76,9 +86,10 @@ class Line:
         else:
             self._post_body(body, message["id"])
 
-    def send_soon(self, message: Message) -> None:
+    def send_soon(self, message: Message, *, alone: bool = False) -> None:
         """As `send_now`, together with what else is sent before the event loop turns: one system call, and the other
-        end is woken once. Where it is gone by then, `on_end` says so, and the message is among the unsent."""
+        end is woken once. Where it is gone by then, `on_end` says so, and the message is among the unsent. `alone`: as
+        for `send`."""
         body, blobs = self._opened().pack(message)
         if blobs:
             self._post(parcel(body, blobs, message["id"], self._given))
@@ -86,6 +97,7 @@ class Line:
         if not self._soon:
             self._loop.call_soon(self._send_soon)
         self._soon.append((body, message["id"]))
+        self._alone = alone
 
     def _send_soon(self) -> None:
         if self.ended or not self._soon:
@@ -99,6 +111,8 @@ class Line:
         self._soon = []
         if not sent:
             self._write_later()
+        elif self._alone:
+            self._look()
 
     def unsent(self) -> set[int]:
         """Ids of messages of which the other end has seen nothing."""
@@ -185,7 +199,13 @@ class Line:
 
     # ------------------------------------------------ receiving
 
+    def _look(self) -> None:
+        """Looks for the answer to the only call under way for a moment, before the event loop sleeps."""
+        if not self.ended and any(fd == self._wire.fileno() for fd, _ in self._busy.look()):
+            self._readable()
+
     def _readable(self) -> None:
+        self._busy.came()
         try:
             for message in self._wire.receive():
                 self._on_message(message)

@@ -95,6 +95,8 @@ class Supervisor:
         self.registry = Registry(limits.max_sessions)
         self._factory = factory
         self._threads = threads or max(1, cores() // len(specs))
+        if cores() < 2:
+            limits.busy_poll_s = 0.0  # who looks would keep whom it looks for from its only core
         self._slots = {spec.name: Slot(spec) for spec in specs}
         share = dataclasses.replace(limits, server_bytes=limits.server_bytes // len(specs))
         self._worker_limits = share.to_data()
@@ -205,6 +207,7 @@ class Supervisor:
                 factory=self._factory,
                 threads=self._threads,
                 shared=self.fronts is not None,
+                busy_poll_s=self.limits.busy_poll_s,
             )
         number = next(self._ids)
         started: asyncio.Future[tuple[Any, Timing]] = loop.create_future()
@@ -324,7 +327,7 @@ class Supervisor:
             try:
                 if slot.transport is None or slot.epoch != record.epoch:
                     raise NotSent("its worker is gone")
-                await slot.transport.send(message)
+                await slot.transport.send(message, alone=self._is_alone())
             except BaseException as error:
                 give_up(slot, number, future)
                 raise not_sent(error, f"worker {slot.name}") from error
@@ -348,11 +351,15 @@ class Supervisor:
         if self.data is not None:
             call.message = message
         try:
-            slot.transport.send_soon(message)
+            slot.transport.send_soon(message, alone=self._is_alone())
         except (NotSent, CannotPack, MemoryError):
             del slot.pending[number]
             return None
         return call
+
+    def _is_alone(self) -> bool:
+        """Whether the call that is being sent is the only one under way."""
+        return sum([len(slot.pending) for slot in self._slots.values()]) == 1
 
     def withdraw(self, call: Pending) -> None:
         """Cancels what `start_call` began, where it is under way still."""

@@ -60,14 +60,15 @@ class Transport(ABC):
         """Brings the worker up and gives it its first message. Raises OSError."""
 
     @abstractmethod
-    async def send(self, message: Message) -> None:
-        """Sends, copying big arrays in another thread. Raises NotSent, CannotPack, MemoryError."""
+    async def send(self, message: Message, *, alone: bool = False) -> None:
+        """Sends, copying big arrays in another thread. `alone`: no other call is under way. Raises NotSent, CannotPack,
+        MemoryError."""
 
     @abstractmethod
     def send_now(self, message: Message) -> None:
         """Sends a message without big arrays. Raises as `send` does."""
 
-    def send_soon(self, message: Message) -> None:
+    def send_soon(self, message: Message, *, alone: bool = False) -> None:
         """As `send_now`, perhaps together with what else is sent before the event loop turns; that the worker is gone
         may be said by `on_lost` instead."""
         self.send_now(message)
@@ -189,7 +190,7 @@ class InlineTransport(Transport):
                 self._inbox.queue.put(None)
             self._ended(f"it sent what is no message ({problem}) and was stopped")
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: Message, *, alone: bool = False) -> None:
         self.send_now(message)
 
     def send_now(self, message: Message) -> None:
@@ -229,8 +230,10 @@ class ProcessTransport(Transport):
         factory: str,
         threads: int,
         shared: bool = False,
+        busy_poll_s: float = 0.0,
     ) -> None:
         super().__init__(name, on_message, on_lost)
+        self._busy_poll_s = busy_poll_s
         self._factory, self._threads = factory, threads
         self._shared = shared
         self._process: subprocess.Popen[bytes] | None = None
@@ -267,7 +270,9 @@ class ProcessTransport(Transport):
             ours.close()
             raise
         self.pid = self._process.pid
-        self._line = Line(ours, self.on_message, self._lose, other="the worker", keeps=True)
+        self._line = Line(
+            ours, self.on_message, self._lose, other="the worker", keeps=True, busy_poll_s=self._busy_poll_s
+        )
         try:
             self.send_now(start)
         except NotSent as error:
@@ -287,8 +292,8 @@ class ProcessTransport(Transport):
                 options += ["--door", str(door)]
             return subprocess.Popen(command + options, pass_fds=fds, stdin=subprocess.DEVNULL, env=environment)
 
-    async def send(self, message: Message) -> None:
-        await self._open_line().send(message)
+    async def send(self, message: Message, *, alone: bool = False) -> None:
+        await self._open_line().send(message, alone=alone)
 
     def send_now(self, message: Message) -> None:
         self._open_line().send_now(message)
@@ -298,8 +303,8 @@ class ProcessTransport(Transport):
             raise NotSent("the worker is gone")
         return self._line
 
-    def send_soon(self, message: Message) -> None:
-        self._open_line().send_soon(message)
+    def send_soon(self, message: Message, *, alone: bool = False) -> None:
+        self._open_line().send_soon(message, alone=alone)
 
     def unsent(self) -> set[int]:
         return self._line.unsent() if self._line is not None else set()

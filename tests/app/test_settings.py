@@ -52,6 +52,7 @@ GIVEN = {
     "server_bytes": ("1000", 1000),
     "device_bytes": ("3GiB", 3 * GIB),
     "threads": ("3", 3),
+    "busy_poll": ("0", 0),
     "max_steps": ("5", 5),
     "max_rounds": ("6", 6),
     "max_run": ("8", 8),
