@@ -50,7 +50,6 @@ class Line:
         self._given = self._wire.pages = Given() if keeps else None
         self._writing = self._expiring = False
         self._soon: list[tuple[bytes, int]] = []
-        self._alone = False  # whether the call that is sent soon is the only one under way
         fds = [fd for fd in (self._wire.fileno(), loop_fd(self._loop)) if fd is not None]
         self._busy = BusyPoll(poller(*fds), busy_poll_s if len(fds) > 1 else 0.0)
         self.ended = False
@@ -88,16 +87,28 @@ class Line:
 
     def send_soon(self, message: Message, *, alone: bool = False) -> None:
         """As `send_now`, together with what else is sent before the event loop turns: one system call, and the other
-        end is woken once. Where it is gone by then, `on_end` says so, and the message is among the unsent. `alone`: as
-        for `send`."""
+        end is woken once. What is `alone` goes at once. Where the other end is gone by then, `on_end` says so, and the
+        message is among the unsent."""
         body, blobs = self._opened().pack(message)
         if blobs:
             self._post(parcel(body, blobs, message["id"], self._given))
             return
         if not self._soon:
+            if alone and self._sent_now(body, message["id"]):
+                return
             self._loop.call_soon(self._send_soon)
         self._soon.append((body, message["id"]))
-        self._alone = alone
+
+    def _sent_now(self, body: bytes, number: int) -> bool:
+        """Sends what has nothing to wait for, so that the other end works while this one ends its turn. False where
+        the other end is gone, which is noticed again, and told, when the event loop turns."""
+        try:
+            if not self._wire.post_body(body, number):
+                self._write_later()
+        except Closed:
+            return False
+        self._loop.call_soon(self._look)
+        return True
 
     def _send_soon(self) -> None:
         if self.ended or not self._soon:
@@ -111,8 +122,6 @@ class Line:
         self._soon = []
         if not sent:
             self._write_later()
-        elif self._alone:
-            self._look()
 
     def unsent(self) -> set[int]:
         """Ids of messages of which the other end has seen nothing."""

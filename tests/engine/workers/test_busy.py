@@ -189,6 +189,35 @@ def test_an_answer_that_is_there_is_heard_before_the_loop_turns(send: Callable[[
     asyncio.run(run())
 
 
+def test_what_is_alone_goes_at_once_and_what_follows_in_the_same_turn_together() -> None:
+    async def run() -> None:
+        async with Pair(0.0) as pair:
+            for number in (2, 3, 4):
+                pair.line.send_soon({"id": number}, alone=number == 2)
+            assert pair.line.unsent() == {3, 4}
+            assert [message["id"] for message in pair.wire.receive()] == [1, 2]
+            await asyncio.sleep(0)
+            assert [message["id"] for message in pair.wire.receive()] == [3, 4]
+
+    asyncio.run(run())
+
+
+def test_what_is_alone_and_cannot_be_sent_is_told_of_when_the_loop_turns() -> None:
+    async def run() -> None:
+        ends: list[object] = []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        line = Line(ours, lambda message: None, ends.append, other="the other", busy_poll_s=1.0)
+        theirs.close()
+        line.send_soon({"id": 1}, alone=True)
+        assert ends == []
+        await asyncio.sleep(0)
+        assert ends == [None]
+        assert line.unsent() == {1}
+        line.close()
+
+    asyncio.run(run())
+
+
 def test_where_others_are_waited_for_too_the_loop_turns_first() -> None:
     async def run() -> None:
         async with Pair(600.0) as pair:
