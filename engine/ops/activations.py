@@ -215,10 +215,10 @@ _BOUNDED = [*_REAL, S(T(2, 3), -0.5, 1.5), S(I(4, low=-3), -1, 2)]
 def _hardtanh(k: K, input: Array, min_val: Scalar = -1.0, max_val: Scalar = 1.0, *, out: Any = None) -> Array:
     """Every element moved into [min_val, max_val]; the gradient is 0 outside and at the ends."""
     min_val, max_val = min_val.real, max_val.real  # complex numbers without an imaginary part, too
-    if input.dtype.kind in "iu":
-        min_val, max_val = int(min_val), int(max_val)
     if min_val > max_val:
         raise Invalid("min_val cannot be greater than max_val", param="min_val")
+    if input.dtype.kind in "iu":
+        min_val, max_val = int(min_val), int(max_val)
     if input.dtype.kind == "f" and isfinite(min_val) and isfinite(max_val):
         return bounded(k.xp, input, float(min_val), float(max_val), out)
     raised = k.xp.maximum(input, min_val, out=out)

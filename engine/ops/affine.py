@@ -81,7 +81,7 @@ def _addmm_meta(k: K, input: Spec, mat1: Spec, mat2: Spec, beta: Any, alpha: Any
 )
 def addmm(k: K, input: Array, mat1: Array, mat2: Array, beta: Scalar = 1, alpha: Scalar = 1) -> Array:
     """beta * input + alpha * (mat1 @ mat2). The input is broadcast to the product's shape."""
-    return _plus(k, multiply(k, mat1, mat2), input, beta, alpha)
+    return _plus(k, multiply(k, mat1, mat2), input, beta, alpha if mat1.shape[1] else 1)  # no terms to scale
 
 
 @addmm.vjp

@@ -13,7 +13,7 @@ from engine.errors import IndexOutOfRange, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops.channels import add_to_channels, affine, channel_dots, per_channel
 from engine.ops.common import not_implemented
-from engine.ops.losses import torch_size
+from engine.ops.losses import torch_size, undifferentiable
 from engine.ops.normalization import mixed, row_blocks
 from engine.ops.reductions import total
 from engine.samples import S, T
@@ -224,6 +224,7 @@ def _batch_normalized(
     }
     shape = F.shape(input)
     _check_batch(Spec(shape, F.dtype(input)), training, **specs)
+    undifferentiable(F, "native_batch_norm", running_mean=running_mean, running_var=running_var)
     if not training:
         return F._batch_norm(input, weight, bias, running_mean, running_var, eps)
     made = F._batch_norm(input, weight, bias, None, None, eps)
@@ -269,7 +270,7 @@ def batch_norm(
     if eps < 0 or (training and eps == 0):
         words = "positive during training" if training else "non-negative"
         raise Invalid(f"batch_norm eps must be {words}, but got {eps}", param="eps")
-    if 0 in shape and len(shape) > 1 and F.dtype(input).category == FLOAT:
+    if 0 in shape and F.dtype(input).category == FLOAT:
         return _of_nothing(F, input, weight, bias)
     return _batch_normalized(F, input, running_mean, running_var, weight, bias, training, momentum, eps)[0]
 

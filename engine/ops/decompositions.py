@@ -14,7 +14,7 @@ from engine.errors import DtypeMismatch, Hint, Invalid, NoGradient, ShapeMismatc
 from engine.op import Spec
 from engine.ops.common import not_implemented
 from engine.ops.gauge import SINGULAR_WORDS, vectors_words
-from engine.ops.linalg import _element, _failures, attempted, check_matrix, small_minor
+from engine.ops.linalg import _element, _failures, _inverse_of, _inverse_rule, attempted, check_matrix, small_minor
 from engine.ops.products import adjoint, cast_hint
 from engine.samples import C, S, T
 from engine.shapes import broadcast_two, text
@@ -155,8 +155,28 @@ def cholesky_inverse(F: Any, L: Array, upper: bool = False) -> Array:
         raise ShapeMismatch("cholesky_inverse: The input tensor A must have at least 2 dimensions.", param="L")
     check_square(a, "cholesky_inverse: ")
     _full_precision(F, L, "cholesky_inverse_out_cpu")
-    inverse = F._inverse(F.triu(L) if upper else F.tril(L))
+    inverse = F._factor_inverse(F.triu(L) if upper else F.tril(L))
     return F.matmul(inverse, adjoint(F, inverse)) if upper else F.matmul(adjoint(F, inverse), inverse)
+
+
+@op(family="linalg", meta=lambda k, L: L, save={"L": ("result",)})
+def _factor_inverse(k: K, L: Array) -> Array:
+    """The inverse of a triangular matrix; one with a zero on its diagonal is refused."""
+    if not L.size:
+        return L.copy()
+    zero = k.backend.to_host(k.xp.diagonal(L, axis1=-2, axis2=-1) == 0).reshape(-1, L.shape[-1])
+    for at, i in np.argwhere(zero)[:1].tolist():
+        raise Invalid(
+            f"cholesky_inverse: {_element(L.shape[:-2], at)}The diagonal element {i + 1} is zero, the inversion could "
+            "not be completed because the input matrix is singular.",
+            code="singular",
+            hint=Hint("singular"),
+            param="L",
+        )
+    return _inverse_of(k, L)
+
+
+_factor_inverse.vjp(_inverse_rule)
 
 
 # ---------------------------------------------------------------- singular values

@@ -78,8 +78,8 @@ def dist(F: Any, input: Array, other: Array, p: Scalar = 2) -> Array:
     node="DivBackward0",
     samples=[S(T(2, 3)), S(T(2, 3), 3.0, 0), S(T(3), dim=0, eps=0.5), S(C(2, 3))],
 )
-def normalize(F: Any, input: Array, p: float = 2.0, dim: Dim = 1, eps: float = 1e-12) -> Array:
-    """Vectors along `dim` divided by their p-norm, or by `eps` where that is larger."""
+def normalize(F: Any, input: Array, p: float = 2.0, dim: Dim | None = 1, eps: float = 1e-12) -> Array:
+    """Vectors along `dim`, by default 1, or all elements, divided by their p-norm, or by `eps` where that is larger."""
     size = F.clamp_min(F.vector_norm(input, p, dim, True), eps)
     return F.div(input, F.expand(size, F.shape(input)))
 
@@ -272,6 +272,8 @@ def _all_pairs(F: Any, x1: Array, x2: Array, p: float = 2.0, compute_mode: str =
 @cdist.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     x1, x2 = saved.x1, saved.x2
+    if 0 in F.shape(g):  # of no distances; sums of nothing times an infinity would be NaN
+        return need.x1 and F.zeros_like(x1), need.x2 and F.zeros_like(x2)
     if saved.p != 2:
         return vjp_through(_all_pairs)(F, saved, g, need)
     # d |a - b| / da = (a - b) / |a - b|, and zero where the rows are equal: two matrix products.

@@ -13,7 +13,6 @@ from engine.declare import Array, Device, DTypeArg, Scalar, Shape, op
 from engine.dtypes import (
     BOOL,
     COMPLEX,
-    FLOAT,
     INT,
     DType,
     float32,
@@ -543,12 +542,13 @@ def logspace(
     """`steps` numbers from base^start to base^end, their exponents evenly spaced."""
     d = k.spec.dtype
     first, last, b = (x if type(x) in NUMBERS else k.backend.to_host(x).item() for x in (start, end, base))
-    first, last = fitting(first, d), fitting(last, d)
     if type(b) is complex:  # of a tensor
         b = fitting(b, float64)
-    if steps == 1 and d.category == FLOAT:
-        with np.errstate(over="ignore"):
-            fitting(float(np.power(float(b), float(first))), d, "start")
+    if steps == 1 and d.category != COMPLEX:  # the start as it is given, whatever the dtype
+        with np.errstate(all="ignore"):
+            alone = fitting(float(np.power(float(b), float(fitting(first, float64)))), d, "start")
+        return k.from_host(np.full(1, alone, d.compute.np))
+    first, last = fitting(first, d), fitting(last, d)
     if d.category != INT:
         exponents = spaced(first, last, steps, d)
         return k.from_host(np.power(exponents.dtype.type(b), exponents))
@@ -557,4 +557,4 @@ def logspace(
     rising = first + step * up.astype(np.float32)
     falling = last - step * (steps - 1 - up).astype(np.float32)
     exponents = np.where(up < steps // 2, rising, falling) if steps > 1 else np.full(steps, first)
-    return k.from_host(np.power(float(b), exponents).astype(np.int64).astype(d.np))
+    return k.from_host(np.power(float(b), exponents.astype(np.float64)).astype(np.int64).astype(d.np))

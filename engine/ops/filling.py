@@ -7,11 +7,11 @@ from typing import Any
 from engine.carriers import NUMBERS, K
 from engine.context import Context
 from engine.declare import Array, Scalar, composite, op, special
-from engine.dtypes import BOOL, C_NAMES, FLOAT, INT, from_numpy, scalar_type, uint8
+from engine.dtypes import BOOL, C_NAMES, INT, from_numpy, scalar_type, uint8
 from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.metas import broadcast
 from engine.op import REGISTRY, Spec
-from engine.ops.common import fitting, overflow, publish_inplace, select
+from engine.ops.common import fitting, publish_inplace, select
 from engine.samples import B, C, I, S, T
 
 # ---------------------------------------------------------------- where
@@ -102,8 +102,6 @@ def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
                 f"{value.ndim} dimension(s).",
                 param="value",
             )
-        if value.dtype.is_complex and d.category in (INT, FLOAT):
-            raise overflow(d)
     else:
         fitting(value, d)
     k.dtype = d
@@ -136,6 +134,7 @@ def masked_fill(k: K, input: Array, mask: Array, value: Array | Scalar, *, out: 
     if type(value) in NUMBERS:
         value = fitting(value, k.spec.dtype.compute)
     elif value.dtype != input.dtype:
+        value = value if input.dtype.kind == "c" or value.dtype.kind != "c" else value.real
         value = k.backend.cast(value, from_numpy(value.dtype), d)  # type: ignore[arg-type]
     if out is not None:
         k.xp.copyto(out, value, where=mask)
@@ -145,7 +144,9 @@ def masked_fill(k: K, input: Array, mask: Array, value: Array | Scalar, *, out: 
 
 @masked_fill.guard
 def _(k: K, input: Any, mask: Any, value: Any) -> None:
-    if type(value) not in NUMBERS and input.dtype.kind in "iu" and value.dtype != input.dtype:
+    if type(value) in NUMBERS or value.dtype == input.dtype:
+        return
+    if input.dtype.kind in "iu" or (value.dtype.kind == "c" and input.dtype.kind == "f"):
         fitting(k.backend.to_host(value).item(), from_numpy(input.dtype))  # type: ignore[arg-type]
 
 
@@ -189,6 +190,7 @@ def fill(k: K, input: Array, value: Array | Scalar, *, out: Any = None) -> Array
     if type(value) in NUMBERS:
         value = fitting(value, k.spec.dtype.compute)
     elif value.dtype != input.dtype:
+        value = value if input.dtype.kind == "c" or value.dtype.kind != "c" else value.real
         value = k.backend.cast(value, from_numpy(value.dtype), d)  # type: ignore[arg-type]
     made = k.xp.empty_like(input) if out is None else out
     made[...] = value

@@ -87,6 +87,25 @@ def _whole(k: K, x: Array, how: str) -> Array:
     return k.xp.where(abs(made) < 1e9, made, k.xp.asarray(-100, dtype=x.dtype))
 
 
+@op(family="nn", meta=lambda k, x, low, volume: x, save={"x": ()})
+def _past(k: K, x: Array, low: Array, volume: bool) -> Array:
+    """How far x is past the pixel below it; 0 where x is so far outside that -100 stands for its pixel.
+
+    Infinities and NaN stay, in a picture: PyTorch weighs with them there, and leaves them out of a volume.
+    """
+    xp = k.xp
+    made = xp.subtract(x, low)
+    if k.backend.kind == "cpu" and made.size and made.min() >= 0 and made.max() <= 1:
+        return made
+    far = ~((made >= 0) & (made <= 1))
+    return xp.where(far if volume else far & xp.isfinite(made), xp.zeros((), x.dtype), made)
+
+
+@_past.vjp
+def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
+    return g, None
+
+
 # ---------------------------------------------------------------- elements
 
 # A sampled image is out[n, c, p] = sum over k of weights[n, k, p] * image[n, c, index[n, k, p]]. Times the gradient of
@@ -306,7 +325,7 @@ def _linear(F: Any, input: Any, places: Any) -> Any:
     choices = []
     for x in places:
         low = F._whole(x, "floor")
-        part = x - low
+        part = F._past(x, low, len(places) == 3)
         choices.append(([low, low + 1], [1 - part, part]))
     return _weighted(F, input, choices)
 
@@ -324,8 +343,8 @@ def _cubic(F: Any, input: Any, places: Any, padding: int, align: bool) -> Any:
     sizes = F.shape(input)[2:]
     choices = []
     for x, n in zip(places, sizes, strict=True):
-        low = F._whole(x, "floor")
-        t = x - low
+        low = F._whole(x, "floor") if padding == ZEROS else F.floor(F.detach(x))
+        t = F._past(x, low, False)
         taps = [low + i for i in (-1, 0, 1, 2)]
         if padding != ZEROS:
             taps = [F._whole(_moved(F, at, n, padding, align), "round") for at in taps]

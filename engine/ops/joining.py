@@ -100,7 +100,8 @@ def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
 @cat.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     shapes = [t.shape for t in saved.tensors]
-    d = wrap_dim(saved.dim, len(F.shape(g)))
+    # Of nothing but empty vectors, PyTorch does not look at the dimension.
+    d = 0 if all(map(_is_legacy, shapes)) else wrap_dim(saved.dim, len(F.shape(g)))
     grads: list[Any] = []
     at = 0
     for shape, wanted in zip(shapes, need.tensors, strict=True):

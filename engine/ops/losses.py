@@ -114,6 +114,14 @@ def _weighted(F: Any, losses: Any, input: Any, weight: Any, reduction: str, by_w
 # ---------------------------------------------------------------- losses of the difference
 
 
+def _alike(F: Any, input: Any, target: Any) -> Any:
+    """The two as PyTorch compares them: broadcast first, so that one of no dimensions counts fully for the dtype."""
+    ranks = len(F.shape(input)), len(F.shape(target))
+    if F.dtype(input) is F.dtype(target) or 0 not in ranks or ranks == (0, 0):
+        return input, target
+    return (F.reshape(input, (1,)), target) if not ranks[0] else (input, F.reshape(target, (1,)))
+
+
 def _difference_meta(kernel: str) -> Any:
     def meta(k: K, input: Spec, target: Spec, reduction: str, limit: Any = 1.0) -> Spec:
         if k.dtype.category != FLOAT:
@@ -213,9 +221,10 @@ def mse_loss(
 ) -> Array:
     """The squared difference of two tensors, averaged, summed or as it is; the two broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
+    given, other = _alike(F, input, target)
     if weight is None:
-        return F._mse_loss(input, target, reduction)
-    return _weighted(F, F._mse_loss(input, target, "none"), input, weight, reduction)
+        return F._mse_loss(given, other, reduction)
+    return _weighted(F, F.square(F.sub(given, other)), input, weight, reduction)
 
 
 @composite(family="losses", name="nn.functional.l1_loss", samples=[*_PAIR, S(C(2, 2), C(2, 2))])
@@ -230,7 +239,7 @@ def l1_loss(
 ) -> Array:
     """The absolute difference of two tensors, averaged, summed or as it is; the two broadcast."""
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
-    losses = F.abs(F.sub(input, target))
+    losses = F.abs(F.sub(*_alike(F, input, target)))
     return reduce_in(F, losses, reduction) if weight is None else _weighted(F, losses, input, weight, reduction)
 
 
@@ -248,6 +257,7 @@ def smooth_l1_loss(
     reduction = legacy(size_average, reduce, reduction)  # type: ignore[assignment]
     if not beta >= 0:
         raise Invalid("smooth_l1_loss does not support negative values for beta.", param="beta")
+    input, target = _alike(F, input, target)
     if beta == 0:
         return F.l1_loss(input, target, reduction=reduction)
     return F._smooth_l1_loss(input, target, reduction, beta)
@@ -261,9 +271,10 @@ def huber_loss(
     reduction = legacy(None, None, reduction)  # type: ignore[assignment]
     if not delta > 0:
         raise Invalid("huber_loss does not support non-positive values for delta.", param="delta")
+    given, other = _alike(F, input, target)
     if weight is None:
-        return F._huber_loss(input, target, reduction, delta)
-    return _weighted(F, F._huber_loss(input, target, "none", delta), input, weight, reduction, by_weight=False)
+        return F._huber_loss(given, other, reduction, delta)
+    return _weighted(F, F._huber_loss(given, other, "none", delta), input, weight, reduction, by_weight=False)
 
 
 # ---------------------------------------------------------------- binary cross entropy

@@ -164,7 +164,7 @@ def triplet_margin_loss(
     far = F.pairwise_distance(anchor, negative, p, eps)
     if swap:
         far = F.minimum(far, F.pairwise_distance(positive, negative, p, eps))
-    return reduce_in(F, F.clamp_min(F.add(F.sub(near, far), margin), 0), reduction)
+    return reduce_in(F, F.clamp_min(F.sub(F.add(near, margin), far), 0), reduction)
 
 
 # ---------------------------------------------------------------- two classes
@@ -408,7 +408,8 @@ def multi_margin_loss(
 
 def _multilabel_meta(k: K, input: Spec, target: Spec, reduction: str) -> Spec:
     _need_matrix(input)
-    if target.shape != input.shape:
+    alone = max(input.ndim, target.ndim) < 2  # one row: a number is as good as a vector of one
+    if (target.numel != input.numel) if alone else (target.shape != input.shape):
         raise ShapeMismatch(
             f"inconsistent target size: {text(target.shape)} for input of size: {text(input.shape)}", param="target"
         )

@@ -67,9 +67,11 @@ def matrix_exp(k: K, input: Array) -> Array:
     if room > SMALL:
         k.ctx.admit(room)
     x = input.astype(xp.complex128 if input.dtype.kind == "c" else xp.float64)
-    norm = float(xp.abs(x).sum(axis=-2).max())
-    squarings = max(0, ceil(log2(norm / _REACH))) if 0 < norm < inf else 0
-    x = x / 2.0**squarings
+    # Each matrix by its own norm: squared as often as the largest one asks, the others would lose their digits.
+    norms = k.backend.to_host(xp.abs(x).sum(axis=-2).max(axis=-1)).reshape(-1)
+    squarings = [max(0, ceil(log2(norm / _REACH))) if 0 < norm < inf else 0 for norm in norms.tolist()]
+    scale = xp.asarray(np.exp2(-np.array(squarings, np.float64)).reshape(*x.shape[:-2], 1, 1))
+    x = x * scale
     eye = xp.eye(x.shape[-1], dtype=x.dtype)
     b = _PADE
     x2 = x @ x
@@ -79,8 +81,16 @@ def matrix_exp(k: K, input: Array) -> Array:
     even = x6 @ (b[12] * x6 + b[10] * x4 + b[8] * x2) + b[6] * x6 + b[4] * x4 + b[2] * x2 + b[0] * eye
     odd = x @ odd
     made = _inverse_of(k, even - odd) @ (even + odd)
-    for _ in range(squarings):
+    least = min(squarings)
+    for _ in range(least):
         made = made @ made
+    if max(squarings) > least:
+        made = made.reshape(-1, *x.shape[-2:])
+        for done in range(least, max(squarings)):
+            rest = xp.asarray(np.array([i for i, asked in enumerate(squarings) if asked > done]))
+            part = made[rest]
+            made[rest] = part @ part
+        made = made.reshape(x.shape)
     return made.astype(input.dtype) if single else made
 
 

@@ -587,7 +587,10 @@ def native_group_norm(
     eps: float,
 ) -> Array:
     """group_norm with its statistics: (the result, the means, one over the standard deviations)."""
-    _check_group(F.shape(input), group, weight, bias, F)
+    shape = F.shape(input)
+    if prod(shape) != N * C * HxW:
+        raise ShapeMismatch(f"Expected the input to have N * C * HxW elements, but got shape {text(shape)}", param="N")
+    _check_group(shape, group, weight, bias, F)
     return list(_grouped(F, input, group, weight, bias, eps))
 
 

@@ -98,15 +98,17 @@ def vector_norm(
             made = _scaled_norm(k, x, axes, keepdim)
         return made
     size = xp.abs(x)
-    if ord == inf:
-        return size.max(axis=axes, keepdims=keepdim) if x.ndim else size
-    if ord == -inf:
-        return size.min(axis=axes, keepdims=keepdim) if x.ndim else size
     if ord == 0:
         return (size != 0).sum(axis=axes if x.ndim else None, keepdims=keepdim, dtype=real)
+    if all(x.shape[d] == 1 for d in axes[: x.ndim]):  # each element alone: a high power and its root would lose it
+        return size.reshape(k.spec.shape)
+    if ord == inf:
+        return size.max(axis=axes, keepdims=keepdim)
+    if ord == -inf:
+        return size.min(axis=axes, keepdims=keepdim)
     if ord == 1:
-        return total(k, size, axes, keepdim) if x.ndim else size
-    return xp.power(total(k, xp.power(size, ord), axes, keepdim), 1 / ord) if x.ndim else size
+        return total(k, size, axes, keepdim)
+    return xp.power(total(k, xp.power(size, ord), axes, keepdim), 1 / ord)
 
 
 def _squares(k: K, x: Array, axes: Any, keepdim: bool) -> Array:

@@ -10,7 +10,7 @@ from engine.declare import Array, Scalar, Shape, composite, op
 from engine.dtypes import BOOL, DTYPES, cast_scalar, from_numpy
 from engine.errors import Invalid, ShapeMismatch
 from engine.op import Spec
-from engine.ops.common import not_implemented
+from engine.ops.common import fitting, not_implemented
 from engine.ops.scatter import add_rows, from_rows, rows_of
 from engine.samples import C, I, S, T
 from engine.shapes import Shape as Sizes
@@ -42,6 +42,8 @@ def _pad_meta(k: K, input: Spec, pad: Any, value: Any = 0) -> Spec:
             raise ShapeMismatch("narrow(): length must be non-negative.", param="pad")
         size.append(n + before + after)
     check_size(size)
+    if any(width > 0 for width in pad):
+        fitting(value, input.dtype)
     return Spec(tuple(size), input.dtype)
 
 
@@ -120,6 +122,9 @@ def _pad_edges_meta(k: K, input: Spec, pad: Any, mode: str) -> Spec:
             )
         if mode == "circular" and (before > n or after > n):
             raise ShapeMismatch("Padding value causes wrapping around more than once.", param="pad")
+        if mode == "circular" and (before > 0 or after > 0) and n + min(before, 0) + min(after, 0) < 1 <= n:
+            # PyTorch copies from memory that it has not written.
+            raise ShapeMismatch("Negative padding value is resulting in an empty dimension", param="pad")
         if mode == "circular" and size[i] < 0:
             raise ShapeMismatch("Negative padding value is resulting in an empty dimension", param="pad")
         if n == 0 and (before > 0 or after > 0):

@@ -218,6 +218,8 @@ def _quantile(F: Any, input: Any, q: Any, dim: int | None, keepdim: bool, interp
         d = wrap_dim(dim, len(shape))
         lines = F.movedim(input, d, -1) if shape else F.reshape(input, (1,))
         out = reduced(shape, (d,), keepdim) if shape else ()
+    if interpolation == "midpoint":  # halfway whatever q is
+        q = F.detach(q)
     ordered = F.sort(lines, -1)[0]
     below, above, weight, _ = F._quantile_ranks(ordered, q, interpolation, skip_nan)
     made = F.gather(ordered, -1, below)

@@ -420,7 +420,7 @@ def threshold(k: K, input: Array, threshold: Scalar, value: Scalar, *, out: Any 
 
 @threshold.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
-    return F._on(F.where(F.le(saved.input, float(saved.threshold)), 0, g), saved.input)
+    return F._on(F.where(F.le(saved.input, float(saved.threshold.real)), 0, g), saved.input)
 
 
 _also_functional("threshold")

@@ -587,7 +587,11 @@ def _adaptive_max(k: K, input: Array, windows: Any) -> Any:
     count = int(np.prod(taps))
     lines = gathered.transpose(order).reshape(-1, *windows.output, count)
     places = flat.transpose(order).reshape(1, *windows.output, count)
-    best = xp.argmax(lines, axis=-1)[..., None]
+    best = xp.argmax(lines, axis=-1)
+    nan = lines != lines
+    if lines.dtype.kind == "f" and bool(nan.any()):  # of several the last one counts
+        best = xp.where(nan.any(axis=-1), count - 1 - nan[..., ::-1].argmax(axis=-1), best)
+    best = best[..., None]
     made = xp.take_along_axis(lines, best, axis=-1)[..., 0]
     index = xp.take_along_axis(xp.broadcast_to(k.from_host(np.ascontiguousarray(places)), lines.shape), best, axis=-1)[
         ..., 0

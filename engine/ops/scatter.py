@@ -85,7 +85,9 @@ def places(k: K, shape: Shape, dim: int, index: Array) -> Array:
 
 def cut(src: Array, shape: Shape) -> Array:
     """The leading part of `src` that `index`, of this shape, uses."""
-    return src if src.shape == shape or not shape or not src.ndim else src[tuple(slice(0, n) for n in shape)]
+    if src.shape == shape or not src.ndim:
+        return src
+    return src[tuple(slice(0, n) for n in shape or (1,))]
 
 
 def put_along(k: K, target: Array, dim: int, index: Array, src: Any) -> None:
@@ -282,8 +284,9 @@ def gather(k: K, input: Array, dim: Dim, index: Array, sparse_grad: bool = False
         return k.xp.empty(index.shape, input.dtype)
     d = wrap_dim(dim, input.ndim)
     if input.ndim and not input.flags.c_contiguous:
-        used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(index.shape))
-        return k.xp.take_along_axis(input[used], index.astype(int64.np, order="C"), d)
+        at = index.astype(int64.np, order="C").reshape(index.shape or (1,))  # 0-d stands for one place
+        used = tuple(slice(0, n) if i != d else slice(None) for i, n in enumerate(at.shape))
+        return k.xp.take_along_axis(input[used], at, d).reshape(index.shape)
     if k.backend.kernels and index.flags.c_contiguous and (lines := _lines(input.shape, index.shape, d)):
         bits = _BITS.get(input.itemsize)
         if bits and (run := k.backend.compiled("gather", made := input.view(bits))) is not None:

@@ -150,12 +150,12 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     used = F.shape(index)
     if 0 in used:  # nothing was moved, whatever the dimensions of `src`
         return need.input and g, None, need.src and F.zeros_like(src)
-    for i, n in enumerate(used):
+    for i, n in enumerate(used or (1,)):  # an index of no dimensions stands for one place
         if whole and n != whole[i]:
             src = F.narrow(src, i, 0, n)
     src = F.reshape(src, used)
     to = _Along(F, saved.dim, index, saved.reduce, saved.include_self)
     mine, theirs = reduce_gradient(F, to, saved.input, src, saved.result, g)
-    if used != whole and len(used) == len(whole):
+    if whole and (used or (1,)) != whole:
         theirs = F._enlarge(theirs, whole)
     return need.input and mine, None, need.src and F.reshape(theirs, whole)

@@ -200,19 +200,18 @@ def flipud(F: Any, input: Array) -> Array:
 
 
 def _listed(value: Any) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
+    return (value,) if isinstance(value, int) else () if value is None else tuple(value)
 
 
 def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     shifts, dims = _listed(shifts), _listed(dims)
     if not shifts:
         raise Invalid("`shifts` required", code="no-shifts", param="shifts")
-    if not input.numel:  # PyTorch looks no further
-        return input
-    for d in dims:
-        wrap_dim(d, input.ndim, scalar_ok=False)
     if len(dims) != len(shifts) and not (len(shifts) == 1 and not dims):
         raise ShapeMismatch(f"shifts and dimensions must align. shifts: {len(shifts)}, dims:{len(dims)}", param="dims")
+    if input.numel:  # of nothing PyTorch looks no further
+        for d in dims:
+            wrap_dim(d, input.ndim, scalar_ok=False)
     return input
 
 
@@ -222,7 +221,7 @@ def _roll_meta(k: K, input: Spec, shifts: Any, dims: Any = ()) -> Spec:
     moves=True,
     samples=[S(T(2, 3), 1), S(T(2, 3), 1, 0), S(T(2, 3), [1, -1], [0, 1]), S(T(0, 2), 1, 0), S(T(), 1)],
 )
-def roll(k: K, input: Array, shifts: Ints, dims: Ints = ()) -> Array:
+def roll(k: K, input: Array, shifts: Ints, dims: Ints | None = ()) -> Array:
     """The elements moved along `dims`, what falls off one end coming in at the other; without dims as if flattened."""
     if not input.size or not input.ndim:
         return input.copy()

@@ -129,7 +129,7 @@ def _back_meta(k: K, grad: Spec, y: Spec, dim: Any) -> Spec:
 def _softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     """(g - sum(g * y)) * y along `dim`."""
     if grad.ndim == 0:
-        return k.xp.zeros_like(grad)
+        return (grad - grad * y) * y
     y, axis, turned = turned_lines(k, y, wrap_dim(dim, y.ndim))
     if not turned:
         run, (rows, p) = compiled_rows(k, "softmax_back", axis, grad, y)
@@ -202,7 +202,7 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 def _log_softmax_back(k: K, grad: Array, y: Array, dim: Any) -> Array:
     """g - exp(y) * sum(g) along `dim`."""
     if grad.ndim == 0:
-        return k.xp.zeros_like(grad)
+        return grad - k.xp.exp(y) * grad
     axis = wrap_dim(dim, grad.ndim)
     run, (rows, p) = compiled_rows(k, "log_softmax_back", axis, grad, y)
     if run is not None:

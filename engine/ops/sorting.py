@@ -84,7 +84,7 @@ def _sort_meta(k: K, input: Spec, dim: int = -1, descending: bool = False, stabl
 
 
 def _sort_node(input: Spec, dim: int = -1, descending: bool = False, stable: bool = False) -> str:
-    return f"SortBackward{int(stable)}"
+    return f"SortBackward{int(bool(stable))}"
 
 
 @op(
@@ -105,7 +105,7 @@ def _sort_node(input: Spec, dim: int = -1, descending: bool = False, stable: boo
         S(T(4, values=[1.0, float("nan"), 0.5, 2.0], grad=False), descending=True),
     ],
 )
-def sort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bool = False) -> Array:
+def sort(k: K, input: Array, dim: Dim = -1, descending: bool = False, stable: bool | None = False) -> Array:
     """The elements along `dim` in ascending order, and where they were; NaN counts as the largest.
 
     Equal elements keep their order, whether or not `stable` asks for it.

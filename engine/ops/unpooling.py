@@ -267,6 +267,9 @@ def _fractional_sizes(F: Any, input: Any, kernel_size: Any, output_size: Any, ou
                 f"{name} requires output_ratio to either be a single Int or tuple of Ints.", param="output_ratio"
             )
         wrap_dim(-dims, len(shape))
+        if any(type(r) is complex for r in ratios):
+            words = "int() argument must be a string, a bytes-like object or a real number, not 'complex'"
+            raise WrongType(words, param="output_ratio")
         if not all(isfinite(r) for r in ratios):
             kind = "NaN" if any(r != r for r in ratios) else "infinity"
             raise Invalid(f"cannot convert float {kind} to integer", param="output_ratio")
