@@ -87,6 +87,8 @@ def normalize(F: Any, input: Array, p: float = 2.0, dim: Dim | None = 1, eps: fl
 def scaled_down(F: Any, input: Array, p: Scalar, dim: Dim, maxnorm: Scalar) -> Array:
     """The slices along `dim` whose p-norm is over `maxnorm`, scaled down to it."""
     shape = F.shape(input)
+    if maxnorm == inf:  # nothing is over it, and its gradient would be NaN
+        return F.clone(input)
     d = wrap_dim(dim, len(shape))
     size = F.vector_norm(input, p, [i for i in range(len(shape)) if i != d], True)
     return F.mul(input, F.where(F.gt(size, maxnorm), maxnorm / (size + 1e-7), 1.0))

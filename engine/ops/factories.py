@@ -493,9 +493,9 @@ def spaced(start: Any, end: Any, n: int, d: DType) -> Any:
     up = np.arange(n)
     down, low = n - 1 - up, up < n // 2
     if d.category == INT:
-        step = (float(end) - float(start)) / (n - 1)
-        made = np.where(low, np.trunc(start + step * up), np.trunc(end - step * down))
-        return made.astype(np.int64).astype(d.np)
+        step = np.longdouble((float(end) - float(start)) / (n - 1))  # multiplied and added in one rounding
+        made = np.where(low, float(start) + step * up, float(end) - step * down).astype(np.float64)
+        return np.trunc(made).astype(np.int64).astype(d.np)
     if d.category == COMPLEX:
         t = d.np.type
         start, end = t(start), t(end)

@@ -142,12 +142,17 @@ def masked_fill(k: K, input: Array, mask: Array, value: Array | Scalar, *, out: 
     return select(k, mask, value, k.xp.ascontiguousarray(input) if input.ndim else input)  # PyTorch: row-major
 
 
-@masked_fill.guard
-def _(k: K, input: Any, mask: Any, value: Any) -> None:
+def check_filling(k: K, input: Any, value: Any) -> None:
+    """Refuses the number in a tensor `value` where it does not fit the input's integers, or is complex."""
     if type(value) in NUMBERS or value.dtype == input.dtype:
         return
     if input.dtype.kind in "iu" or (value.dtype.kind == "c" and input.dtype.kind == "f"):
         fitting(k.backend.to_host(value).item(), from_numpy(input.dtype))  # type: ignore[arg-type]
+
+
+@masked_fill.guard
+def _(k: K, input: Any, mask: Any, value: Any) -> None:
+    check_filling(k, input, value)
 
 
 @masked_fill.vjp

@@ -115,20 +115,22 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
 
 
 def _pinv_rule(F: Any, A: Any, p: Any, g: Any) -> Any:
-    """The gradient of A from that of its pseudoinverse p, where A has full rank (Golub and Pereyra 1973)."""
-    # Products are taken in the order in which none is larger than the smaller side squared, or A.
+    """The gradient of A from that of its pseudoinverse p, where A keeps its rank (Golub and Pereyra 1973).
+
+    -p^H g p^H + (I - A p) g^H p p^H + p^H p g^H (I - p A), of which the second vanishes where A has full row rank, and
+    the third where it has full column rank.
+    """
     ph, gh = adjoint(F, p), adjoint(F, g)
     m, n = F.shape(A)[-2:]
-    if m >= n:
-        made = F.neg(F.matmul(ph, F.matmul(g, ph)))
-        inner = F.matmul(p, gh)  # (I - A p) g^H p p^H
-        made = F.add(made, F.matmul(F.sub(gh, F.matmul(A, inner)), F.matmul(p, ph)))
+    if m >= n:  # products are taken in the order in which none is larger than the smaller side squared, or A
+        made = F.matmul(ph, F.matmul(g, ph))
+        left = F.matmul(F.sub(gh, F.matmul(A, F.matmul(p, gh))), F.matmul(p, ph))
+        right = F.matmul(ph, F.matmul(p, F.sub(gh, F.matmul(gh, F.matmul(p, A)))))
     else:
-        made = F.neg(F.matmul(F.matmul(ph, g), ph))
-    if m <= n:
-        inner = F.matmul(gh, p)  # p^H p g^H (I - p A)
-        made = F.add(made, F.matmul(F.matmul(ph, p), F.sub(gh, F.matmul(inner, A))))
-    return made
+        made = F.matmul(F.matmul(ph, g), ph)
+        left = F.matmul(F.matmul(F.sub(gh, F.matmul(F.matmul(A, p), gh)), p), ph)
+        right = F.matmul(F.matmul(ph, p), F.sub(gh, F.matmul(F.matmul(gh, p), A)))
+    return F.add(F.sub(left, made), right)
 
 
 @composite(
@@ -190,6 +192,11 @@ def lstsq(F: Any, A: Array, B: Array, rcond: float | None = None, driver: str | 
     A = F.expand(A, (*batch, *a.shape[-2:])) if batch != a.shape[:-2] else A
     columns = F.expand(columns, (*batch, *sizes[-2:])) if batch != sizes[:-2] else columns
     made = list(F._lstsq(A, columns, rcond, driver or "gelsy"))
+    own = a.shape[:-2]
+    if batch != own and driver != "gels" and 0 not in batch:  # ranks are those of the matrices that were given
+        for i, (n, spread) in enumerate(zip((1,) * (len(batch) - len(own)) + own, batch, strict=True)):
+            made[2] = made[2] if n == spread else F.narrow(made[2], i, 0, 1)
+        made[2] = F.reshape(made[2], own)
     if vector:
         made[0] = F.reshape(made[0], F.shape(made[0])[:-1])
     return made

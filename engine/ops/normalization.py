@@ -480,7 +480,8 @@ def rms_norm(
         raise not_implemented("rms_norm", d)
     if eps is None:
         eps = 2.220446049250313e-16 if d.name in ("float64", "complex128") else 1.1920928955078125e-07
-    if d.category == FLOAT and (parameter is None or parameter.dtype is d or d.reduced):
+    own = parameter is None or parameter.dtype is d or (d.reduced and not parameter.dtype.is_complex)
+    if d.category == FLOAT and own:
         return F._rms_norm(input, normalized, weight, eps)[0]
     axes = list(range(len(shape) - len(normalized), len(shape)))
     made = F.mul(input, F.rsqrt(F.add(F.mean(F.mul(input, input), axes, True), eps)))

@@ -100,7 +100,9 @@ def vector_norm(
     size = xp.abs(x)
     if ord == 0:
         return (size != 0).sum(axis=axes if x.ndim else None, keepdims=keepdim, dtype=real)
-    if all(x.shape[d] == 1 for d in axes[: x.ndim]):  # each element alone: a high power and its root would lose it
+    if ord == ord and all(
+        x.shape[d] == 1 for d in axes[: x.ndim]
+    ):  # each element alone: a high power and its root would lose it
         return size.reshape(k.spec.shape)
     if ord == inf:
         return size.max(axis=axes, keepdims=keepdim)

@@ -238,7 +238,8 @@ def _divide(k: K, x: Array, pool: Pool) -> Array:
                 product = product * k.xp.asarray(list(row), dtype=x.dtype).reshape(shape)
             by = product
     if x.dtype.kind in "iu":
-        return k.xp.trunc(x / by).astype(x.dtype)
+        down = k.xp.floor_divide(x, by)
+        return down + ((down * by != x) & ((x < 0) != (by < 0))).astype(x.dtype)  # towards zero, to the last digit
     return k.xp.true_divide(x, by, out=x if x.ndim else None)
 
 

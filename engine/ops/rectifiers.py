@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import numpy as np
@@ -351,7 +351,7 @@ def _softshrink_meta(k: K, input: Any, lambd: Any = 0.5) -> Spec:
     d = input.dtype
     if d.category != FLOAT:
         raise not_implemented("softshrink_check", d)
-    if not 0 <= lambd <= _LARGEST[d.name] * 1.00001:
+    if not 0 <= lambd <= _LARGEST[d.name] * 1.00001 or lambd == inf:
         raise Invalid(
             f"lambda must be in range [0, {_LARGEST[d.name]:g}] for input dtype {scalar_type(d)}, but found "
             f"{number(float(lambd))}",

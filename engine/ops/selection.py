@@ -11,6 +11,7 @@ from engine.dtypes import BOOL, COMPLEX, bool_, cast_scalar, int32, int64, scala
 from engine.errors import Call, DtypeMismatch, Hint, IndexOutOfRange, Invalid, Param, ShapeMismatch
 from engine.op import Spec
 from engine.ops.common import fitting, not_implemented
+from engine.ops.filling import check_filling
 from engine.ops.scatter import (
     add_rows,
     cast_index,
@@ -371,6 +372,7 @@ def index_fill(k: K, input: Array, dim: Dim, index: Array, value: Array | Scalar
 @index_fill.guard
 def _(k: K, input: Any, dim: int, index: Any, value: Any) -> None:
     check_along(input, dim, index, low=-1)
+    check_filling(k, input, value)
 
 
 @index_fill.vjp
