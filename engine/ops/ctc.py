@@ -72,7 +72,7 @@ class _Chains:
         self.live = xp.arange(states) < (2 * lengths + 1)[:, None]
         self.skips = xp.zeros((batch, states), bool)
         if states > 2:
-            self.skips[:, 2:] = (self.labels[:, 2:] != blank) & (self.labels[:, 2:] != self.labels[:, :-2])
+            self.skips[:, 2:] = self.labels[:, 2:] != self.labels[:, :-2]  # the blanks between labels are all equal
         self.last = 2 * lengths  # the final blank; the final label is the state before it
         self.rows = xp.arange(batch)
 

@@ -553,8 +553,8 @@ def kl_div(
             raise DtypeMismatch("kl_div: Integral inputs not supported.", param="input" if x is input else "target")
         if F.dtype(x).is_complex:
             raise DtypeMismatch("kl_div: Complex inputs not supported.", param="input" if x is input else "target")
-    batch = reduction == "batchmean" and size_average is None and reduce is None
-    plain = "sum" if batch else legacy(size_average, reduce, reduction)
+    batch = reduction == "batchmean"  # PyTorch divides by the size whatever the older two parameters say
+    plain = "sum" if batch and size_average is None and reduce is None else legacy(size_average, reduce, reduction)
     if log_target:
         losses = F.mul(F.exp(target), F.sub(target, input))
     else:

@@ -204,6 +204,29 @@ def test_refused(op: str, args: dict[str, Any], words: str) -> None:
             {"start": -3, "end": 3, "steps": 16, "dtype": "int64"},
             [-3, -2, -2, -1, -1, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 3],
         ),
+        (
+            "nn.functional.ctc_loss",  # a target that is the blank
+            {
+                "log_probs": np.log(np.full((2, 1, 4), 0.25)).tolist(),
+                "targets": [[1, 2]],
+                "input_lengths": [2],
+                "target_lengths": [2],
+                "blank": 2,
+                "reduction": "sum",
+            },
+            np.log(16.0),
+        ),
+        (
+            "nn.functional.kl_div",
+            {"input": [ONE, ONE], "target": [ONE, ONE], "log_target": True, "reduction": "batchmean", "reduce": False},
+            [[0.0, 0.0]] * 2,
+        ),
+        (
+            "nn.functional.kl_div",
+            {"input": [[0.0], [0.0]], "target": [[1.0], [1.0]], "log_target": True}
+            | {"reduction": "batchmean", "size_average": True},
+            np.e / 2,
+        ),
         ("linalg.vector_norm", {"x": 2.0, "ord": "NaN"}, NAN),
         ("linalg.vector_norm", {"x": [[0.5], [-0.25]], "ord": 1e9, "dim": 1}, [0.5, 0.25]),
         (
