@@ -43,8 +43,24 @@ def lu_factor(A: Host) -> tuple[Host, Host, Host]:
     if A.size:
         getrf = routine("getrf", A)
         for at in np.ndindex(*batch):
-            lu[at], found, info[at] = getrf(A[at])
+            lu[at], found, info[at] = (_eliminated if np.isnan(A[at]).any() else getrf)(A[at])
             pivots[at] = found + 1
+    return lu, pivots, info
+
+
+def _eliminated(A: Host) -> tuple[Host, Host, int]:
+    """`getrf` of a matrix with NaN, step by step: OpenBLAS's passes over a pivot that is NaN, and gives numbers."""
+    lu = np.array(A)
+    pivots, info = np.arange(min(lu.shape)), 0
+    for i in range(len(pivots)):
+        column = np.abs(lu[i:, i])
+        j = i + (0 if np.isnan(column[0]) else int(np.nanargmax(column)))
+        pivots[i], lu[[i, j]] = j, lu[[j, i]]
+        if lu[i, i] == 0:
+            info = info or i + 1
+        else:
+            lu[i + 1 :, i] /= lu[i, i]
+        lu[i + 1 :, i + 1 :] -= lu[i + 1 :, i, None] * lu[i, i + 1 :]
     return lu, pivots, info
 
 

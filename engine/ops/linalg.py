@@ -116,13 +116,24 @@ def attempted(function: Any, x: Array, *rest: Any) -> Any:
     return made
 
 
+def _with_nan(k: K, A: Array, made: Array) -> Array:
+    """What was made of matrices by elimination, all of it NaN where a matrix has one.
+
+    OpenBLAS passes over a pivot that is NaN, and gives numbers.
+    """
+    xp = k.xp
+    if k.backend.kind == "cpu" and not np.isnan(A.sum()):
+        return made
+    return xp.where(xp.isnan(A).any((-2, -1), keepdims=True), xp.asarray(np.nan, made.dtype), made)
+
+
 # ---------------------------------------------------------------- inv
 
 
 def _inverse_of(k: K, x: Array) -> Array:
     if not x.size:
         return x.copy()
-    return attempted(np.linalg.inv, x) if k.backend.kind == "cpu" else k.xp.linalg.inv(x)
+    return _with_nan(k, x, attempted(np.linalg.inv, x) if k.backend.kind == "cpu" else k.xp.linalg.inv(x))
 
 
 def _square_meta(name: str) -> Any:
@@ -311,7 +322,10 @@ def linalg_slogdet(k: K, A: Array) -> Any:
     if not A.size:
         spec = k.spec
         return k.xp.ones(A.shape[:-2], A.dtype), k.xp.zeros(A.shape[:-2], spec[1].dtype.np)
-    sign, log = k.xp.linalg.slogdet(A)
+    xp = k.xp
+    sign, log = xp.linalg.slogdet(A)
+    if A.dtype.kind != "c":  # NaN has no sign
+        sign = xp.where(xp.isnan(log), xp.asarray(0, sign.dtype), sign)
     return sign, log
 
 
@@ -380,7 +394,7 @@ def _solve(k: K, A: Array, B: Array) -> Array:
         k.ctx.admit(2 * stacks * prod(A.shape[-2:]) * A.itemsize)
     a = xp.ascontiguousarray(xp.broadcast_to(A, (*shape[:-2], *A.shape[-2:])))
     b = xp.ascontiguousarray(xp.broadcast_to(B, shape))
-    return attempted(np.linalg.solve, a, b) if k.backend.kind == "cpu" else xp.linalg.solve(a, b)
+    return _with_nan(k, a, attempted(np.linalg.solve, a, b) if k.backend.kind == "cpu" else xp.linalg.solve(a, b))
 
 
 @_solve.vjp

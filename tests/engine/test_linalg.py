@@ -246,3 +246,35 @@ def test_pivots_of_ldl_are_not_taken_on_trust() -> None:
     assert "pivots are from 1 to 2" in words(
         "linalg.ldl_solve", LD=ONE, pivots={"data": [7, 2], "dtype": "int32"}, B=ONE
     )
+
+
+# ---------------------------------------------------------------- NaN
+
+
+@pytest.mark.parametrize("at", [(0, 0), (1, 2), (2, 2)], ids=str)
+def test_a_matrix_with_nan_has_no_numbers_in_its_inverse(at: tuple[int, int]) -> None:
+    a = BATCH.copy()
+    a[(0, *at)] = np.nan
+    args = {"A": literal(a)}
+    steps = [
+        step("linalg.inv", "inv", **args),
+        step("linalg.solve", "solved", **args, B=literal(np.ones((3, 1)))),
+        step("linalg.slogdet", ["sign", "log"], **args),
+    ]
+    names = ["inv", "solved", "sign", "log"]
+    done = run(Session("s"), *steps, return_=names)["results"]
+    inv, solved, sign, log = (np.array(values(done[name])) for name in names)
+    for of in (inv, solved, log):
+        assert np.isnan(of[0]).all()
+        assert np.isfinite(of[1]).all()
+    assert sign[0] == 0
+
+
+def test_nan_goes_on_through_the_factors() -> None:
+    a = REAL.copy()
+    a[0, 0] = np.nan
+    done = run(Session("s"), step("linalg.lu_factor", ["lu", "pivots"], A=literal(a)), return_=["lu", "pivots"])
+    lu = np.array(values(done["results"]["lu"]))
+    assert np.isnan(lu[1:]).all()
+    assert lu[0, 1:].tolist() == a[0, 1:].tolist()
+    assert values(done["results"]["pivots"]) == [1, 2, 3]
