@@ -17,7 +17,7 @@ from engine.backend import canonical
 from engine.dtypes import dtype
 from engine.errors import Bug, Hint, LimitExceeded, WrongType
 from engine.literal import WORDS, is_literal
-from engine.op import Op, ParamSpec
+from engine.op import Op, ParamSpec, of_python
 from engine.parameters import CHOICES
 
 Getter = Callable[[Any], Any]  # of the scope
@@ -51,8 +51,8 @@ def _readers(form: str) -> tuple[Callable[[Op, ParamSpec, Any], Read], ...]:
 
 def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
     words = CHOICES.get(f"{op.name.removesuffix('_')}.{p.name}") or CHOICES.get(p.name)
-    if p.choices and words is not None and isinstance(value, str):
-        near = get_close_matches(value, p.choices, 1, 0.5)
+    if p.choices and words is not None and (isinstance(value, str) or of_python(op.name)):
+        near = get_close_matches(str(value), p.choices, 1, 0.5)
         hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(p.choices))
         return WrongType(words.format(value=value), op=op.name, param=p.name, hint=hint)
     wanted = _TYPES.get(p.form.removesuffix("?"))

@@ -234,11 +234,11 @@ class Op:
 
 
 def called(name: str) -> str:
-    """What PyTorch calls a function in its messages: linear, linalg_inv, special_zeta."""
+    """What PyTorch calls a function in its messages: linear, linalg_inv, special_zeta, normal_."""
     space, _, last = name.rpartition(".")
     if space in ("linalg", "special", "fft"):
         return f"{space}_{last}"
-    return last if space == "nn.functional" else name
+    return last if space.startswith(("nn.", "autograd", "signal.")) else name
 
 
 REGISTRY: dict[str, Op] = {}
@@ -333,35 +333,66 @@ def choose(head: Op, given: dict[str, Any]) -> Op:
 # methods or its documentation.
 _SPELLINGS = {"axis": "dim", "keepdims": "keepdim", "x": "input", "a": "input", "x1": "input", "x2": "other"}
 _OF_ONE = {
+    "cholesky_inverse": {"input": "L"},
+    "cholesky_solve": {"input": "B", "input2": "L"},
     "dot": {"tensor": "other"},
-    "linalg.matrix_rank": {"input": "A"},
-    "linalg.pinv": {"input": "A"},
+    "isin": {"element": "elements", "test_element": "test_elements"},
+    "linalg.lstsq": {"input": "A", "b": "B"},
+    "linalg.pinv": {"input": "A", "rcond": "rtol"},
+    "linalg.tensorsolve": {"input": "A", "other": "B"},
+    "linalg.vector_norm": {"input": "x"},
     "result_type": {"tensor": "tensor1", "other": "tensor2"},
 }
-_PYTHONS = ("nn.", "optim.", "autograd.", "signal.")  # whose functions Python binds, by their names alone
+_OF_LINALG = {"input": "A", "A": "input"}  # its documentation says A, and its parser often asks for input
+# Functions that Python binds, by their names alone, and not PyTorch's parser; of nn.functional all but a few.
+_PYTHONS = ("nn.", "optim.", "autograd.", "signal.")
+_PYTHON = frozenset(("atleast_1d", "atleast_2d", "atleast_3d", "cdist", "lobpcg", "lu", "meshgrid", "norm",
+                     "pca_lowrank", "split", "stft", "svd_lowrank", "tensordot", "unravel_index"))  # fmt: skip
+_PARSED = frozenset(("adaptive_avg_pool1d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "bilinear", "celu_",
+                     "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d",
+                     "conv_transpose2d", "conv_transpose3d", "cosine_similarity", "elu_", "gelu", "hardshrink",
+                     "hardtanh_", "leaky_relu_", "linear", "logsigmoid", "native_channel_shuffle", "one_hot",
+                     "pairwise_distance", "pdist", "pixel_shuffle", "pixel_unshuffle", "prelu", "relu_", "rrelu_",
+                     "scaled_dot_product_attention", "selu_", "softplus", "softshrink", "threshold_"))  # fmt: skip
+
+
+def of_python(name: str) -> bool:
+    """Whether a function is written in Python in PyTorch."""
+    space, _, last = name.rpartition(".")
+    return (name.startswith(_PYTHONS) and not (space == "nn.functional" and last in _PARSED)) or name in _PYTHON
 
 
 def spelled(op: Op, args: Mapping[str, Any]) -> Mapping[str, Any]:
     """Arguments by the names that parameters have here; those of no parameter, or of one given twice, stay."""
     variants = op.overloads or [op]
     unknown = [n for n in args if all(n not in o.positions for o in variants)]
-    if not unknown or op.kind == SPECIAL or op.name == "getitem" or op.name.startswith(_PYTHONS):
+    if not unknown or op.kind == SPECIAL or op.name == "getitem" or of_python(op.name):
         return args
-    others = {**_SPELLINGS, **_OF_ONE.get(op.name, {})}
+    linalg = _OF_LINALG if op.name.startswith("linalg.") else {}
+    others = {**_SPELLINGS, **linalg, **_OF_ONE.get(op.name, {})}
     new = {n: others[n] for n in unknown if n in others and others[n] not in args}
     new = {n: to for n, to in new.items() if any(to in o.positions for o in variants)}
     return args if len(set(new.values())) < len(new) else {new.get(n, n): v for n, v in args.items()}
 
 
 def missing(op: Op, given: Container[str], name: str) -> MissingParameter:
-    """The error for parameters that a call of `name` lacks, in PyTorch's words, which count from the first of them."""
+    """The error for parameters that a call of `name` lacks, in PyTorch's words.
+
+    Its parser counts from the first of them, and Python those that are missing.
+    """
     names = [p.name for p in op.params if p.required]
-    names = names[next(i for i, n in enumerate(names) if n not in given) :]
-    count = len(names)
-    argument = "arguments" if count == 1 else "argument"  # so it says
+    if of_python(op.name):
+        names = [n for n in names if n not in given]
+        *rest, last = [repr(n) for n in names]
+        listed = f"{', '.join(rest)}{',' if len(rest) > 1 else ''} and {last}" if rest else last
+        argument = "arguments" if rest else "argument"
+    else:
+        names = names[next(i for i, n in enumerate(names) if n not in given) :]
+        listed = ", ".join(f'"{n}"' for n in names)
+        argument = "argument" if names[1:] else "arguments"  # so it says
     p = op.params[op.positions[names[0]]]
     return MissingParameter(
-        f"{op.called}() missing {count} required positional {argument}: " + ", ".join(f'"{n}"' for n in names),
+        f"{op.called}() missing {len(names)} required positional {argument}: {listed}",
         op=name,
         param=p.name,
         hint=Hint("missing-parameter", param=p.name, type=p.type, op=name),
@@ -379,7 +410,8 @@ def unknown_parameter(op: str, name: str, known: Sequence[str]) -> UnknownParame
         hint = Hint("near-parameter", near=alike[0])
     else:
         hint = Hint("parameters", params=list(known))
-    return UnknownParameter(f"{op}() got an unexpected keyword argument '{name}'", op=op, param=name, hint=hint)
+    words = f"{called(op)}() got an unexpected keyword argument '{name}'"
+    return UnknownParameter(words, op=op, param=name, hint=hint)
 
 
 def _namesake(op: str, param: str) -> str | None:

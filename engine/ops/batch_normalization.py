@@ -39,9 +39,11 @@ def _check_batch(input: Spec, training: bool, **parameters: Spec | None) -> None
             raise ShapeMismatch(f"{name} should contain {channels} elements not {p.numel}", param=name)
     if not prod(input.shape):
         return
+    if input.ndim == 1:
+        wrap_dim(1, 1)  # nor is it there where the statistics are empty
     if input.dtype.category != FLOAT:
         raise not_implemented("batch_norm", input.dtype)
-    mixed(input, *parameters.values())
+    mixed(input, **{name: parameters[name] for name in ("weight", "bias", "running_mean", "running_var")})
     for name in ("running_mean", "running_var"):
         p = parameters[name]
         if p is not None and p.ndim != 1:

@@ -522,6 +522,11 @@ def _cross_entropy_soft(
     return F.div(made, n // classes if n else 0)
 
 
+def _check_smoothing(smoothing: float) -> None:
+    if smoothing > 1:  # PyTorch does not look at the other end
+        raise Invalid(f"label_smoothing must be between 0.0 and 1.0. Got: {smoothing:g}", param="label_smoothing")
+
+
 @composite(
     family="losses",
     name="nn.functional.cross_entropy",
@@ -559,10 +564,10 @@ def cross_entropy(
                 f"Expected floating point type for target with class probabilities, got {scalar_type(F.dtype(target))}",
                 param="target",
             )
+        _check_smoothing(label_smoothing)
         if ignore_index >= 0:
             raise Invalid("ignore_index is not supported for floating point target", param="ignore_index")
         return F._cross_entropy_soft(input, target, weight, reduction, label_smoothing)
-    if label_smoothing > 1:
-        raise Invalid(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing:g}", param="label_smoothing")
+    _check_smoothing(label_smoothing)
     undifferentiable(F, "nll_loss_forward", weight=weight)
     return F._cross_entropy(input, target, weight, reduction, ignore_index, label_smoothing)[0]

@@ -86,7 +86,7 @@ def where(F: Any, condition: Array, input: Array | Scalar | None = None, other: 
 # ---------------------------------------------------------------- masks
 
 
-def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
+def _check_masked_fill(k: K, input: Any, mask: Any, value: Any) -> None:
     if mask.dtype.category != BOOL:
         have = C_NAMES[mask.dtype.name].replace("int64_t", "long int")
         raise DtypeMismatch(
@@ -105,7 +105,16 @@ def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
     else:
         fitting(value, d)
     k.dtype = d
+
+
+def _masked_fill_meta(k: K, input: Any, mask: Any, value: Any) -> Spec:
+    _check_masked_fill(k, input, mask, value)
     return broadcast(k, mask, input)
+
+
+def _masked_fill_in_place(k: K, input: Any, mask: Any, value: Any) -> Spec:
+    _check_masked_fill(k, input, mask, value)
+    return broadcast(k, input, mask)  # in the order in which PyTorch tells of them here
 
 
 def _masked_fill_node(input: Any, mask: Any, value: Any) -> str:
@@ -140,6 +149,9 @@ def masked_fill(k: K, input: Array, mask: Array, value: Array | Scalar, *, out: 
         k.xp.copyto(out, value, where=mask)
         return out
     return select(k, mask, value, k.xp.ascontiguousarray(input) if input.ndim else input)  # PyTorch: row-major
+
+
+REGISTRY["masked_fill_"].meta = _masked_fill_in_place
 
 
 def check_filling(k: K, input: Any, value: Any) -> None:

@@ -100,12 +100,12 @@ def cat(k: K, tensors: list[Array], dim: Dim = 0) -> Array:
 @cat.vjp
 def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     shapes = [t.shape for t in saved.tensors]
-    # Of nothing but empty vectors, PyTorch does not look at the dimension.
-    d = 0 if all(map(_is_legacy, shapes)) else wrap_dim(saved.dim, len(F.shape(g)))
+    legacy = [_is_legacy(shape) for shape in shapes]
+    d = 0 if all(legacy) else wrap_dim(saved.dim, len(F.shape(g)))  # of those alone PyTorch takes any dimension
     grads: list[Any] = []
     at = 0
-    for shape, wanted in zip(shapes, need.tensors, strict=True):
-        if _is_legacy(shape):
+    for shape, passed, wanted in zip(shapes, legacy, need.tensors, strict=True):
+        if passed:
             grads.append(F.reshape(F._slice(g, d, 0, 0), (0,)) if wanted else None)
             continue
         grads.append(F._slice(g, d, at, at + shape[d]) if wanted else None)

@@ -24,28 +24,28 @@ BLOCK_ELEMENTS = 1 << 18
 # ---------------------------------------------------------------- checks
 
 
-def mixed(input: Spec, *parameters: Spec | None) -> None:
+def mixed(input: Spec, **parameters: Spec | None) -> None:
     """Parameters have the input's dtype, or float32 beside a reduced input, as in PyTorch on the CPU."""
-    given = [p for p in parameters if p is not None]
+    given = [p for p in parameters.values() if p is not None]
     other = next((p for p in given if p.dtype is not float32), None)
     if all(p.dtype is input.dtype for p in given) or (input.dtype.reduced and other is None):
         return
     words = "all inputs must share same datatype." if other is None else "expect parameter to have scalar type of Float"
     words = f"mixed dtype (CPU): {words}"
     want = float32 if input.dtype.reduced else input.dtype
+    name, found = next((n, p.dtype) for n, p in parameters.items() if p is not None and p.dtype is not input.dtype)
     if given[0].dtype is input.dtype:  # PyTorch finds the others later
-        found = next(p.dtype for p in given if p.dtype is not input.dtype)
         words = f"expected scalar type {scalar_type(input.dtype)} but found {scalar_type(found)}"
     raise DtypeMismatch(
         words,
         hint=Hint(
             "cast-one",
-            Call("to", {"input": Param("weight"), "dtype": want.name}),
+            Call("to", {"input": Param(name), "dtype": want.name}),
             a=input.dtype.name,
-            b=given[0].dtype.name,
-            param="weight",
+            b=found.name,
+            param=name,
         ),
-        param="weight",
+        param=name,
     )
 
 
@@ -116,7 +116,7 @@ def _whole(k: K, x: Array, weight: Array | None, bias: Array | None) -> tuple[Ar
 def _layer_meta(k: K, input: Spec, normalized_shape: Any, weight: Spec | None, bias: Spec | None, eps: float) -> Any:
     normalized = _sizes(normalized_shape)
     _check_layer(input, normalized, weight, bias, ", ")
-    mixed(input, weight, bias)
+    mixed(input, weight=weight, bias=bias)
     if input.dtype.category != FLOAT:
         raise not_implemented("LayerNormKernelImpl", input.dtype)
     outer = input.ndim - len(normalized)
@@ -527,7 +527,7 @@ def _grouped(F: Any, input: Any, num_groups: int, weight: Any, bias: Any, eps: f
     """(the result, means, one over standard deviations); the statistics have shape (N, groups)."""
     shape, d = F.shape(input), F.dtype(input)
     given = [None if x is None else Spec(F.shape(x), F.dtype(x)) for x in (weight, bias)]
-    mixed(Spec(shape, d), *given)
+    mixed(Spec(shape, d), weight=given[0], bias=given[1])
     if d.category != FLOAT:
         raise not_implemented("GroupNormKernelImpl", d)
     if d.reduced:  # computed in float32 and rounded once

@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.carriers import K
 from engine.declare import Array, Dims, DTypeArg, Scalar, composite, op
-from engine.dtypes import FLOAT, scalar_type, to_real
+from engine.dtypes import FLOAT, DType, promote_types, scalar_type, to_real
 from engine.errors import Call, DtypeMismatch, Hint, Invalid, Param, ShapeMismatch
 from engine.metas import as_dtype
 from engine.op import Spec
@@ -18,21 +18,35 @@ from engine.shapes import reduced, text, wrap_dim, wrap_dims
 # ---------------------------------------------------------------- vectors
 
 
+def _check_dtype(name: str, d: DType, given: DType | None) -> None:
+    """Refuses to compute norms in `given`, in PyTorch's words."""
+    if given is None:
+        return
+    kind = "complex" if d.is_complex else "real"
+    if given.category < FLOAT:
+        words = f"dtype should be floating point or complex, but got {scalar_type(given)}"
+    elif given.is_complex != d.is_complex:
+        words = f"dtype should be {kind} for {kind} inputs, but got {scalar_type(given)}"
+    elif promote_types(d, given) is not given:
+        words = (
+            f"the dtype of the input ({scalar_type(d)}) should be convertible without narrowing to the specified "
+            f"dtype ({scalar_type(given)})"
+        )
+    else:
+        return
+    raise DtypeMismatch(f"{name}: {words}", param="dtype")
+
+
 def _norm_types(k: K, input: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     given = as_dtype(dtype)
     d = given or input.dtype
-    if input.dtype.category < FLOAT or d.category < FLOAT:
+    if input.dtype.category < FLOAT:
         raise DtypeMismatch(
-            "linalg.vector_norm: Expected a floating point or complex tensor as input. Got "
-            f"{scalar_type(d if input.dtype.category >= FLOAT else input.dtype)}",
+            f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {scalar_type(input.dtype)}",
             hint=Hint("cast-input", Call("to", {"input": Param("x"), "dtype": "float32"}), have=input.dtype.name),
             param="x",
         )
-    if given is not None and given.is_complex != input.dtype.is_complex:
-        kind = "complex" if input.dtype.is_complex else "real"
-        raise DtypeMismatch(
-            f"linalg.vector_norm: dtype should be {kind} for {kind} inputs, but got {scalar_type(given)}", param="dtype"
-        )
+    _check_dtype("linalg.vector_norm", input.dtype, given)
     return d, to_real(d)
 
 
@@ -202,6 +216,7 @@ def _matrix(F: Any, A: Any, ord: Any, dim: Any, keepdim: bool, dtype: Any) -> An
             param="A",
         )
     a, b = _pair(dim, len(shape))
+    _check_dtype("linalg.matrix_norm", d, as_dtype(dtype))
     if ord == "fro":
         return getattr(F, "linalg.vector_norm")(A, 2, (a, b), keepdim, dtype)
     if ord != "nuc" and (isinstance(ord, str | complex) or abs(ord) not in (1, 2, inf)):

@@ -87,7 +87,7 @@ def cut(src: Array, shape: Shape) -> Array:
     """The leading part of `src` that `index`, of this shape, uses."""
     if src.shape == shape or not src.ndim:
         return src
-    return src[tuple(slice(0, n) for n in shape or (1,))]
+    return src[tuple(slice(0, n) for n in shape or (1,) * src.ndim)]  # an index of no dimensions is one place
 
 
 def put_along(k: K, target: Array, dim: int, index: Array, src: Any) -> None:
@@ -435,6 +435,7 @@ def _scatter_node(input: Spec, dim: int, index: Spec, src: Any = None, *rest: An
         S(T(2, 3), 1, _APART, T(2, 2)),
         S(T(2, 3), 1, I(2, 1, high=3), value=1.5),
         S(T(), 0, I(1, high=1), T(1)),
+        S(T(), 0, I(high=1), T(3)),
         S(T(3, 2), 0, I(2, 2, values=[[0, 1], [2, 0]]), T(3, 2)),
         S(T(2, 3), 0, I(0), T(2, 3)),
         S(T(2, 3), 1, _ALONG, T(2, 2), reduce="add"),
@@ -540,6 +541,7 @@ def _scatter_add_meta(k: K, input: Spec, dim: int, index: Spec, src: Spec) -> Sp
         S(T(3, 2), 0, I(2, 2, high=3), T(3, 2)),
         S(T(), 0, I(2, high=1), T(2)),
         S(T(), 0, I(high=1), T()),
+        S(T(), 0, I(high=1), T(3)),
         S(T(2, 3), 0, I(0), T(2, 3)),
         S(I(2, 3), 1, _ALONG, I(2, 2)),
         S(C(2, 3), 1, _ALONG, C(2, 2)),

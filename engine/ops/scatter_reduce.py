@@ -72,7 +72,11 @@ _REDUCE_SAVE = ("input", "index", "src", "result")
     samples=[S(T(2, 3), 1, _ALONG, T(2, 2), r) for r in ("sum", "prod", "mean")]
     + [S(T(2, 3, distinct=True), 1, _ALONG, T(2, 2, distinct=True, low=2.5, high=4.0), r) for r in ("amax", "amin")]
     + [S(T(2, 3), 1, _ALONG, T(2, 2), r, include_self=False) for r in ("sum", "prod", "mean")]
-    + [S(T(), 0, I(2, high=1), T(2), "prod"), S(I(2, 3), 1, _ALONG, I(2, 2), "mean")],
+    + [
+        S(T(), 0, I(2, high=1), T(2), "prod"),
+        S(T(), 0, I(high=1), T(3), "sum"),
+        S(I(2, 3), 1, _ALONG, I(2, 2), "mean"),
+    ],
 )
 def scatter_reduce(
     k: K,
@@ -150,12 +154,13 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     used = F.shape(index)
     if 0 in used:  # nothing was moved, whatever the dimensions of `src`
         return need.input and g, None, need.src and F.zeros_like(src)
-    for i, n in enumerate(used or (1,)):  # an index of no dimensions stands for one place
+    corner = used or (1,) * len(whole)  # an index of no dimensions is one place
+    for i, n in enumerate(corner):
         if whole and n != whole[i]:
             src = F.narrow(src, i, 0, n)
     src = F.reshape(src, used)
     to = _Along(F, saved.dim, index, saved.reduce, saved.include_self)
     mine, theirs = reduce_gradient(F, to, saved.input, src, saved.result, g)
-    if whole and (used or (1,)) != whole:
+    if whole and corner != whole:
         theirs = F._enlarge(theirs, whole)
     return need.input and mine, None, need.src and F.reshape(theirs, whole)

@@ -9,7 +9,7 @@ import pytest
 
 from engine.errors import EngineError
 from engine.session import Session
-from tests.engine.programs import run, step
+from tests.engine.programs import run, step, values
 from tests.engine.tensors import call, context, host, leaf, strides, tensor  # noqa: F401  (a fixture)
 
 pytestmark = pytest.mark.usefixtures("context")
@@ -184,10 +184,28 @@ class TestArguments:
             ("add", {"other": -(1 << 63) - 1}, "can't convert negative int to unsigned"),
             ("gather", {"dim": 0}, 'gather() missing 1 required positional arguments: "index"'),
             ("gather", {"index": [0]}, 'gather() missing 2 required positional argument: "dim", "index"'),
+            # Python's words, of functions that are written in it.
+            ("nn.functional.mse_loss", {}, "mse_loss() missing 1 required positional argument: 'target'"),
+            ("nn.functional.relu", {"foo": 1}, "relu() got an unexpected keyword argument 'foo'"),
+            (
+                "nn.functional.batch_norm",
+                {},
+                "batch_norm() missing 2 required positional arguments: 'running_mean' and 'running_var'",
+            ),
+            ("nn.functional.linear", {}, 'linear() missing 1 required positional arguments: "weight"'),
+            ("nn.functional.gelu", {"foo": 1}, "gelu() got an unexpected keyword argument 'foo'"),
+            ("linalg.cross", {"foo": 1}, "linalg_cross() got an unexpected keyword argument 'foo'"),
+            ("nn.functional.mse_loss", {"target": X, "reduction": None}, "None is not a valid value for reduction"),
+            ("nn.functional.mse_loss", {"target": X, "reduction": 1}, "1 is not a valid value for reduction"),
+            ("nn.functional.l1_loss", {"target": X, "reduction": "avg"}, "avg is not a valid value for reduction"),
         ],
     )
     def test_words(self, op: str, args: dict[str, Any], said: str) -> None:
         assert self.refused(op, input=self.X, **args) == said
+
+    def test_three_that_are_missing_are_listed_as_python_lists_them(self) -> None:
+        words = "triplet_margin_loss() missing 3 required positional arguments: 'anchor', 'positive', and 'negative'"
+        assert self.refused("nn.functional.triplet_margin_loss") == words
 
     def test_later_items_of_sizes_are_named_by_their_place(self) -> None:
         assert self.refused("zeros", size=[1, 1.5]) == (
@@ -205,3 +223,107 @@ class TestArguments:
         )
         assert made["results"]["y"].shape == (2, 1)
         assert made["results"]["z"].values.tolist() == [True, True]
+
+
+def floats(*shape: int, dtype: str = "float32") -> dict[str, Any]:
+    return {"data": np.ones(shape).tolist(), "dtype": dtype, "shape": list(shape)}
+
+
+@pytest.mark.parametrize(
+    "op, args, said",
+    [
+        (
+            "masked_fill_",
+            {"input": "x", "mask": [True, False], "value": 1},
+            "The size of tensor a (3) must match the size of tensor b (2) at non-singleton dimension 0",
+        ),
+        (
+            "nn.functional.batch_norm",
+            {"input": floats(2, 3), "running_mean": floats(3, dtype="float64"), "running_var": floats(3)},
+            "mixed dtype (CPU): expect parameter to have scalar type of Float",
+        ),
+        (
+            "nn.functional.batch_norm",
+            {
+                "input": floats(2, 3),
+                "running_mean": floats(3, dtype="float64"),
+                "running_var": floats(3),
+                "weight": floats(3),
+            },
+            "expected scalar type Float but found Double",
+        ),
+        (
+            "nn.functional.batch_norm",
+            {"input": "x", "running_mean": floats(0), "running_var": floats(0)},
+            "Dimension out of range (expected to be in range of [-1, 0], but got 1)",
+        ),
+        (
+            "nn.functional.cross_entropy",
+            {"input": floats(2, 3), "target": floats(2, 3), "label_smoothing": 1.5},
+            "label_smoothing must be between 0.0 and 1.0. Got: 1.5",
+        ),
+        (
+            "linalg.vector_norm",
+            {"x": "x", "dtype": "float16"},
+            (
+                "linalg.vector_norm: the dtype of the input (Float) should be convertible without narrowing to the "
+                "specified dtype (Half)"
+            ),
+        ),
+        (
+            "linalg.norm",
+            {"input": floats(2, 2), "ord": "nuc", "dtype": "float16"},
+            (
+                "linalg.matrix_norm: the dtype of the input (Float) should be convertible without narrowing to the "
+                "specified dtype (Half)"
+            ),
+        ),
+        (
+            "linalg.matrix_norm",
+            {"A": floats(2, 2), "dtype": "int64"},
+            "linalg.matrix_norm: dtype should be floating point or complex, but got Long",
+        ),
+        (
+            "norm",
+            {"input": "x", "dtype": "complex64"},
+            "linalg.vector_norm: dtype should be real for real inputs, but got ComplexFloat",
+        ),
+        (
+            "index_fill",
+            {"input": {"data": [1, 2], "dtype": "uint8"}, "dim": 0, "index": [0], "value": {"data": -3.0}},
+            "value cannot be converted to type uint8_t without overflow",
+        ),
+    ],
+    ids=lambda x: x if isinstance(x, str) and len(x) < 30 else "",
+)
+def test_words_of_operations(op: str, args: dict[str, Any], said: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        run(Session("s"), step(op, **args), inputs={"x": floats(3)})
+    assert caught.value.detail == said
+
+
+def test_what_to_cast_is_what_differs() -> None:
+    args = {"input": floats(2, 3), "running_mean": "m", "running_var": floats(3), "weight": floats(3)}
+    with pytest.raises(EngineError) as caught:
+        run(Session("s"), step("nn.functional.batch_norm", **args), inputs={"m": floats(3, dtype="float64")})
+    assert caught.value.hint is not None
+    assert [call.args for call in caught.value.hint.calls] == [{"input": "m", "dtype": "float32"}]
+
+
+def test_backward_through_empty_tensors_joined_along_any_dimension() -> None:
+    inputs = {"x": {**floats(0), "requires_grad": True}}
+    joined = step("cat", "y", tensors=["x", "x"], dim=1)
+    done = run(Session("s"), joined, step("sum", "z", input="y"), step("autograd.backward", tensors=["z"]),
+               inputs=inputs, return_=["x.grad"])  # fmt: skip
+    assert done["results"]["x.grad"].shape == (0,)
+
+
+@pytest.mark.parametrize("op", ["scatter", "scatter_add", "scatter_reduce"])
+def test_an_index_without_dimensions_uses_one_element_of_a_longer_source(op: str) -> None:
+    more = {"reduce": "sum"} if op == "scatter_reduce" else {}
+    inputs = {"x": {"data": 1.0, "requires_grad": True}, "src": {"data": [2.0, 3.0, 4.0], "requires_grad": True}}
+    moved = step(op, "y", input="x", dim=0, index=0, src="src", **more)
+    done = run(Session("s"), moved, step("autograd.backward", tensors=["y"]), inputs=inputs,
+               return_=["y", "src.grad"])  # fmt: skip
+    assert values(done["results"]["y"]) == (2.0 if op == "scatter" else 3.0)
+    assert values(done["results"]["src.grad"]) == [1.0, 0.0, 0.0]

@@ -28,11 +28,25 @@ def made(op: str, **args: Any) -> Any:
         ("cat", {"tensors": [X, X], "axis": 1}, [[1.0, 2.0, 1.0, 2.0], [3.0, 4.0, 3.0, 4.0]]),
         ("dot", {"input": [1.0, 2.0], "tensor": [3.0, 4.0]}, 11.0),
         ("softmax", {"input": [0.0, 0.0], "axis": 0}, [0.5, 0.5]),
+        ("nn.functional.linear", {"x": X, "weight": [[1.0, 0.0]]}, [[1.0], [3.0]]),  # which PyTorch's parser binds
+        ("linalg.cholesky", {"input": [[4.0]]}, [[2.0]]),
+        ("linalg.matrix_power", {"input": X, "n": 1}, X),
+        ("linalg.norm", {"A": [3.0, 4.0]}, 5.0),
+        ("linalg.vector_norm", {"input": [3.0, 4.0]}, 5.0),
+        ("linalg.pinv", {"input": [[2.0]], "rcond": 0.1}, [[0.5]]),
+        ("linalg.tensorsolve", {"input": [[2.0]], "other": [4.0]}, [2.0]),
+        ("cholesky_solve", {"input": [[4.0]], "input2": [[2.0]]}, [[1.0]]),
+        ("cholesky_inverse", {"input": [[2.0]]}, [[0.25]]),
+        ("isin", {"elements": [1, 2], "test_element": 2}, [False, True]),
         ("trapezoid", {"y": [1.0, 3.0], "x": [0.0, 2.0]}, 4.0),  # whose x is a parameter
     ],
 )
 def test_taken(op: str, args: dict[str, Any], expected: Any) -> None:
     assert values(made(op, **args)) == expected
+
+
+def test_of_least_squares() -> None:
+    assert values(made("linalg.lstsq", input=[[2.0]], b=[[4.0]])["solution"]) == [[2.0]]
 
 
 def test_of_an_operation_with_overloads() -> None:
