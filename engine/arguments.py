@@ -50,10 +50,12 @@ def _readers(form: str) -> tuple[Callable[[Op, ParamSpec, Any], Read], ...]:
 
 
 def _wrong(op: Op, p: ParamSpec, value: Any) -> WrongType:
-    words = CHOICES.get(f"{op.name.removesuffix('_')}.{p.name}") or CHOICES.get(p.name)
-    if p.choices and words is not None and (isinstance(value, str) or of_python(op.name)):
+    words = CHOICES.get(f"{op.name.removesuffix('_')}.{p.name}") or (CHOICES.get(p.name) if p.choices else None)
+    if words is not None and (isinstance(value, str) or of_python(op.name)):
         near = get_close_matches(str(value), p.choices, 1, 0.5)
         hint = Hint("choice", near=near[0]) if near else Hint("choices", choices=list(p.choices))
+        if not p.choices:
+            hint = Hint("argument-type", param=p.name, type=p.type)
         return WrongType(words.format(value=value), op=op.name, param=p.name, hint=hint)
     wanted = _TYPES.get(p.form.removesuffix("?"))
     if wanted is not None and not p.choices:

@@ -341,12 +341,15 @@ _OF_ONE = {
     "linalg.pinv": {"input": "A", "rcond": "rtol"},
     "linalg.tensorsolve": {"input": "A", "other": "B"},
     "linalg.vector_norm": {"input": "x"},
+    "lu": {"A": "input"},
+    "orgqr": {"input2": "tau"},
+    "ormqr": {"input2": "tau", "input3": "other"},
     "result_type": {"tensor": "tensor1", "other": "tensor2"},
 }
 _OF_LINALG = {"input": "A", "A": "input"}  # its documentation says A, and its parser often asks for input
 # Functions that Python binds, by their names alone, and not PyTorch's parser; of nn.functional all but a few.
 _PYTHONS = ("nn.", "optim.", "autograd.", "signal.")
-_PYTHON = frozenset(("atleast_1d", "atleast_2d", "atleast_3d", "cdist", "lobpcg", "lu", "meshgrid", "norm",
+_PYTHON = frozenset(("atleast_1d", "atleast_2d", "atleast_3d", "cdist", "lobpcg", "meshgrid", "norm",
                      "pca_lowrank", "split", "stft", "svd_lowrank", "tensordot", "unravel_index"))  # fmt: skip
 _PARSED = frozenset(("adaptive_avg_pool1d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "bilinear", "celu_",
                      "channel_shuffle", "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d",

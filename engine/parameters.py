@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-# PyTorch's words for a value that is none of a parameter's choices, by parameter, or by operation and parameter.
+# PyTorch's words for a value that is none of a parameter's choices, by parameter, or by operation and parameter; in a
+# few Python functions for one of another type.
 CHOICES: dict[str, str] = {
     "reduction": "{value} is not a valid value for reduction",
     "rounding_mode": "div expected rounding_mode to be one of None, 'trunc', or 'floor' but found '{value}'",
@@ -13,10 +14,18 @@ CHOICES: dict[str, str] = {
     "index_reduce.reduce": "index_reduce(): Expected reduce to be one of prod, mean, amax or amin but got {value}.",
     "nn.functional.embedding_bag.mode": "mode has to be one of sum, mean or max",
     "nn.functional.gaussian_nll_loss.reduction": "{value} is not valid",
+    "nn.functional.grid_sample.mode": (
+        "nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: '{value}'"
+    ),
+    "nn.functional.grid_sample.padding_mode": (
+        "nn.functional.grid_sample(): expected padding_mode to be 'zeros', 'border', or 'reflection', but got: "
+        "'{value}'"
+    ),
     "nn.functional.gelu.approximate": "approximate argument must be either none or tanh.",
     "nn.functional.multilabel_soft_margin_loss.reduction": "{value} is not valid",
     "scatter.reduce": "reduce argument must be either add or multiply.",
     "scatter_reduce.reduce": "reduce argument must be either sum, prod, mean, amax or amin, got {value}",
+    "signal.windows.general_cosine.a": "Coefficients must be a list/tuple",
     "searchsorted.side": "torch.searchsorted(): side can only be 'left' or 'right' but got {value}",
 }
 _FFT = ("fft", "ifft", "rfft", "irfft", "hfft", "ihfft")

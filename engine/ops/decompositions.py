@@ -594,6 +594,8 @@ def _pinv_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
             param="A",
         )
     _check_tolerances("torch.linalg.pinv", atol=atol, rtol=rtol)
+    if not A.numel:
+        return Spec((*A.shape[:-2], A.shape[-1], A.shape[-2]), A.dtype)  # where PyTorch looks no further
     if hermitian:
         check_square(A, "linalg.eigh: ")
     return Spec((*_batch_of(A, atol, rtol), A.shape[-1], A.shape[-2]), A.dtype)
@@ -661,6 +663,8 @@ def _rank_meta(k: K, A: Spec, atol: Any = None, rtol: Any = None, hermitian: boo
             "torch.linalg.matrix_rank: The input tensor input must have at least 2 dimensions.", param="A"
         )
     _check_tolerances("torch.linalg.matrix_rank", atol=atol, rtol=rtol)
+    if not A.numel:
+        return Spec(A.shape[:-2], int64)  # where PyTorch looks no further
     if hermitian and A.shape[-1] != A.shape[-2]:
         check_square(A, "linalg.eigh: ")
     if A.dtype.category < FLOAT or A.dtype.reduced:

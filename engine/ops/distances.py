@@ -76,10 +76,10 @@ def dist(F: Any, input: Array, other: Array, p: Scalar = 2) -> Array:
     family="nn",
     name="nn.functional.normalize",
     node="DivBackward0",
-    samples=[S(T(2, 3)), S(T(2, 3), 3.0, 0), S(T(3), dim=0, eps=0.5), S(C(2, 3))],
+    samples=[S(T(2, 3)), S(T(2, 3), 3.0, 0), S(T(3), dim=0, eps=0.5), S(C(2, 3)), S(T(2, 3), dim=[0, 1])],
 )
-def normalize(F: Any, input: Array, p: float = 2.0, dim: Dim | None = 1, eps: float = 1e-12) -> Array:
-    """Vectors along `dim`, by default 1, or all elements, divided by their p-norm, or by `eps` where that is larger."""
+def normalize(F: Any, input: Array, p: float = 2.0, dim: Dims | None = 1, eps: float = 1e-12) -> Array:
+    """Vectors along `dim`, or all of them together, divided by their p-norm, or by `eps` where that is larger."""
     size = F.clamp_min(F.vector_norm(input, p, dim, True), eps)
     return F.div(input, F.expand(size, F.shape(input)))
 

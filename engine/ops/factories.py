@@ -520,6 +520,8 @@ def _logspace_meta(k: K, start: Any, end: Any, steps: int, base: Any = 10.0, dty
         raise WrongType("logspace(): argument 'base' must be float, not complex", param="base")
     if type(base) is Spec and base.shape:
         raise ShapeMismatch("logspace() argument 'base' must be a number", param="base")
+    if steps == 1 and not any(type(x) in (complex, Spec) for x in (start, end)):
+        start = end = 0  # its power must fit, and that is seen when it is known
     return _linspace_meta(k, start, end, steps, dtype, name="logspace")
 
 

@@ -396,7 +396,7 @@ def _scatter_checks(input: Spec, dim: int, index: Spec, src: Any) -> None:
     fits = all(i == d or n <= mine[i] for i, n in enumerate(sizes))
     words = f"Expected index {text(index.shape)} to be no larger than self {text(input.shape)} apart from dimension {d}"
     if type(src) is Spec:
-        if 0 < src.ndim < rank:
+        if 0 < src.ndim < rank and fits and all(n <= m for n, m in zip(sizes, src.shape, strict=False)):
             wrap_dim(src.ndim, src.ndim)  # PyTorch asks for a size that is not there
         if max(src.ndim, 1) != rank:
             raise ShapeMismatch("Index tensor must have the same number of dimensions as src tensor", param="src")

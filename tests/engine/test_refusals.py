@@ -207,6 +207,11 @@ class TestArguments:
         words = "triplet_margin_loss() missing 3 required positional arguments: 'anchor', 'positive', and 'negative'"
         assert self.refused("nn.functional.triplet_margin_loss") == words
 
+    def test_words_of_a_python_function_for_another_type(self) -> None:
+        words = "Coefficients must be a list/tuple"
+        assert self.refused("signal.windows.general_cosine", M=3, a=None) == words
+        assert self.refused("signal.windows.general_cosine", M=3, a=1.0) == words
+
     def test_later_items_of_sizes_are_named_by_their_place(self) -> None:
         assert self.refused("zeros", size=[1, 1.5]) == (
             "zeros(): argument 'size' failed to unpack the object at pos 2 with error "
@@ -293,6 +298,26 @@ def floats(*shape: int, dtype: str = "float32") -> dict[str, Any]:
             {"input": {"data": [1, 2], "dtype": "uint8"}, "dim": 0, "index": [0], "value": {"data": -3.0}},
             "value cannot be converted to type uint8_t without overflow",
         ),
+        (
+            "scatter_add",
+            {"input": floats(4, 3), "dim": 0, "index": {"data": [[0, 0]] * 4, "dtype": "int64"}, "src": "x"},
+            "Index tensor must have the same number of dimensions as src tensor",
+        ),
+        (
+            "scatter_add",
+            {"input": floats(4, 3), "dim": 0, "index": [[0, 0]], "src": "x"},
+            "Dimension out of range (expected to be in range of [-1, 0], but got 1)",
+        ),
+        (
+            "nn.functional.grid_sample",
+            {"input": floats(1, 1, 2, 2), "grid": floats(1, 2, 2, 2), "mode": "linear"},
+            "nn.functional.grid_sample(): expected mode to be 'bilinear', 'nearest' or 'bicubic', but got: 'linear'",
+        ),
+        (
+            "logspace",
+            {"start": 3, "end": 0, "steps": 1, "dtype": "uint8"},
+            "value cannot be converted to type uint8_t without overflow",
+        ),
     ],
     ids=lambda x: x if isinstance(x, str) and len(x) < 30 else "",
 )
@@ -327,3 +352,29 @@ def test_an_index_without_dimensions_uses_one_element_of_a_longer_source(op: str
                return_=["y", "src.grad"])  # fmt: skip
     assert values(done["results"]["y"]) == (2.0 if op == "scatter" else 3.0)
     assert values(done["results"]["src.grad"]) == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "op, args, expected",
+    [
+        ("nn.functional.normalize", {"input": [[3.0, 0.0], [0.0, 4.0]], "dim": None}, [[0.6, 0.0], [0.0, 0.8]]),
+        ("nn.functional.normalize", {"input": [[3.0, 0.0], [0.0, 4.0]], "dim": [0, 1]}, [[0.6, 0.0], [0.0, 0.8]]),
+        ("roll", {"input": [1, 2, 3], "shifts": 1, "dims": None}, [3, 1, 2]),
+        ("logspace", {"start": 2.5, "end": 0, "steps": 1, "dtype": "int64"}, [316]),
+        ("logspace", {"start": -0.5, "end": 0, "steps": 1, "dtype": "uint8"}, [0]),
+        ("lu", {"A": [[2.0]]}, None),
+    ],
+    ids=str,
+)
+def test_what_pytorch_takes_is_taken(op: str, args: dict[str, Any], expected: Any) -> None:
+    made = run(Session("s"), step(op, "y", **args), return_=["y"])["results"]["y"]
+    assert expected is None or np.allclose(values(made), expected)
+
+
+@pytest.mark.parametrize("limit", ["atol", "rtol"])
+def test_ranks_of_no_elements_ask_for_no_limits(limit: str) -> None:
+    args = {"A": floats(0, 0), limit: floats(3), "hermitian": True}
+    names = ["rank", "inverse"]
+    steps = [step("linalg.matrix_rank", "rank", **args), step("linalg.pinv", "inverse", **args)]
+    done = run(Session("s"), *steps, return_=names)["results"]
+    assert [done[name].shape for name in names] == [(), (0, 0)]

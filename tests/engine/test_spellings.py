@@ -37,6 +37,7 @@ def made(op: str, **args: Any) -> Any:
         ("linalg.tensorsolve", {"input": [[2.0]], "other": [4.0]}, [2.0]),
         ("cholesky_solve", {"input": [[4.0]], "input2": [[2.0]]}, [[1.0]]),
         ("cholesky_inverse", {"input": [[2.0]]}, [[0.25]]),
+        ("ormqr", {"input": [[1.0]], "input2": [0.0], "input3": [[5.0]]}, [[5.0]]),
         ("isin", {"elements": [1, 2], "test_element": 2}, [False, True]),
         ("trapezoid", {"y": [1.0, 3.0], "x": [0.0, 2.0]}, 4.0),  # whose x is a parameter
     ],
