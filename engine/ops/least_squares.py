@@ -13,7 +13,7 @@ from engine.errors import DtypeMismatch, Hint, Invalid, ShapeMismatch
 from engine.op import Spec
 from engine.ops import lapack
 from engine.ops.lapack import on_host
-from engine.ops.linalg import _element
+from engine.ops.linalg import _element, is_vector
 from engine.ops.products import adjoint, cast_hint
 from engine.samples import C, I, S, T
 from engine.shapes import broadcast_two
@@ -172,11 +172,11 @@ def lstsq(F: Any, A: Array, B: Array, rcond: float | None = None, driver: str | 
             f"{name}: input.dim() must be greater or equal to other.dim() and (input.dim() - other.dim()) <= 1",
             param="B",
         )
-    vector = a.ndim - b.ndim == 1
+    vector = is_vector(a.shape, b.shape)
     sizes = (*b.shape, 1) if vector else b.shape
-    batch = broadcast_two(a.shape[:-2], sizes[:-2])
     if a.shape[-2] != sizes[-2]:
         raise ShapeMismatch(f"{name}: input.size(-2) should match other.size({-1 if vector else -2})", param="B")
+    batch = broadcast_two(a.shape[:-2], b.shape[: a.ndim - 2])
     if a.dtype is not b.dtype:
         raise DtypeMismatch(
             f"{name}: Expected input and other to have the same dtype, but got input's dtype {scalar_type(a.dtype)} "
@@ -186,6 +186,7 @@ def lstsq(F: Any, A: Array, B: Array, rcond: float | None = None, driver: str | 
         )
     if a.dtype.category < FLOAT or a.dtype.reduced:
         raise DtypeMismatch("This function doesn't handle types other than float and double", param="A")
+    driver = driver.lower() if driver is not None else None
     if driver is not None and driver not in _DRIVERS:
         raise Invalid(f"{name}: parameter `driver` should be one of (gels, gelsy, gelsd, gelss)", param="driver")
     columns = F.reshape(B, (*b.shape, 1)) if vector else B

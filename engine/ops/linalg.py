@@ -429,7 +429,8 @@ def _(F: Any, saved: Any, g: Any, need: Any) -> Any:
     return need.A and -F.matmul(to_b, adjoint(F, saved.result)), need.B and to_b
 
 
-def _is_vector(a: Shape, b: Shape) -> bool:
+def is_vector(a: Shape, b: Shape) -> bool:
+    """Whether a right side of shape `b` is a vector, or a batch of them, for matrices of shape `a`."""
     return len(b) == 1 or (len(a) - 1 == len(b) and a[:-1] == b)
 
 
@@ -465,7 +466,7 @@ def solve(F: Any, A: Array, B: Array, left: bool = True) -> Array:
             hint=cast_hint(a, b, "A", "B"),
             param="B",
         )
-    vector = _is_vector(a.shape, b.shape)
+    vector = is_vector(a.shape, b.shape)
     columns = F.reshape(B, (*b.shape, 1)) if vector else B
     sizes = (*b.shape, 1) if vector else b.shape
     n = a.shape[-1]
@@ -514,7 +515,8 @@ def _power(F: Any, A: Any, n: int) -> Any:
             square=True,
         )
     if n == 0:
-        return F.add(F.mul(A, 0), F.diag_embed(F.ones_like(F.diagonal(A, 0, -2, -1))))
+        one = F.diag_embed(F.ones_like(F.diagonal(A, 0, -2, -1)))
+        return F.where(F.ones_like(A, "bool"), one, A)  # on A's tape, and without its NaN
     base = getattr(F, "linalg.inv")(A) if n < 0 else A
     n = abs(n)
     made = None

@@ -14,7 +14,7 @@ import numpy as np
 from engine.carriers import K
 from engine.declare import Array, Declared, Device, DTypeArg, Scalar, Shape, op
 from engine.dtypes import BOOL, C_NAMES, COMPLEX, FLOAT, INT, DType, bfloat16, f32_to_bf16, int64, scalar_type
-from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch, WrongType
+from engine.errors import DtypeMismatch, Invalid, MissingParameter, ShapeMismatch, UnknownParameter, WrongType
 from engine.metas import as_dtype, sized
 from engine.op import Spec
 from engine.ops.common import fitting, laid_out, memory_order, not_implemented, publish_inplace
@@ -273,7 +273,15 @@ def _normal_meta(k: K, mean: Any, std: Any = 1.0, size: Any = None, dtype: Any =
     elif not std >= 0:
         raise Invalid(f"normal expects std >= 0.0, but found std {std:g}", param="std")
     given = [x for x in (mean, std) if type(x) is Spec]
-    if not given:
+    if given and size is not None and not any(x.ndim for x in given):
+        made = sized(k, size, dtype)  # they are numbers then
+    elif given and (size is not None or dtype is not None):
+        more = "size" if size is not None else "dtype"
+        raise UnknownParameter(
+            f"normal() received an invalid combination of arguments: {more} is for a mean and a std that are numbers",
+            param=more,
+        )
+    elif not given:
         if size is None:
             raise MissingParameter('normal() missing 1 required positional arguments: "size"', param="size")
         made = sized(k, size, dtype)
@@ -311,6 +319,8 @@ def normal(
 ) -> Array:
     """Normal numbers, each with its mean and standard deviation: tensors that broadcast, or numbers and a `size`."""
     spec = k.spec
+    if size is not None:
+        mean, std = (k.backend.to_host(x).item() if hasattr(x, "shape") else x for x in (mean, std))
     arrays = [x for x in (mean, std) if hasattr(x, "shape")]
     if not arrays:
         return k.from_host(k.rng.normal(spec.numel, spec.dtype.name, float(mean), float(std))).reshape(spec.shape)
@@ -435,7 +445,9 @@ def multinomial(k: K, input: Array, num_samples: int, replacement: bool = False)
     d = bfloat16 if input.dtype == bfloat16.np else None
     host = _host(k, input, bfloat16) if d else k.backend.to_host(input)
     name = "bfloat16" if d else host.dtype.name
-    return k.from_host(k.rng.multinomial(np.ascontiguousarray(host), num_samples, replacement, name))
+    turned = input.ndim == 2 and 1 not in input.shape and 0 < input.strides[0] < input.strides[1]
+    host = np.ascontiguousarray(host)
+    return k.from_host(k.rng.multinomial(host, num_samples, replacement, name, by_columns=turned))
 
 
 def _poisson_meta(k: K, input: Any) -> Spec:

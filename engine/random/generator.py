@@ -445,19 +445,29 @@ class Generator:
             made = [binomial(n, p, draw, single) for n, p in zip(counts.tolist(), probs.tolist(), strict=True)]
         return narrow(np.array(made, f8), dtype)
 
-    def multinomial(self, probs: Array, num_samples: int, replacement: bool = False, dtype: str = "float32") -> Array:
+    def multinomial(
+        self,
+        probs: Array,
+        num_samples: int,
+        replacement: bool = False,
+        dtype: str = "float32",
+        *,
+        by_columns: bool = False,
+    ) -> Array:
         """Indices (int64) drawn by weight from each row of probs, shape (..., num_samples): torch.multinomial.
 
         `probs` has one or two dimensions and values of `dtype`; those of bfloat16 come as float32. Without
         replacement, what is drawn with equal keys comes in the order of its indices; that order is not torch's. It
-        matters for categories of probability 0, which come last, and now and then in the reduced dtypes.
+        matters for categories of probability 0, which come last, and now and then in the reduced dtypes. `by_columns`
+        says that torch's tensor lies so in memory, which is the order of its draws.
         """
         _check_multinomial(probs, num_samples, replacement)
         rows = probs.reshape(-1, probs.shape[-1])
         if replacement and num_samples > 1:
             chosen = self._with_replacement(rows, num_samples)
         else:
-            waits = self.exponential(rows.size, dtype).reshape(rows.shape)
+            waits = self.exponential(rows.size, dtype)
+            waits = waits.reshape(rows.shape[::-1]).T if by_columns else waits.reshape(rows.shape)
             with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                 keys = narrow(rows / waits, dtype)
             if num_samples == 1:

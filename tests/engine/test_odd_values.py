@@ -405,3 +405,12 @@ def test_least_squares_of_a_matrix_without_full_rank(driver: str) -> None:
 def test_the_rank_in_least_squares_is_that_of_the_matrices_that_were_given() -> None:
     found = made("linalg.lstsq", A=np.ones((3, 1, 2, 3)).tolist(), B=np.ones((3, 2, 2, 1)).tolist())
     assert found["rank"].values.tolist() == [[1], [1], [1]]
+
+
+@pytest.mark.parametrize("op", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("number", ["NaN", "Infinity", 1.0])
+def test_the_softmax_of_one_number_passes_nan_on_to_its_gradient(op: str, number: Any) -> None:
+    inputs = {"x": {"data": number, "requires_grad": True}}
+    back = step("autograd.backward", tensors=["y"])
+    done = run(Session("s"), step(op, "y", input="x", dim=0), back, inputs=inputs, return_=["x.grad"])
+    assert np.array_equal(done["results"]["x.grad"].values, 0.0 if number == 1.0 else NAN, equal_nan=True)

@@ -363,6 +363,9 @@ def test_an_index_without_dimensions_uses_one_element_of_a_longer_source(op: str
         ("logspace", {"start": 2.5, "end": 0, "steps": 1, "dtype": "int64"}, [316]),
         ("logspace", {"start": -0.5, "end": 0, "steps": 1, "dtype": "uint8"}, [0]),
         ("lu", {"A": [[2.0]]}, None),
+        ("linalg.matrix_power", {"A": {"data": [[True, False], [True, True]]}, "n": 0}, [[True, False], [False, True]]),
+        ("linalg.matrix_power", {"A": [["NaN", 1.0], [1.0, 1.0]], "n": 0}, [[1.0, 0.0], [0.0, 1.0]]),
+        ("linalg.lstsq", {"A": [[2.0]], "B": [[4.0]], "driver": "GELS"}, None),
     ],
     ids=str,
 )
@@ -378,3 +381,38 @@ def test_ranks_of_no_elements_ask_for_no_limits(limit: str) -> None:
     steps = [step("linalg.matrix_rank", "rank", **args), step("linalg.pinv", "inverse", **args)]
     done = run(Session("s"), *steps, return_=names)["results"]
     assert [done[name].shape for name in names] == [(), (0, 0)]
+
+
+def test_the_power_zero_keeps_the_dtype() -> None:
+    args = {"A": {"data": [[True, False], [True, True]]}, "n": 0}
+    made = run(Session("s"), step("linalg.matrix_power", "y", **args), return_=["y"])["results"]["y"]
+    assert made.dtype == "bool"
+
+
+@pytest.mark.parametrize(
+    "a, b, expected",
+    [((2, 3, 2), (2, 3), (2, 2)), ((1, 2, 3), (2, 3), (2, 3, 3)), ((1, 3, 3, 3), (3, 3, 3), (3, 3, 3, 3))],
+    ids=str,
+)
+def test_one_dimension_less_is_a_vector_only_where_all_others_agree(a: Any, b: Any, expected: Any) -> None:
+    args = {"A": floats(*a), "B": floats(*b), "driver": "gelsy"}
+    made = run(Session("s"), step("linalg.lstsq", "y", **args), return_=["y"])["results"]["y"]
+    assert made["solution"].shape == expected
+
+
+def test_normal_numbers_of_a_size_take_single_tensors_for_numbers() -> None:
+    session, inputs = Session("s", seed=0), {"m": floats(), "s": floats()}
+    made = run(session, step("normal", "y", mean="m", std="s", size=[2, 3]), inputs=inputs, return_=["y"])
+    assert made["results"]["y"].shape == (2, 3)
+    for given in ({"size": [3]}, {"dtype": "float64"}):
+        with pytest.raises(EngineError, match="invalid combination"):
+            run(session, step("normal", mean="x", std=1.0, **given), inputs={"x": floats(3)})
+
+
+def test_draws_without_replacement_are_in_the_order_of_memory() -> None:
+    weights = np.arange(1.0, 31).reshape(3, 10)
+    inputs = {"x": {"data": weights.T.tolist()}}
+    steps = [step("manual_seed", seed=0), step("t", "w", input="x")]
+    args = {"num_samples": 3}
+    done = run(Session("s"), *steps, step("multinomial", "y", input="w", **args), inputs=inputs, return_=["y"])
+    assert values(done["results"]["y"]) == [[8, 2, 3], [7, 5, 2], [3, 9, 6]]  # as PyTorch draws them
